@@ -1,0 +1,100 @@
+"""The environment contract: a frozen pytree with two pure functions and two spaces."""
+
+from typing import Any, TypeVar
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from jaxrl.spaces import Space
+
+State = TypeVar("State")
+Metrics = dict[str, jax.Array]
+
+
+class TimeStep(flax.struct.PyTreeNode):
+    """What one reset or step of one environment says.
+
+    `final_obs` is where the action led, before any auto-reset: equal to `obs` except on the last
+    step of an episode under `AutoReset`. `metrics` holds scalars that no algorithm reads.
+    """
+
+    obs: Any
+    reward: jax.Array  # float32 []
+    terminated: jax.Array  # bool []: the task ended; the value of final_obs is 0
+    truncated: jax.Array  # bool []: the clock ended it; final_obs keeps its value
+    final_obs: Any
+    metrics: Metrics
+
+    @property
+    def done(self) -> jax.Array:
+        """bool []: the episode is over, for either reason."""
+        return self.terminated | self.truncated
+
+
+def timestep(
+    obs: Any,
+    reward: Any = 0.0,
+    terminated: Any = False,
+    truncated: Any = False,
+    metrics: Metrics | None = None,
+) -> TimeStep:
+    """A TimeStep of a raw environment, in the contract's dtypes; the defaults are a reset's."""
+    return TimeStep(
+        obs=obs,
+        reward=jnp.asarray(reward, jnp.float32),
+        terminated=jnp.asarray(terminated, jnp.bool_),
+        truncated=jnp.asarray(truncated, jnp.bool_),
+        final_obs=obs,
+        metrics={} if metrics is None else metrics,
+    )
+
+
+def static(default: Any) -> Any:
+    """A field of structure (a size, a flag): part of the compiled program, not a number in it."""
+    return flax.struct.field(pytree_node=False, default=default)
+
+
+class Environment(flax.struct.PyTreeNode):
+    """One environment: pure functions of their arguments, written for one instance.
+
+    Subclasses are frozen dataclasses. A field that is a number is a pytree leaf, so that it can be
+    vmapped, traced and randomised; a field of structure is declared with `static`. The state holds
+    what the Markov process needs and nothing else: no key, no clock unless the rules have one.
+    Environments never reset or batch themselves: see `jaxrl.wrappers` and `jax.vmap`.
+    """
+
+    @property
+    def observation_space(self) -> Space:
+        raise NotImplementedError(f"{type(self).__name__} must define observation_space")
+
+    @property
+    def action_space(self) -> Space:
+        raise NotImplementedError(f"{type(self).__name__} must define action_space")
+
+    def reset(self, key: jax.Array) -> tuple[Any, TimeStep]:
+        """A new episode's first state and TimeStep (reward 0, both flags False)."""
+        raise NotImplementedError(f"{type(self).__name__} must define reset(key)")
+
+    def step(self, state: Any, action: Any, key: jax.Array) -> tuple[Any, TimeStep]:
+        """The next state and what was seen on the way; `state` is left as it was."""
+        raise NotImplementedError(f"{type(self).__name__} must define step(state, action, key)")
+
+
+class Wrapper(Environment):
+    """An environment around another one; spaces pass through unless a subclass changes them."""
+
+    env: Environment
+
+    @property
+    def observation_space(self) -> Space:
+        return self.env.observation_space
+
+    @property
+    def action_space(self) -> Space:
+        return self.env.action_space
+
+
+def per_env_keys(key: jax.Array, env_index: jax.Array) -> jax.Array:
+    """A key for each environment [B], a function of (key, global environment index) alone."""
+    return jax.vmap(lambda i: jax.random.fold_in(key, i))(env_index)

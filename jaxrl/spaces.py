@@ -1,0 +1,196 @@
+"""Spaces: what an observation or an action may be."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Discrete:
+    """The integers 0 .. n-1, as int32 []."""
+
+    n: int
+
+    def __post_init__(self):
+        if self.n < 1:
+            raise ValueError(f"Discrete n={self.n} must be at least 1; try 2.")
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return ()
+
+    @property
+    def dtype(self) -> np.dtype:
+        return np.dtype(np.int32)
+
+    @property
+    def low(self) -> np.ndarray:
+        return np.zeros((), np.int32)
+
+    @property
+    def high(self) -> np.ndarray:
+        return np.asarray(self.n - 1, np.int32)
+
+    def sample(self, key: jax.Array) -> jax.Array:
+        return jax.random.randint(key, (), 0, self.n, jnp.int32)
+
+    def contains(self, value: Any) -> jax.Array:
+        """bool []: an integer of shape [] in 0 .. n-1."""
+        value = jnp.asarray(value)
+        if value.shape != () or not jnp.issubdtype(value.dtype, jnp.integer):
+            return jnp.asarray(False)
+        return (value >= 0) & (value < self.n)
+
+
+@dataclass(frozen=True)
+class MultiDiscrete:
+    """A vector of integers, entry i in 0 .. nvec[i]-1, as int32 [len(nvec)]."""
+
+    nvec: tuple[int, ...]
+
+    def __post_init__(self):
+        if not self.nvec or min(self.nvec) < 1:
+            raise ValueError(f"MultiDiscrete nvec={self.nvec} must be sizes >= 1; try (2, 3).")
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (len(self.nvec),)
+
+    @property
+    def dtype(self) -> np.dtype:
+        return np.dtype(np.int32)
+
+    @property
+    def low(self) -> np.ndarray:
+        return np.zeros(self.shape, np.int32)
+
+    @property
+    def high(self) -> np.ndarray:
+        return np.asarray(self.nvec, np.int32) - 1
+
+    def sample(self, key: jax.Array) -> jax.Array:
+        return jax.random.randint(key, self.shape, 0, jnp.asarray(self.nvec), jnp.int32)
+
+    def contains(self, value: Any) -> jax.Array:
+        """bool []: integers of the right shape, each in its range."""
+        value = jnp.asarray(value)
+        if value.shape != self.shape or not jnp.issubdtype(value.dtype, jnp.integer):
+            return jnp.asarray(False)
+        return jnp.all((value >= 0) & (value < jnp.asarray(self.nvec)))
+
+
+@dataclass(frozen=True, eq=False)
+class Box:
+    """Arrays between `low` and `high` (inclusive; scalars or arrays that broadcast to `shape`)."""
+
+    low: Any
+    high: Any
+    shape: tuple[int, ...]
+    dtype: Any = np.float32
+
+    def __post_init__(self):
+        low, high = (np.broadcast_to(np.asarray(b), self.shape) for b in (self.low, self.high))
+        if not np.all(low <= high):
+            raise ValueError(f"Box low={self.low} must not exceed high={self.high}.")
+        object.__setattr__(self, "dtype", np.dtype(self.dtype))
+        object.__setattr__(self, "low", low.astype(self.dtype))
+        object.__setattr__(self, "high", high.astype(self.dtype))
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, Box)
+            and (self.shape, self.dtype) == (other.shape, other.dtype)
+            and np.array_equal(self.low, other.low)
+            and np.array_equal(self.high, other.high)
+        )
+
+    def __hash__(self) -> int:
+        return hash((self.shape, self.dtype, self.low.tobytes(), self.high.tobytes()))
+
+    @property
+    def bounded(self) -> bool:
+        """Whether every entry has a finite lower and upper bound."""
+        return bool(np.all(np.isfinite(self.low)) and np.all(np.isfinite(self.high)))
+
+    def sample(self, key: jax.Array) -> jax.Array:
+        """Uniform between finite bounds; standard normal where a float bound is infinite."""
+        if self.dtype == np.bool_:
+            return jax.random.bernoulli(key, 0.5, self.shape) & self.high | self.low
+        if np.issubdtype(self.dtype, np.integer):
+            wide = np.int32 if self.dtype.itemsize < 4 else self.dtype
+            low, high = self.low.astype(wide), self.high.astype(wide)
+            return jax.random.randint(key, self.shape, low, high + 1, wide).astype(self.dtype)
+        uniform_key, normal_key = jax.random.split(key)
+        finite = np.isfinite(self.low) & np.isfinite(self.high)
+        low, high = np.where(finite, self.low, 0), np.where(finite, self.high, 0)
+        uniform = low + (high - low) * jax.random.uniform(uniform_key, self.shape, self.dtype)
+        normal = jax.random.normal(normal_key, self.shape, self.dtype)
+        return jnp.where(finite, uniform, jnp.clip(normal, self.low, self.high))
+
+    def contains(self, value: Any) -> jax.Array:
+        """bool []: the right shape and kind of dtype, no NaN, within the bounds."""
+        value = jnp.asarray(value)
+        if value.shape != self.shape or not np.can_cast(value.dtype, self.dtype, "same_kind"):
+            return jnp.asarray(False)
+        return jnp.all((value >= self.low) & (value <= self.high))
+
+
+Space = Any  # a Discrete, MultiDiscrete or Box, or a dict, tuple or list of them
+
+
+def is_space(leaf: Any) -> bool:
+    return isinstance(leaf, Discrete | MultiDiscrete | Box)
+
+
+def sample(space: Space, key: jax.Array) -> Any:
+    """One value of a space or of a pytree of spaces; every leaf has a key of its own."""
+    leaves, treedef = jax.tree.flatten(space, is_leaf=is_space)
+    keys = jax.random.split(key, len(leaves))
+    return treedef.unflatten(
+        [leaf.sample(k) for leaf, k in zip(leaves, keys, strict=True)]
+    )
+
+
+def contains(space: Space, value: Any) -> jax.Array:
+    """bool []: every leaf of `value` lies in its space, and the structures agree."""
+    leaves, treedef = jax.tree.flatten(space, is_leaf=is_space)
+    if jax.tree.structure(value) != treedef:
+        return jnp.asarray(False)
+    inside = [s.contains(v) for s, v in zip(leaves, jax.tree.leaves(value), strict=True)]
+    return jnp.all(jnp.stack(inside))
+
+
+def to_json(space: Space) -> Any:
+    """A description that `from_json` reads back; written next to saved policies."""
+    if isinstance(space, Discrete):
+        return {"type": "Discrete", "n": space.n}
+    if isinstance(space, MultiDiscrete):
+        return {"type": "MultiDiscrete", "nvec": list(space.nvec)}
+    if isinstance(space, Box):
+        bounds = {k: getattr(space, k).astype(float).ravel().tolist() for k in ("low", "high")}
+        bounds = {k: v[0] if v and len(set(v)) == 1 else v for k, v in bounds.items()}
+        return {"type": "Box", "shape": list(space.shape), "dtype": space.dtype.name, **bounds}
+    if isinstance(space, dict):
+        return {"type": "dict", "items": {k: to_json(v) for k, v in space.items()}}
+    if isinstance(space, tuple | list):
+        return {"type": "tuple", "items": [to_json(v) for v in space]}
+    raise ValueError(f"{space!r} is not a space; use Discrete, MultiDiscrete, Box or a dict of them.")
+
+
+def from_json(data: Any) -> Space:
+    """The space that `to_json` described."""
+    kind = data["type"]
+    if kind == "Discrete":
+        return Discrete(data["n"])
+    if kind == "MultiDiscrete":
+        return MultiDiscrete(tuple(data["nvec"]))
+    if kind == "Box":
+        shape = tuple(data["shape"])
+        low, high = (np.broadcast_to(np.asarray(data[k]).reshape(-1), (int(np.prod(shape)),)) for k in ("low", "high"))
+        return Box(low.reshape(shape), high.reshape(shape), shape, np.dtype(data["dtype"]))
+    if kind == "dict":
+        return {k: from_json(v) for k, v in data["items"].items()}
+    return tuple(from_json(v) for v in data["items"])
