@@ -1,0 +1,122 @@
+"""Checks of what an environment shows during random steps."""
+
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxrl import spaces
+from jaxrl.check.avals import named_leaves
+from jaxrl.check.fields import EnvCheckError, type_name
+from jaxrl.env import Environment, TimeStep
+from jaxrl.spaces import Space
+from jaxrl.vec import resets_itself
+from jaxrl.wrappers import tree_where
+
+
+class Seen(flax.struct.PyTreeNode):
+    """What is kept of one step; under scan and vmap each leaf is [T, B]."""
+
+    inside: dict[str, jax.Array]  # bool: this leaf of obs or final_obs lies in its space
+    low: dict[str, jax.Array]  # the smallest entry of that leaf
+    high: dict[str, jax.Array]
+    finite: dict[str, jax.Array]  # bool: this leaf of state or TimeStep has no NaN or infinity
+    moved: jax.Array  # bool: final_obs is not obs
+    restarted: jax.Array  # bool: done, and the state is that of a reset with this step's key
+
+
+def random_steps(env: Environment, state: Any, keys: jax.Array) -> Seen:
+    """[T, B] of random actions from `state` [B]; an episode that is over is followed by a fresh
+    one. keys: [T, B, 3]."""
+    step = jax.vmap(lambda state, key: _random_step(env, state, *key))
+    return jax.lax.scan(step, state, keys)[1]
+
+
+def _random_step(
+    env: Environment, state: Any, action_key: jax.Array, step_key: jax.Array, reset_key: jax.Array
+) -> tuple[Any, Seen]:
+    new, ts = env.step(state, spaces.sample(env.action_space, action_key), step_key)
+    # An environment that resets itself is likely to do so with its step's key or half of it.
+    keys = jnp.stack([reset_key, step_key, *jax.random.split(step_key)])
+    starts, _ = jax.vmap(env.reset)(keys)
+    is_start = jax.vmap(tree_equal, (None, 0))
+    restarted = ts.done & jnp.any(is_start(new, starts) & ~is_start(state, starts))
+    fresh = jax.tree.map(lambda x: x[0], starts)
+    following = new if resets_itself(env) else tree_where(ts.done, fresh, new)
+    return following, _look(env, new, ts, restarted)
+
+
+def _look(env: Environment, state: Any, ts: TimeStep, restarted: jax.Array) -> Seen:
+    shown = named_leaves(ts.obs, "obs") | named_leaves(ts.final_obs, "final_obs")
+    space_of = named_spaces(env)
+    checked = named_leaves(state, "state") | named_leaves(ts, "timestep")
+    return Seen(
+        inside={k: space_of[k].contains(x) for k, x in shown.items()},
+        low={k: jnp.min(x) for k, x in shown.items() if x.size},
+        high={k: jnp.max(x) for k, x in shown.items() if x.size},
+        finite={
+            k: jnp.all(jnp.isfinite(x))
+            for k, x in checked.items()
+            if jnp.issubdtype(x.dtype, jnp.floating)
+        },
+        moved=~tree_equal(ts.obs, ts.final_obs),
+        restarted=restarted,
+    )
+
+
+def named_spaces(env: Environment) -> dict[str, Space]:
+    """The space of each leaf of obs and final_obs, by path."""
+    space = env.observation_space
+    return {k: s for name in ("obs", "final_obs") for k, s in named_leaves(space, name).items()}
+
+
+def tree_equal(a: Any, b: Any) -> jax.Array:
+    """bool []: every leaf equal."""
+    equal = jax.tree.map(lambda x, y: jnp.all(x == y), a, b)
+    return jnp.all(jnp.stack([jnp.asarray(True), *jax.tree.leaves(equal)]))
+
+
+def first_where(flag: Any) -> str:
+    """The first step and environment where flag [T, B] is set, or "" if nowhere."""
+    where = np.argwhere(np.asarray(flag))
+    return f"step {where[0][0] + 1} of environment {where[0][1]}" if len(where) else ""
+
+
+def check_stays_finite(env: Environment, seen: Seen) -> None:
+    for path, finite in seen.finite.items():
+        if when := first_where(~np.asarray(finite)):
+            raise EnvCheckError(
+                f"{type_name(env)}: {path} is NaN or infinite after {when} of random actions; "
+                "guard the division, root or logarithm behind it, or end the episode earlier."
+            )
+
+
+def check_stays_in_space(env: Environment, seen: Seen) -> None:
+    for path, space in named_spaces(env).items():
+        outside = ~np.asarray(seen.inside[path])
+        if when := first_where(outside):
+            t, b = np.argwhere(outside)[0]
+            raise EnvCheckError(
+                f"{type_name(env)}: {path} has entries from {seen.low[path][t, b]} to "
+                f"{seen.high[path][t, b]} after {when} of random actions, outside "
+                f"observation_space (from {space.low.min()} to {space.high.max()}); widen the "
+                "space, or clip the observation."
+            )
+
+
+def check_does_not_reset_itself(env: Environment, seen: Seen) -> None:
+    """Only AutoReset starts the next episode. A reset with an unlikely key is not found out."""
+    if resets_itself(env):
+        return
+    if when := first_where(seen.moved):
+        raise EnvCheckError(
+            f"{type_name(env)}: final_obs is not obs after {when}; return `timestep(obs, ...)` "
+            "with where the action led, and leave the next episode to AutoReset or VecEnv."
+        )
+    if when := first_where(seen.restarted):
+        raise EnvCheckError(
+            f"{type_name(env)}.step starts a new episode by itself ({when}): the state it returns "
+            "is a fresh reset's. Return the last state of the old one; AutoReset and VecEnv go on."
+        )

@@ -1,0 +1,136 @@
+"""VecEnv: fresh episodes, one key one use, and numbers that do not depend on num_envs."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxrl.env import Environment, timestep
+from jaxrl.spaces import Box, Discrete
+from jaxrl.vec import VecEnv
+from jaxrl.wrappers import AutoReset, EpisodeStats, TimeLimit
+
+
+class Noise(Environment):
+    """Shows nothing but fresh randomness, of its key and of its key's children; 2 steps long."""
+
+    length: int = 2
+
+    @property
+    def observation_space(self):
+        return Box(0, 2**32 - 1, (5,), np.uint32)
+
+    @property
+    def action_space(self):
+        return Discrete(1000)
+
+    def reset(self, key):
+        return jnp.zeros((), jnp.int32), timestep(self.look(key))
+
+    def step(self, state, action, key):
+        del action
+        return state + 1, timestep(self.look(key), 1.0, state + 1 >= self.length)
+
+    def look(self, key):
+        """uint32 [5]: equal to that of a key, in part, exactly if it is that key or its child."""
+        children = jax.random.split(jax.random.clone(key), 4)
+        own = jax.random.bits(key, (1,), jnp.uint32)
+        return jnp.concatenate(
+            [own, jax.vmap(lambda k: jax.random.bits(k, (), jnp.uint32))(children)]
+        )
+
+
+@partial(jax.jit, static_argnames=("num_steps", "refill_every"))
+def play(vec, key, num_steps=12, refill_every=None):
+    """(first TimeStep [B], the following ones [T, B])."""
+    reset_key, scan_key = jax.random.split(key)
+    state, first = vec.reset(reset_key)
+    action = jnp.zeros(vec.num_envs, jnp.int32)
+
+    def body(state, i):
+        step_key, refill_key = jax.random.split(jax.random.fold_in(scan_key, i))
+        if refill_every:
+            filled = vec.refill(state, refill_key)
+            state = jax.tree.map(lambda a, b: jnp.where(i % refill_every == 0, a, b), filled, state)
+        return vec.step(state, action, step_key)
+
+    return first, jax.lax.scan(body, state, jnp.arange(num_steps))[1]
+
+
+def test_a_reset_and_a_step_have_one_row_for_each_environment():
+    first, ts = play(VecEnv(Noise(), 3), jax.random.key(0))
+    assert first.obs.shape == (3, 5) and ts.obs.shape == (12, 3, 5)
+    assert ts.reward.shape == ts.terminated.shape == ts.truncated.shape == (12, 3)
+    np.testing.assert_array_equal(ts.metrics["episode_return"][:, 1], [1, 2] * 6)
+
+
+def test_no_two_observations_share_a_key():
+    """Neither within an episode, nor of a reset and a step, nor of two environments."""
+    first, ts = play(VecEnv(Noise(), 3, pool_size=2), jax.random.key(0))
+    done = np.asarray(ts.done)
+    seen = np.concatenate([first.obs, ts.final_obs.reshape(-1, 5), ts.obs[done]])
+    assert done.sum() == 18
+    assert len(np.unique(seen)) == seen.size
+
+
+def test_every_episode_starts_from_a_new_state_and_no_pool_runs_out():
+    first, ts = play(VecEnv(Noise(length=1), 3, pool_size=2), jax.random.key(0))
+    starts = np.concatenate([first.obs[None, :, 0], ts.obs[..., 0]])
+    assert np.all(ts.done) and len(np.unique(starts)) == 13 * 3
+    assert not np.any(ts.metrics["pool_exhausted"])
+
+
+def test_without_auto_refill_the_missing_resets_are_counted():
+    vec = VecEnv(Noise(length=1), 3, pool_size=2, auto_refill=False)
+    _, ts = play(vec, jax.random.key(0))
+    np.testing.assert_array_equal(ts.metrics["pool_exhausted"][:, 0], [0, 0] + [1] * 10)
+
+
+def test_an_environment_does_not_depend_on_how_many_others_there_are():
+    """Bit for bit, over three rollouts of four steps with a refill before each."""
+    three, eight = (
+        play(VecEnv(Noise(), n, auto_refill=False), jax.random.key(0), refill_every=4)
+        for n in (3, 8)
+    )
+    jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, b[:3]), three[0], eight[0])
+    jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, b[:, :3]), three[1], eight[1])
+
+
+def test_a_batch_of_seeds_under_vmap_gives_what_each_gives_alone():
+    vec, keys = VecEnv(Noise(length=1), 3, pool_size=2), jax.random.split(jax.random.key(0), 2)
+    both = jax.vmap(lambda key: play(vec, key))(keys)
+    for i in range(2):
+        alone = play(vec, jax.random.split(jax.random.key(0), 2)[i])
+        jax.tree.map(lambda a, b, i=i: np.testing.assert_array_equal(a, b[i]), alone, both)
+
+
+def test_environments_with_other_numbers_share_one_compiled_program():
+    vec = VecEnv(TimeLimit(Noise(length=5), 9), 2)
+    traces = play._cache_size()
+    for length in (1, 2, 3):
+        env = vec.env.replace(env=Noise(length=length))
+        _, ts = play(vec.replace(env=env), jax.random.key(0))
+        np.testing.assert_array_equal(np.flatnonzero(ts.done[:, 0])[0], length - 1)
+    assert play._cache_size() == traces + 1
+
+
+def test_actions_are_drawn_one_for_each_environment():
+    vec = VecEnv(Noise(), 16)
+    action = vec.sample_actions(jax.random.key(0))
+    assert action.shape == (16,) and len(np.unique(action)) > 10
+    assert vec.action_space == Discrete(1000) and vec.observation_space.shape == (5,)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: VecEnv(Noise(), 0), r"num_envs=0 must be at least 1; try 64\."),
+        (lambda: VecEnv(Noise(), 2, pool_size=0), r"pool_size=0 must be at least 1; try 4\."),
+        (lambda: VecEnv(EpisodeStats(AutoReset(Noise())), 2), r"env=EpisodeStats already has"),
+    ],
+)
+def test_a_batch_that_cannot_be_made_is_refused(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
