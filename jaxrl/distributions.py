@@ -149,7 +149,9 @@ def noise(space: Space, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     return draw(key, (*shape, *space.shape))
 
 
-def make(space: Space, output: jax.Array, log_std: Any = None, squash: bool = False) -> Distribution:
+def make(
+    space: Space, output: jax.Array, log_std: Any = None, squash: bool = False
+) -> Distribution:
     """The distribution over `space` that a network's `output` [..., num_outputs] describes."""
     if isinstance(space, Discrete):
         return Categorical(output)

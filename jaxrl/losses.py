@@ -32,9 +32,7 @@ def clipped_value_loss(
     return jnp.maximum(value_loss(value, target), value_loss(near, target))
 
 
-def approx_kl(
-    log_prob: Float[Array, "*N"], old_log_prob: Float[Array, "*N"]
-) -> Float[Array, "*N"]:
+def approx_kl(log_prob: Float[Array, "*N"], old_log_prob: Float[Array, "*N"]) -> Float[Array, "*N"]:
     """KL(old || new) per sample: the k3 estimator, non-negative (Schulman 2020)."""
     log_ratio = log_prob - old_log_prob
     return jnp.expm1(log_ratio) - log_ratio

@@ -22,14 +22,18 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
 def features(space: Space, obs: Any) -> jax.Array:
     """An observation of any space as one float32 vector [..., D]: one-hot, flat, concatenated."""
     spaces = jax.tree.leaves(space, is_leaf=is_space)
-    return jnp.concatenate([_leaf_features(s, o) for s, o in zip(spaces, jax.tree.leaves(obs), strict=True)], -1)
+    return jnp.concatenate(
+        [_leaf_features(s, o) for s, o in zip(spaces, jax.tree.leaves(obs), strict=True)], -1
+    )
 
 
 def _leaf_features(space: Any, obs: jax.Array) -> jax.Array:
     if isinstance(space, Discrete):
         return jax.nn.one_hot(obs, space.n)
     if isinstance(space, MultiDiscrete):
-        return jnp.concatenate([jax.nn.one_hot(obs[..., i], n) for i, n in enumerate(space.nvec)], -1)
+        return jnp.concatenate(
+            [jax.nn.one_hot(obs[..., i], n) for i, n in enumerate(space.nvec)], -1
+        )
     batch = obs.shape[: obs.ndim - len(space.shape)]
     return obs.astype(jnp.float32).reshape(*batch, -1)
 
@@ -38,7 +42,11 @@ def num_features(space: Space) -> int:
     """The D of `features`."""
     leaves = jax.tree.leaves(space, is_leaf=is_space)
     return sum(
-        s.n if isinstance(s, Discrete) else sum(s.nvec) if isinstance(s, MultiDiscrete) else int(np.prod(s.shape))
+        s.n
+        if isinstance(s, Discrete)
+        else sum(s.nvec)
+        if isinstance(s, MultiDiscrete)
+        else int(np.prod(s.shape))
         for s in leaves
     )
 
@@ -94,7 +102,9 @@ class NetworkSpec:
     squash: bool  # tanh-squashed Gaussian for a Box action space
 
     def __post_init__(self):
-        is_image = isinstance(self.observation_space, Box) and len(self.observation_space.shape) == 3
+        is_image = (
+            isinstance(self.observation_space, Box) and len(self.observation_space.shape) == 3
+        )
         if self.kind == "cnn" and not is_image:
             raise ValueError(
                 f"network=cnn needs image observations [H, W, C], not {self.observation_space}; "
@@ -162,7 +172,9 @@ def _conv_outputs(space: Box, convs: Any) -> int:
     for conv in convs:
         height, width = (
             (side - size) // stride + 1
-            for side, size, stride in zip((height, width), conv.kernel_size, conv.strides, strict=True)
+            for side, size, stride in zip(
+                (height, width), conv.kernel_size, conv.strides, strict=True
+            )
         )
         channels = conv.out_features
     return height * width * channels

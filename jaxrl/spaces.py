@@ -122,7 +122,12 @@ class Box:
         if np.issubdtype(self.dtype, np.integer):
             wide = np.int32 if self.dtype.itemsize < 4 else self.dtype
             low, high = self.low.astype(wide), self.high.astype(wide)
-            return jax.random.randint(key, self.shape, low, high + 1, wide).astype(self.dtype)
+            # high + 1 would wrap where high is the dtype's largest: draw one lower, add it back.
+            # (Of the whole range of a 32-bit dtype the smallest is then never drawn.)
+            top = (high == np.iinfo(wide).max).astype(wide)
+            low = np.maximum(low, np.iinfo(wide).min + top)
+            value = jax.random.randint(key, self.shape, low - top, high - top + 1, wide) + top
+            return value.astype(self.dtype)
         uniform_key, normal_key = jax.random.split(key)
         finite = np.isfinite(self.low) & np.isfinite(self.high)
         low, high = np.where(finite, self.low, 0), np.where(finite, self.high, 0)
@@ -149,9 +154,7 @@ def sample(space: Space, key: jax.Array) -> Any:
     """One value of a space or of a pytree of spaces; every leaf has a key of its own."""
     leaves, treedef = jax.tree.flatten(space, is_leaf=is_space)
     keys = jax.random.split(key, len(leaves))
-    return treedef.unflatten(
-        [leaf.sample(k) for leaf, k in zip(leaves, keys, strict=True)]
-    )
+    return treedef.unflatten([leaf.sample(k) for leaf, k in zip(leaves, keys, strict=True)])
 
 
 def contains(space: Space, value: Any) -> jax.Array:
@@ -177,7 +180,9 @@ def to_json(space: Space) -> Any:
         return {"type": "dict", "items": {k: to_json(v) for k, v in space.items()}}
     if isinstance(space, tuple | list):
         return {"type": "tuple", "items": [to_json(v) for v in space]}
-    raise ValueError(f"{space!r} is not a space; use Discrete, MultiDiscrete, Box or a dict of them.")
+    raise ValueError(
+        f"{space!r} is not a space; use Discrete, MultiDiscrete, Box or a dict of them."
+    )
 
 
 def from_json(data: Any) -> Space:
@@ -189,7 +194,10 @@ def from_json(data: Any) -> Space:
         return MultiDiscrete(tuple(data["nvec"]))
     if kind == "Box":
         shape = tuple(data["shape"])
-        low, high = (np.broadcast_to(np.asarray(data[k]).reshape(-1), (int(np.prod(shape)),)) for k in ("low", "high"))
+        low, high = (
+            np.broadcast_to(np.asarray(data[k]).reshape(-1), (int(np.prod(shape)),))
+            for k in ("low", "high")
+        )
         return Box(low.reshape(shape), high.reshape(shape), shape, np.dtype(data["dtype"]))
     if kind == "dict":
         return {k: from_json(v) for k, v in data["items"].items()}

@@ -60,9 +60,7 @@ class EpisodeStats(Wrapper):
         self, state: EpisodeStatsState, action: Any, key: jax.Array
     ) -> tuple[EpisodeStatsState, TimeStep]:
         inner, ts = self.env.step(state.inner, action, key)
-        state = EpisodeStatsState(
-            inner, state.episode_return + ts.reward, state.episode_length + 1
-        )
+        state = EpisodeStatsState(inner, state.episode_return + ts.reward, state.episode_length + 1)
         return state, self._report(state, ts)
 
     @staticmethod
@@ -119,9 +117,7 @@ class AutoReset(Wrapper):
 
     @staticmethod
     def _report(ts: TimeStep, exhausted: jax.Array) -> TimeStep:
-        return ts.replace(
-            metrics=ts.metrics | {"pool_exhausted": exhausted.astype(jnp.float32)}
-        )
+        return ts.replace(metrics=ts.metrics | {"pool_exhausted": exhausted.astype(jnp.float32)})
 
 
 class FrameStackState(flax.struct.PyTreeNode):
@@ -184,7 +180,9 @@ class RescaleAction(Wrapper):
     def __post_init__(self):
         space = self.env.action_space
         if not isinstance(space, Box) or not space.bounded:
-            raise ValueError(f"RescaleAction needs a Box action space with finite bounds, not {space}.")
+            raise ValueError(
+                f"RescaleAction needs a Box action space with finite bounds, not {space}."
+            )
 
     @property
     def action_space(self) -> Space:

@@ -28,11 +28,11 @@ def play(env, steps):
 
     @jax.jit
     def run(key):
-        reset_key, *keys = jax.random.split(key, steps + 1)
+        reset_key, step_key = jax.random.split(key)
         state, first = env.reset(reset_key)
         action = jnp.zeros((), jnp.int32)
-        step = lambda s, k: env.step(s, action, k)  # noqa: E731
-        return first, jax.lax.scan(step, state, jnp.stack(keys))[1]
+        keys = jax.random.split(step_key, steps)
+        return first, jax.lax.scan(lambda s, k: env.step(s, action, k), state, keys)[1]
 
     return jax.tree.map(np.asarray, run(jax.random.key(0)))
 
@@ -85,11 +85,10 @@ def test_counter_counts_its_steps_and_terminates_at_its_length():
 
 def test_fresh_randomness_is_equal_exactly_when_keys_are():
     env = envs.make("probe/FreshRandomness-v0")
-    key, other = jax.random.split(jax.random.key(0))
-    action = jnp.int32(0)
-    first = env.reset(key)[1].obs
-    np.testing.assert_array_equal(first, env.step((), action, key)[1].obs)
-    assert not np.any(first == env.step((), action, other)[1].obs)
+    first = env.reset(jax.random.key(0))[1].obs
+    again, other = (env.step((), jnp.int32(0), jax.random.key(seed))[1].obs for seed in (0, 1))
+    np.testing.assert_array_equal(first, again)
+    assert not np.any(first == other)
 
 
 def test_fresh_randomness_ends_at_the_rate_of_its_field():
@@ -99,11 +98,11 @@ def test_fresh_randomness_ends_at_the_rate_of_its_field():
 
 
 def test_costly_reset_starts_where_that_many_steps_lead():
-    key, action = jax.random.key(0), jnp.int32(0)
     cheap, dear = (envs.make("probe/CostlyReset-v0", reset_cost=cost) for cost in (0, 3))
-    state, _ = cheap.reset(key)
+    state, _ = jax.jit(cheap.reset)(jax.random.key(0))
+    step = jax.jit(cheap.step)
     for _ in range(3):
-        state, _ = cheap.step(state, action, key)
-    _, first = dear.reset(key)
+        state, _ = step(state, jnp.int32(0), jax.random.key(1))
+    _, first = jax.jit(dear.reset)(jax.random.key(0))
     np.testing.assert_allclose(first.obs, state.inner, rtol=1e-3)
     assert 0 < first.obs[0] < 1

@@ -1,7 +1,9 @@
 """`envs.make` and what is around it: ids, fields, time limits, errors, the listing."""
 
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -50,15 +52,18 @@ def test_observations_lie_in_their_spaces_along_episodes():
             state, ts = env.step(state, action, step_key)
             return state, (spaces.contains(env.observation_space, ts.obs), ts.done)
 
-        state, ts = env.reset(key)
+        reset_key, key = jax.random.split(key)
+        state, ts = env.reset(reset_key)
         inside, done = jax.lax.scan(step, state, jax.random.split(key, 5))[1]
         over = jnp.cumsum(done) - done > 0
         return jnp.all(inside | over) & spaces.contains(env.observation_space, ts.obs)
 
-    table = {id: envs.make(id) for id in TABLE}
-    result = jax.jit(lambda key: {id: inside(env, key) for id, env in table.items()})(
-        jax.random.key(3)
-    )
+    @jax.jit
+    def run(key):
+        keys = jax.random.split(key, len(TABLE))
+        return {id: inside(envs.make(id), keys[i]) for i, id in enumerate(TABLE)}
+
+    result = run(jax.random.key(3))
     assert all(result.values()), result
 
 
@@ -168,7 +173,7 @@ def test_register_accepts_a_function_that_returns_an_environment(registered):
 
     registered("test/Night-v0", night)
     assert envs.make("test/Night-v0", stars=2) == Light(0.2)
-    with pytest.raises(ValueError, match="stars=0.5 must be an integer"):
+    with pytest.raises(ValueError, match=r"stars=0\.5 must be an integer"):
         envs.make("test/Night-v0", stars=0.5)
 
 
@@ -207,3 +212,11 @@ def test_importing_and_making_native_environments_imports_no_suite_and_starts_no
         "assert not xla_bridge._backends\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_examples_of_the_documentation_run(registered):
+    page = Path(__file__).parents[1] / "docs" / "environments.md"
+    names = {}
+    for block in re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL):
+        exec(block, names)
+    assert names["ts"].obs.shape == (8, 2) and "Thermostat-v0" in envs.ids()

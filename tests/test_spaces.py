@@ -20,18 +20,21 @@ SPACES = {
     "words": Box(0, 2**32 - 1, (8,), np.uint32),
     "bits": Box(False, True, (6,), np.bool_),
     "scalar": Box(-1.0, 1.0, ()),
+    "twins": (Box(0.0, 1.0, (2,)), Box(0.0, 1.0, (2,))),
     "tree": {"a": Discrete(3), "b": (Box(-1.0, 1.0, (2,)), MultiDiscrete((2, 2)))},
 }
 
 
-def draw(space, num):
-    keys = jax.random.split(jax.random.key(0), num)
-    return jax.jit(jax.vmap(lambda key: spaces.sample(space, key)))(keys)
+@pytest.fixture(scope="module")
+def drawn():
+    """256 samples of every space, drawn by one program."""
+    keys = jax.random.split(jax.random.key(0), 256)
+    return jax.jit(jax.vmap(lambda key: spaces.sample(SPACES, key)))(keys)
 
 
 @pytest.mark.parametrize("name", SPACES)
-def test_a_sample_lies_in_its_space_with_its_shape_and_dtype(name):
-    space, value = SPACES[name], draw(SPACES[name], 64)
+def test_a_sample_lies_in_its_space_with_its_shape_and_dtype(name, drawn):
+    space, value = SPACES[name], drawn[name]
     assert np.all(jax.vmap(lambda v: spaces.contains(space, v))(value))
     leaves = jax.tree.leaves(space, is_leaf=spaces.is_space)
     for leaf, x in zip(leaves, jax.tree.leaves(value), strict=True):
@@ -39,21 +42,21 @@ def test_a_sample_lies_in_its_space_with_its_shape_and_dtype(name):
 
 
 @pytest.mark.parametrize("name", ["discrete", "multi", "ints", "bits"])
-def test_samples_of_a_finite_space_reach_both_bounds(name):
-    space, value = SPACES[name], draw(SPACES[name], 256)
+def test_samples_of_a_finite_space_reach_both_bounds(name, drawn):
+    space, value = SPACES[name], drawn[name]
     np.testing.assert_array_equal(value.min(0), space.low)
     np.testing.assert_array_equal(value.max(0), space.high)
 
 
 @pytest.mark.parametrize("name", ["words", "image"])
-def test_samples_of_all_the_integers_of_a_dtype_fill_it_evenly(name):
-    space, value = SPACES[name], np.asarray(draw(SPACES[name], 256), np.float64)
+def test_samples_of_all_the_integers_of_a_dtype_fill_it_evenly(name, drawn):
+    space, value = SPACES[name], np.asarray(drawn[name], np.float64)
     assert 0.45 < np.mean(value) / np.max(space.high) < 0.55
 
 
-def test_leaves_of_a_tree_of_spaces_are_drawn_independently():
-    value = draw((Box(0.0, 1.0, (2,)), Box(0.0, 1.0, (2,))), 4)
-    assert not np.any(value[0] == value[1])
+def test_leaves_of_a_tree_of_spaces_are_drawn_independently(drawn):
+    one, other = drawn["twins"]
+    assert not np.any(one == other)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 from jaxrl.env import Environment, timestep
 from jaxrl.spaces import Box, Discrete
 from jaxrl.vec import VecEnv
-from jaxrl.wrappers import AutoReset, EpisodeStats, TimeLimit
+from jaxrl.wrappers import AutoReset, EpisodeStats
 
 
 class Noise(Environment):
@@ -59,8 +59,12 @@ def play(vec, key, num_steps=12, refill_every=None):
     return first, jax.lax.scan(body, state, jnp.arange(num_steps))[1]
 
 
+def three(length=2):
+    return VecEnv(Noise(length), 3, pool_size=2)
+
+
 def test_a_reset_and_a_step_have_one_row_for_each_environment():
-    first, ts = play(VecEnv(Noise(), 3), jax.random.key(0))
+    first, ts = play(three(), jax.random.key(0))
     assert first.obs.shape == (3, 5) and ts.obs.shape == (12, 3, 5)
     assert ts.reward.shape == ts.terminated.shape == ts.truncated.shape == (12, 3)
     np.testing.assert_array_equal(ts.metrics["episode_return"][:, 1], [1, 2] * 6)
@@ -68,7 +72,7 @@ def test_a_reset_and_a_step_have_one_row_for_each_environment():
 
 def test_no_two_observations_share_a_key():
     """Neither within an episode, nor of a reset and a step, nor of two environments."""
-    first, ts = play(VecEnv(Noise(), 3, pool_size=2), jax.random.key(0))
+    first, ts = play(three(), jax.random.key(0))
     done = np.asarray(ts.done)
     seen = np.concatenate([first.obs, ts.final_obs.reshape(-1, 5), ts.obs[done]])
     assert done.sum() == 18
@@ -76,44 +80,44 @@ def test_no_two_observations_share_a_key():
 
 
 def test_every_episode_starts_from_a_new_state_and_no_pool_runs_out():
-    first, ts = play(VecEnv(Noise(length=1), 3, pool_size=2), jax.random.key(0))
+    first, ts = play(three(length=1), jax.random.key(0))
     starts = np.concatenate([first.obs[None, :, 0], ts.obs[..., 0]])
     assert np.all(ts.done) and len(np.unique(starts)) == 13 * 3
     assert not np.any(ts.metrics["pool_exhausted"])
 
 
+def test_environments_with_other_numbers_share_one_compiled_program():
+    play(three(), jax.random.key(0))
+    programs = play._cache_size()
+    for length in (1, 3, 5):
+        _, ts = play(three(length), jax.random.key(0))
+        assert np.flatnonzero(ts.done[:, 0])[0] == length - 1
+    assert play._cache_size() == programs
+
+
+def test_a_batch_of_seeds_under_vmap_gives_what_each_gives_alone():
+    seeds = jnp.arange(2)
+    both = jax.vmap(lambda seed: play(three(length=1), jax.random.key(seed)))(seeds)
+    for i in range(2):
+        alone = play(three(length=1), jax.random.key(i))
+        jax.tree.map(lambda a, b, i=i: np.testing.assert_array_equal(a, b[i]), alone, both)
+
+
+def without_auto_refill(num_envs, length):
+    vec = VecEnv(Noise(length), num_envs, pool_size=2, auto_refill=False)
+    return play(vec, jax.random.key(0), refill_every=4)
+
+
 def test_without_auto_refill_the_missing_resets_are_counted():
-    vec = VecEnv(Noise(length=1), 3, pool_size=2, auto_refill=False)
-    _, ts = play(vec, jax.random.key(0))
-    np.testing.assert_array_equal(ts.metrics["pool_exhausted"][:, 0], [0, 0] + [1] * 10)
+    _, ts = without_auto_refill(3, length=1)
+    np.testing.assert_array_equal(ts.metrics["pool_exhausted"][:, 0], [0, 0, 1, 1] * 3)
 
 
 def test_an_environment_does_not_depend_on_how_many_others_there_are():
     """Bit for bit, over three rollouts of four steps with a refill before each."""
-    three, eight = (
-        play(VecEnv(Noise(), n, auto_refill=False), jax.random.key(0), refill_every=4)
-        for n in (3, 8)
-    )
-    jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, b[:3]), three[0], eight[0])
-    jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, b[:, :3]), three[1], eight[1])
-
-
-def test_a_batch_of_seeds_under_vmap_gives_what_each_gives_alone():
-    vec, keys = VecEnv(Noise(length=1), 3, pool_size=2), jax.random.split(jax.random.key(0), 2)
-    both = jax.vmap(lambda key: play(vec, key))(keys)
-    for i in range(2):
-        alone = play(vec, jax.random.split(jax.random.key(0), 2)[i])
-        jax.tree.map(lambda a, b, i=i: np.testing.assert_array_equal(a, b[i]), alone, both)
-
-
-def test_environments_with_other_numbers_share_one_compiled_program():
-    vec = VecEnv(TimeLimit(Noise(length=5), 9), 2)
-    traces = play._cache_size()
-    for length in (1, 2, 3):
-        env = vec.env.replace(env=Noise(length=length))
-        _, ts = play(vec.replace(env=env), jax.random.key(0))
-        np.testing.assert_array_equal(np.flatnonzero(ts.done[:, 0])[0], length - 1)
-    assert play._cache_size() == traces + 1
+    few, many = without_auto_refill(3, length=2), without_auto_refill(8, length=2)
+    jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, b[:3]), few[0], many[0])
+    jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, b[:, :3]), few[1], many[1])
 
 
 def test_actions_are_drawn_one_for_each_environment():

@@ -20,6 +20,7 @@ from jax.sharding import PartitionSpec as P
 from jaxrl import config, losses, mesh, normalize, returns, sgd
 from jaxrl.env import Environment
 from jaxrl.networks import ActorCritic, NetworkSpec
+from jaxrl.policy import Policy
 from jaxrl.rollout import Carry, Transition, begin, rollout
 from jaxrl.spaces import Box
 from jaxrl.wrappers import AutoReset, EpisodeStats, RescaleAction, tree_where
@@ -66,7 +67,9 @@ class Config:
             config.check_positive("hidden", width, 64)
         rows = self.num_envs * self.num_steps
         config.check_divides("num_minibatches", self.num_minibatches, "num_envs*num_steps", rows)
-        config.check_divides("accumulate", self.accumulate, "rows per minibatch", rows // self.num_minibatches)
+        config.check_divides(
+            "accumulate", self.accumulate, "rows per minibatch", rows // self.num_minibatches
+        )
 
     @property
     def num_iterations(self) -> int:
@@ -139,14 +142,13 @@ def init(key: jax.Array, *, cfg: Config, env: AutoReset, axis: str | None = None
     policy_key, env_key = jax.random.split(key)
     policy = make_policy(policy_key, cfg=cfg, env=env)
     num_local = cfg.num_envs // mesh.axis_size(axis)
-    stats = jax.tree.map(
-        lambda space: normalize.RunningStats.init(space.shape), env.observation_space
-    )
     return State(
         policy=policy,
         opt_state=optimizer(cfg).init(policy),  # pyright: ignore
         carry=begin(env, env_key, mesh.global_index(num_local, axis)),
-        obs_stats=stats if cfg.normalize_obs else None,
+        obs_stats=normalize.RunningStats.init_for(env.observation_space)
+        if cfg.normalize_obs
+        else None,
         reward_stats=normalize.RunningStats.init(),
         discounted=jnp.zeros(num_local),
         iteration=jnp.zeros((), jnp.int32),
@@ -186,11 +188,12 @@ def update(
         advantage_moments(rows.advantage, order, cfg, axis),
     )
     if state.obs_stats is not None:  # only now: the loss must see the rollout's normalisation
-        state = state.replace(obs_stats=update_obs_stats(state.obs_stats, steps.obs, axis))
+        obs_stats = normalize.update_obs_stats(state.obs_stats, steps.obs, axis)
+        state = state.replace(obs_stats=obs_stats)
     state = state.replace(
         policy=policy, opt_state=opt_state, carry=carry, iteration=state.iteration + 1
     )
-    return state, summarize(learning, rows, sums, axis)
+    return state, summarize(policy, learning, rows, sums, axis)
 
 
 def scale_rewards(
@@ -204,12 +207,6 @@ def scale_rewards(
     stats = state.reward_stats.update(running, axis)
     steps = steps.replace(reward=normalize.scale(stats, steps.reward))
     return state.replace(reward_stats=stats, discounted=carried), steps
-
-
-def update_obs_stats(stats: Any, obs: Any, axis: str | None) -> Any:
-    """Statistics with this iteration's observations [T, B, ...] merged in."""
-    is_stats = lambda leaf: isinstance(leaf, normalize.RunningStats)  # noqa: E731
-    return jax.tree.map(lambda s, o: s.update(o, axis), stats, obs, is_leaf=is_stats)
 
 
 def prepare(state: State, steps: Transition, cfg: Config) -> Rows:
@@ -309,7 +306,11 @@ def minibatch_step(
 
 
 def summarize(
-    learning: dict[str, jax.Array], rows: Rows, sums: dict[str, jax.Array], axis: str | None
+    policy: ActorCritic,
+    learning: dict[str, jax.Array],
+    rows: Rows,
+    sums: dict[str, jax.Array],
+    axis: str | None,
 ) -> dict[str, jax.Array]:
     """An iteration's metrics: means over minibatches, and over the episodes that ended.
 
@@ -322,6 +323,7 @@ def summarize(
     moments = [(jnp.mean(x), jnp.mean(x**2)) for x in (rows.target, error)]
     local = (moments, jnp.mean(rows.value), {name: jnp.sum(x) for name, x in sums.items()})
     moments, metrics["value"], episode = mesh.pmean(local, axis)
+    metrics["param_norm"] = optax.global_norm(policy)
     metrics["explained_variance"] = returns.explained_variance(*moments)
     count = episode.pop("episodes")
     devices = mesh.axis_size(axis)
@@ -329,3 +331,8 @@ def summarize(
     metrics["pool_exhausted"] = episode.pop("pool_exhausted") * devices
     metrics["truncated_share"] = episode.pop("truncations") / count
     return metrics | {name: total / count for name, total in episode.items()}
+
+
+def trained_policy(state: State, env: Environment) -> Policy:
+    """The policy by itself, for the raw environment `env`; works on states stacked over seeds."""
+    return Policy(state.policy, state.obs_stats, env.action_space)

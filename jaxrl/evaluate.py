@@ -1,0 +1,55 @@
+"""Evaluation: whole fresh episodes with a fixed policy."""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from jaxrl.env import Environment, per_env_keys
+from jaxrl.wrappers import EpisodeStats, tree_where
+
+
+class Episodes(flax.struct.PyTreeNode):
+    """Leaves [N], one entry for each episode."""
+
+    episode_return: jax.Array  # float32: undiscounted
+    episode_length: jax.Array  # float32: steps
+    finished: jax.Array  # bool: False where max_steps cut it short
+
+
+def evaluate(
+    act: Callable[[Any, jax.Array], Any],
+    env: Environment,
+    key: jax.Array,
+    num_episodes: int,
+    max_steps: int = 100_000,
+) -> Episodes:
+    """Play `num_episodes` fresh episodes side by side, each to its end.
+
+    `act(obs, key) -> action` sees one observation. `env` is a raw environment with its time limit;
+    what is played depends on (key, episode index) alone.
+    """
+    env = EpisodeStats(env)
+    keys = per_env_keys(key, jnp.arange(num_episodes))
+    reset_key, step_key = jnp.split(jax.vmap(jax.random.split)(keys), 2, axis=1)
+    state, ts = jax.vmap(env.reset)(reset_key[:, 0])
+
+    def play(carry, t):
+        state, ts = carry
+        act_key, env_key = jax.random.split(jax.random.fold_in(t[0], t[1]))
+        stepped = env.step(state, act(ts.obs, act_key), env_key)
+        return tree_where(ts.done, (state, ts), stepped)
+
+    def body(carry):
+        episodes, t = carry
+        steps = (step_key[:, 0], jnp.broadcast_to(t, num_episodes))
+        return jax.vmap(play)(episodes, steps), t + 1
+
+    def unfinished(carry):
+        (_, ts), t = carry
+        return jnp.any(~ts.done) & (t < max_steps)
+
+    (_, ts), _ = jax.lax.while_loop(unfinished, body, ((state, ts), jnp.zeros((), jnp.int32)))
+    return Episodes(ts.metrics["episode_return"], ts.metrics["episode_length"], ts.done)

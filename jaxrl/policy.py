@@ -1,0 +1,130 @@
+"""A trained policy on its own: saved, loaded, and called on raw observations."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from jaxrl import spaces
+from jaxrl.networks import ActorCritic, NetworkSpec
+from jaxrl.normalize import RunningStats, normalize_obs
+from jaxrl.wrappers import rescale
+
+WEIGHTS, DESCRIPTION = "weights.npz", "policy.json"
+
+
+class Policy(flax.struct.PyTreeNode):
+    """Raw observations to actions of the environment, normaliser and action scaling included."""
+
+    network: ActorCritic
+    obs_stats: Any  # RunningStats per observation leaf, or None
+    action_space: Any = flax.struct.field(pytree_node=False)  # the raw environment's
+
+    def __call__(self, obs: Any, key: jax.Array | None = None) -> Any:
+        """Actions for one observation or a batch of them: sampled, or the mode without a key."""
+        pi = self.network.distribution(normalize_obs(self.obs_stats, obs))
+        if key is None:
+            return self.to_env(pi.mode())
+        space = jax.tree.leaves(self.network.spec.observation_space, is_leaf=spaces.is_space)[0]
+        shape = jnp.shape(jax.tree.leaves(obs)[0])
+        batch = shape[: len(shape) - len(space.shape)]
+        return self.to_env(pi.sample(self.network.noise(key, batch)))
+
+    def to_env(self, action: jax.Array) -> jax.Array:
+        """A sampled action in the raw environment's units."""
+        action = self.network.to_env(action)
+        space = self.action_space
+        scaled = isinstance(space, spaces.Box) and space.bounded
+        return rescale(action, space) if scaled else action
+
+    def value(self, obs: Any) -> jax.Array:
+        """V of raw observations, in units of the (possibly scaled) training reward."""
+        return self.network.value(normalize_obs(self.obs_stats, obs))
+
+
+def save_policy(folder: Path, policies: Policy) -> None:
+    """Write the policies of K seeds (leaves [K, ...]) as one npz of weights and one json."""
+    folder.mkdir(parents=True, exist_ok=True)
+    np.savez(folder / WEIGHTS, **{k: np.asarray(v) for k, v in named_leaves(policies).items()})
+    spec = policies.network.spec
+    description = asdict(spec) | {
+        "observation_space": spaces.to_json(spec.observation_space),
+        "action_space": spaces.to_json(spec.action_space),
+        "raw_action_space": spaces.to_json(policies.action_space),
+        "normalize_obs": policies.obs_stats is not None,
+        "num_seeds": jax.tree.leaves(policies)[0].shape[0],
+    }
+    (folder / DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n")
+
+
+def load_policies(folder: str | Path) -> Policy:
+    """The policies of all seeds of a run folder or its `policy/`, leaves [K, ...].
+
+    Raises FileNotFoundError where there is none, ValueError for weights that do not fit.
+    """
+    folder = Path(folder)
+    folder = folder / "policy" if (folder / "policy").is_dir() else folder
+    if not (folder / DESCRIPTION).is_file():
+        raise FileNotFoundError(f"{folder} holds no {DESCRIPTION}: give a finished run's folder.")
+    description = json.loads((folder / DESCRIPTION).read_text())
+    template = jax.eval_shape(lambda: _template(description))
+    with np.load(folder / WEIGHTS) as weights:
+        return fill_leaves(template, dict(weights), str(folder / WEIGHTS))
+
+
+def load_policy(folder: str | Path, seed_index: int = 0) -> Policy:
+    """One seed's policy of a run folder; `policy(obs, key)` samples, `policy(obs)` takes the mode.
+
+    Raises as `load_policies`, and ValueError for a seed that the run does not have.
+    """
+    policies = load_policies(folder)
+    count = jax.tree.leaves(policies)[0].shape[0]
+    if not 0 <= seed_index < count:
+        raise ValueError(f"seed_index={seed_index} must lie in [0, {count - 1}]; try 0.")
+    return jax.tree.map(lambda x: jnp.asarray(x[seed_index]), policies)
+
+
+def _template(description: dict[str, Any]) -> Policy:
+    observation_space = spaces.from_json(description["observation_space"])
+    spec = NetworkSpec(
+        observation_space,
+        spaces.from_json(description["action_space"]),
+        description["kind"],
+        tuple(description["hidden"]),
+        description["activation"],
+        description["squash"],
+    )
+    stats = RunningStats.init_for(observation_space) if description["normalize_obs"] else None
+    policy = Policy(
+        ActorCritic(spec, nnx.Rngs(params=jax.random.key(0))),
+        stats,
+        spaces.from_json(description["raw_action_space"]),
+    )
+    count = description["num_seeds"]
+    return jax.tree.map(lambda x: jnp.broadcast_to(x, (count, *x.shape)), policy)
+
+
+def named_leaves(tree: Any) -> dict[str, Any]:
+    """Every leaf under its path, such as `.network.actor.out.kernel.value`."""
+    return {jax.tree_util.keystr(path): x for path, x in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+def fill_leaves(template: Any, leaves: dict[str, Any], source: str) -> Any:
+    """The template with its leaves taken by path; strict: ValueError for any that does not fit."""
+    wanted = named_leaves(template)
+    if wanted.keys() != leaves.keys():
+        odd = sorted(wanted.keys() ^ leaves.keys())[:3]
+        raise ValueError(f"{source} does not fit this program: missing or extra {', '.join(odd)}.")
+    for name, x in wanted.items():
+        if (x.shape, x.dtype) != (leaves[name].shape, leaves[name].dtype):
+            raise ValueError(
+                f"{source} does not fit this program: {name} is {leaves[name].dtype}"
+                f"{list(leaves[name].shape)}, not {x.dtype}{list(x.shape)}."
+            )
+    return jax.tree.unflatten(jax.tree.structure(template), [leaves[name] for name in wanted])

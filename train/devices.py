@@ -1,0 +1,87 @@
+"""Which devices a run uses: cores of a CPU, the accelerators of one host, or of many."""
+
+import contextlib
+import os
+from dataclasses import dataclass
+
+import jax
+from jax.sharding import Mesh
+
+from jaxrl.mesh import make_mesh
+
+
+@dataclass(frozen=True)
+class Distributed:
+    """Several hosts in one run: on a TPU pod or under Slurm `--hosts.auto` finds the addresses."""
+
+    auto: bool = False  # let JAX find the coordinator from the cluster's environment
+    coordinator: str | None = None  # HOST:PORT of process 0, the same on every host
+    num_processes: int | None = None  # hosts in all
+    process_id: int | None = None  # this host, from 0
+
+    def __post_init__(self):
+        given = [self.coordinator, self.num_processes, self.process_id]
+        if any(x is not None for x in given) and None in given:
+            raise ValueError(
+                f"hosts.coordinator={self.coordinator}, num_processes={self.num_processes} and "
+                f"process_id={self.process_id} go together; try --hosts.coordinator 10.0.0.1:1234 "
+                "--hosts.num-processes 2 --hosts.process-id 0."
+            )
+        if self.num_processes is not None and not 0 <= (self.process_id or 0) < self.num_processes:
+            raise ValueError(
+                f"hosts.process_id={self.process_id} must lie in [0, {self.num_processes - 1}]."
+            )
+
+
+def join(hosts: Distributed) -> None:
+    """Join the other hosts of the run, if there are any; before anything touches a device."""
+    if hosts.auto:
+        jax.distributed.initialize()
+    elif hosts.coordinator is not None:
+        jax.distributed.initialize(hosts.coordinator, hosts.num_processes, hosts.process_id)
+
+
+def choose(num_devices: int, num_seeds: int, num_groups: int, rows: int) -> Mesh:
+    """The mesh of a run: `num_devices`, or (0) as many as serve it.
+
+    `num_groups` environments groups of a seed may be split over devices, `rows` rows are in one
+    of its minibatches. On a CPU each core can be a device of its own; smaller pieces than
+    MIN_ROWS cost more in waiting than the second core wins (benchmarks/devices.py).
+    Raises ValueError for more devices than there are, or a number that does not divide.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    _offer_cores(cores or 1)
+    devices = jax.devices()
+    if num_devices > len(devices):
+        raise ValueError(
+            f"devices={num_devices} is more than the {len(devices)} there are"
+            f" ({devices[0].platform}); try --devices {len(devices)}, or on a CPU set "
+            f"XLA_FLAGS=--xla_force_host_platform_device_count={num_devices}."
+        )
+    if num_devices:
+        mesh = make_mesh(num_seeds, devices[:num_devices])
+        if num_groups % mesh.shape["data"]:
+            raise ValueError(
+                f"devices={num_devices} leaves {mesh.shape['data']} devices to a seed, which does "
+                f"not divide its {num_groups} groups of environments; try --devices 1."
+            )
+        return mesh
+    small = rows // len(devices) < MIN_ROWS if devices[0].platform == "cpu" else False
+    for count in range(len(devices), 0, -1):
+        mesh = make_mesh(num_seeds, devices[:count])
+        across = mesh.shape["data"]
+        if num_groups % across == 0 and not (small and across > 1):
+            return mesh
+    raise AssertionError("one device always serves")
+
+
+MIN_ROWS = 256  # rows of a minibatch on each CPU device
+
+
+def _offer_cores(cores: int) -> None:
+    """Make every core a CPU device, unless the user or an earlier use of jax has decided."""
+    forced = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
+    if forced or jax.config.jax_num_cpu_devices >= 0:
+        return
+    with contextlib.suppress(RuntimeError):  # the devices are in use already
+        jax.config.update("jax_num_cpu_devices", cores)

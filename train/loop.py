@@ -1,0 +1,350 @@
+"""The host loop: compiles one program, calls it again and again, and keeps what it says.
+
+Every trainer shares it. Nothing here is inside the program: flags, devices, files, signals.
+"""
+
+import signal
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from jaxrl.checkpoint import Checkpoints, abstract
+from jaxrl.env import Environment
+from jaxrl.policy import Policy, save_policy
+from jaxrl.program import Program, make_program
+from train.devices import Distributed, choose, join
+from train.evaluate import evaluate_policies
+from train.plot import plot_curve
+from train.progress import Progress
+from train.run_folder import RunFolder, jsonable, read_metrics
+
+CHUNK_SECONDS = 1.0  # work between two looks at the metrics
+MAX_CHUNK = 1024  # iterations in a chunk at most
+EPISODE_METRICS = ("episode_return", "episode_length", "truncated_share", "success")
+
+
+@dataclass(frozen=True)
+class Options:
+    """The flags that every trainer has."""
+
+    env: str = "CartPole-v1"  # environment id; `python -m envs` lists them
+    env_args: tuple[str, ...] = ()  # fields of the environment, as NAME=VALUE
+    total_steps: int | None = None  # environment steps of each seed; overrides algo.total-steps
+    num_envs: int | None = None  # environments of each seed; overrides algo.num-envs
+    seed: int = 0  # the root of every random number; seeds seed .. seed+num_seeds-1 are trained
+    num_seeds: int = 1  # independent runs in the same program
+    run_dir: Path | None = None  # folder of this run; default runs/ENV-ALGO-DATE
+    resume: Path | None = None  # go on with this run's folder, with its own options
+    devices: int = 0  # how many to use; 0: as many as serve the run
+    log_every: int = 0  # iterations averaged into one logged line; 0: at most 1,000 lines
+    checkpoint_every: float = 60.0  # s between checkpoints
+    eval_episodes: int = 128  # fresh episodes of each seed for the final return
+    wandb: bool = False  # log to Weights & Biases too
+    hosts: Distributed = field(default_factory=Distributed)
+
+    def __post_init__(self):
+        for name, least in (("num_seeds", 1), ("seed", 0), ("devices", 0), ("log_every", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name}={getattr(self, name)} must be at least {least}.")
+        if not self.checkpoint_every > 0:
+            raise ValueError(f"checkpoint_every={self.checkpoint_every} must be above 0; try 60.")
+        if self.eval_episodes < 1:
+            raise ValueError(f"eval_episodes={self.eval_episodes} must be at least 1; try 128.")
+
+
+@dataclass(frozen=True)
+class Task:
+    """What one algorithm gives the loop."""
+
+    name: str
+    init: Callable
+    update: Callable
+    specs: Any
+    num_iterations: int
+    steps_per_iteration: int  # environment steps of one seed
+    num_groups: int  # pieces that a seed's environments can be split into
+    minibatch_rows: int
+    env: Environment  # raw, for evaluation
+    policy: Callable[[Any], Policy]  # the trained policies in a state
+
+
+class Interrupted(Exception):
+    """The run was asked to stop; its state is saved."""
+
+    def __init__(self, signum: int, path: Path):
+        super().__init__(f"stopped and saved; go on with --resume {path}")
+        self.exit_code = 128 + signum
+
+
+class Diverged(RuntimeError):
+    """A loss or a parameter became NaN or infinite."""
+
+
+class StopSignal:
+    """Remembers Ctrl-C and SIGTERM; a second one acts at once."""
+
+    def __init__(self):
+        self.signum = 0
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> "StopSignal":
+        for signum in (signal.SIGINT, signal.SIGTERM):
+            self._before[signum] = signal.signal(signum, self._remember)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for signum, handler in self._before.items():
+            signal.signal(signum, handler)
+
+    def _remember(self, signum: int, frame: object) -> None:
+        self.signum = signum
+        print("\nstopping after this chunk; once more to stop at once", file=sys.stderr)
+        signal.signal(signum, self._before[signum])
+
+
+class Run:
+    """One run from its first chunk to its summary."""
+
+    def __init__(self, args: Options, task: Task):
+        self.args, self.task = args, task
+        self.mesh = choose(args.devices, args.num_seeds, task.num_groups, task.minibatch_rows)
+        first = jax.process_index() == 0
+        self.folder = self._open_folder(writes=first)
+        self.checkpoints = Checkpoints(self.folder.checkpoints)
+        self.log_every = args.log_every or -(-task.num_iterations // 1000)
+        self.iteration = self.resumed_at = 0
+        self.compile_s = self.run_s = 0.0
+        self._pace = 0.0  # s per iteration
+
+    def _open_folder(self, *, writes: bool) -> RunFolder:
+        args = self.args
+        how = {"writes": writes, "wandb": args.wandb}
+        if args.resume is not None:
+            return RunFolder.reopen(args.resume, args, **how)
+        path = args.run_dir
+        if path is None:
+            (stamp,) = agree(int(time.time()))
+            date = time.strftime("%Y%m%d-%H%M%S", time.gmtime(stamp))
+            path = Path("runs") / f"{args.env.replace('/', '-')}-{self.task.name}-{date}"
+        return RunFolder.create(path, args, **how)
+
+    def compile(self, progress: Progress) -> tuple[Program, Any, Any]:
+        """The program and its two executables, init and run."""
+        task = self.task
+        program = make_program(task.init, task.update, task.specs, self.mesh, MAX_CHUNK)
+        cores = self.mesh.devices.size
+        label = f"compile {self.args.num_seeds} seed(s) on {cores} {jax.devices()[0].platform}"
+        with progress.phase(label) as phase:
+            seeds = program.seeds(self.args.seed, self.args.num_seeds)
+            init = program.init.lower(seeds).compile()
+            shapes = jax.eval_shape(program.init, seeds)
+            state = jax.tree.map(
+                lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
+                shapes,
+                init.output_shardings,
+            )
+            run = program.run.lower(state, seeds, program.scalar(0)).compile()
+        self.compile_s = phase.seconds
+        return program, init, run
+
+    def start(self, init: Any, seeds: jax.Array) -> Any:
+        """The first state: fresh, or that of the newest checkpoint."""
+        state = init(seeds)
+        saved = self.checkpoints.iterations() if self.args.resume is not None else []
+        if saved:
+            self.iteration = self.resumed_at = saved[-1]
+            state = self.checkpoints.restore(saved[-1], abstract(state))
+        return state
+
+    def advance(
+        self, program: Program, run: Any, state: Any, seeds: jax.Array, progress: Progress
+    ) -> Any:
+        """All chunks, with metrics read one chunk behind; returns the last state.
+
+        Raises Interrupted after a signal and Diverged after a NaN.
+        """
+        pending = None
+        self._recorded_at = saved_at = time.monotonic()
+        with StopSignal() as stop:
+            while self.iteration < self.task.num_iterations:
+                count = self.next_count()
+                state, metrics = run(state, seeds, program.scalar(count))
+                self.iteration += count
+                if pending is not None:
+                    self.record(*pending, progress)
+                pending = (self.iteration, count, metrics)
+                due = time.monotonic() - saved_at > self.args.checkpoint_every
+                stopping, due = agree(stop.signum, int(due))
+                if stopping or due or self.iteration >= self.task.num_iterations:
+                    self.record(*pending, progress)  # nothing is saved before it is known finite
+                    pending, saved_at = None, time.monotonic()
+                    self.folder.flush()
+                    self.checkpoints.save(self.iteration, state)
+                if stopping:
+                    raise Interrupted(stopping, self.folder.path)
+        return state
+
+    def next_count(self) -> int:
+        """Iterations in the next chunk: about CHUNK_SECONDS, in whole log lines."""
+        wanted = CHUNK_SECONDS / self._pace if self._pace else 1.0
+        lines = int(np.clip(wanted / self.log_every, 1, max(1, MAX_CHUNK // self.log_every)))
+        (lines,) = agree(lines if jax.process_index() == 0 else 0)
+        return min(lines * self.log_every, self.task.num_iterations - self.iteration)
+
+    def record(self, last: int, count: int, metrics: Any, progress: Progress) -> None:
+        """Log the chunk of `count` iterations that ended at iteration `last`."""
+        host = {name: to_host(value)[:count] for name, value in metrics.items()}  # [count, K]
+        now = time.monotonic()
+        self._pace = (now - self._recorded_at) / count
+        self.run_s += now - self._recorded_at
+        self._recorded_at = now
+        self._check_finite(last - count, host)
+        for start in range(0, count, self.log_every):
+            window = {name: value[start : start + self.log_every] for name, value in host.items()}
+            done = min(last - count + start + self.log_every, last)
+            means = {name: jsonable(x) for name, x in window_means(window).items()}
+            steps = done * self.task.steps_per_iteration
+            self.folder.log({"iteration": done, "env_steps": steps, **means})
+        returns = host["episode_return"]
+        known = returns[~np.isnan(returns)]
+        progress.update(
+            last * self.task.steps_per_iteration, float(known.mean()) if known.size else None
+        )
+
+    def _check_finite(self, before: int, host: dict[str, np.ndarray]) -> None:
+        """Diverged if a loss, gradient or parameter norm is not finite."""
+        for name, value in host.items():
+            bad = np.argwhere(~np.isfinite(value)) if name not in EPISODE_METRICS else []
+            if len(bad):
+                self.folder.flush()
+                step, seed = (int(x) for x in bad[0])
+                saved = self.checkpoints.iterations()
+                good = f"{self.checkpoints.folder / str(saved[-1])}" if saved else "none yet"
+                raise Diverged(
+                    f"{name} of seed {self.args.seed + seed} is not finite at iteration "
+                    f"{before + step + 1}; last good checkpoint: {good}. "
+                    "Try a lower --algo.learning-rate."
+                )
+
+    def finish(self, state: Any) -> dict[str, Any]:
+        """Save the policies, evaluate them, plot the curve; the summary."""
+        policies = jax.tree.map(to_host, self.task.policy(state))
+        args, task = self.args, self.task
+        if not self.folder.writes:
+            return {}
+        save_policy(self.folder.path / "policy", policies)
+        final = evaluate_policies(policies, task.env, args.seed, args.eval_episodes)
+        trained = (
+            (task.num_iterations - self.resumed_at) * task.steps_per_iteration * args.num_seeds
+        )
+        summary = {
+            "env": args.env,
+            "algo": task.name,
+            "env_steps": task.num_iterations * task.steps_per_iteration,
+            "num_seeds": args.num_seeds,
+            "devices": self.mesh.devices.size,
+            "compile_s": round(self.compile_s, 3),
+            "run_s": round(self.run_s, 3),
+            "steps_per_s": round(trained / self.run_s) if self.run_s else None,
+            "final_return": final,
+        }
+        self.folder.write_json("summary.json", summary)
+        title = f"{task.name.upper()} on {args.env}: final return {final['mean']:.1f}"
+        plot_curve(read_metrics(self.folder.path), title, self.folder.path / "curve.png")
+        return summary
+
+
+def train(args: Options, task: Task) -> dict[str, Any]:
+    """Run `task` to its end in its run folder; returns the summary.
+
+    Raises ValueError for what cannot work (before anything is compiled), Interrupted, Diverged.
+    """
+    run = Run(args, task)
+    progress = Progress(
+        task.num_iterations * task.steps_per_iteration, 0, shows=jax.process_index() == 0
+    )
+    try:
+        program, init, execute = run.compile(progress)
+        seeds = program.seeds(args.seed, args.num_seeds)
+        state = run.start(init, seeds)
+        run.folder.open_logs(run.iteration)
+        state = run.advance(program, execute, state, seeds, progress)
+    finally:
+        progress.close()
+        run.folder.close()
+        run.checkpoints.close()
+    with progress.phase(f"evaluate {args.eval_episodes} episodes a seed"):
+        summary = run.finish(state)
+    if summary:
+        report(summary, run.folder.path)
+    return summary
+
+
+def report(summary: dict[str, Any], path: Path) -> None:
+    """The end of a run, for a person."""
+    final = summary["final_return"]
+    low, high = final["ci95"]
+    print(
+        f"{summary['algo']} on {summary['env']}: {summary['env_steps']:,} steps x "
+        f"{summary['num_seeds']} seed(s) in {summary['run_s']:.1f} s "
+        f"({summary['steps_per_s'] or 0:,} steps/s) after {summary['compile_s']:.1f} s of compiling"
+    )
+    print(
+        f"final return: mean {final['mean']:.1f}, IQM {final['iqm']:.1f} "
+        f"(95 % interval {low:.1f} to {high:.1f} over {final['ci95_over']})"
+    )
+    print(f"curve: {path / 'curve.png'}\nplay it: jaxrl.load_policy({str(path)!r})")
+
+
+def window_means(window: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Means [K] over a window [W, K]; those of episodes weigh every episode the same."""
+    episodes = window["episodes"]
+    means = {}
+    for name, value in window.items():
+        if name in EPISODE_METRICS:
+            total = np.sum(np.where(episodes > 0, value * episodes, 0.0), 0)
+            ended = np.sum(episodes, 0)
+            means[name] = np.where(ended > 0, total / np.maximum(ended, 1), np.nan)
+        else:
+            means[name] = np.mean(value, 0)
+    return means
+
+
+def to_host(x: jax.Array) -> np.ndarray:
+    """The whole array on this host, wherever its pieces lie."""
+    if x.is_fully_addressable or x.is_fully_replicated:
+        return np.asarray(x)
+    return multihost_utils.process_allgather(x, tiled=True)
+
+
+def agree(*numbers: int) -> tuple[int, ...]:
+    """The largest of every host's numbers: the hosts must take the same turn."""
+    if jax.process_count() == 1:
+        return numbers
+    everyone = multihost_utils.process_allgather(np.asarray(numbers, np.int64))
+    return tuple(int(x) for x in everyone.max(0))
+
+
+def main(args: Options, make_task: Callable[[Any], Task]) -> None:
+    """Run a trainer from the command line: one line and exit code 2 for bad input."""
+    try:
+        join(args.hosts)
+        train(args, make_task(args))
+    except (ValueError, ImportError, FileNotFoundError) as error:
+        sys.exit(_say(f"error: {error}", 2))
+    except Interrupted as stopped:
+        sys.exit(_say(str(stopped), stopped.exit_code))
+    except Diverged as error:
+        sys.exit(_say(f"diverged: {error}", 1))
+
+
+def _say(text: str, exit_code: int) -> int:
+    print(text, file=sys.stderr)
+    return exit_code

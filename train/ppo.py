@@ -1,0 +1,41 @@
+"""Train with PPO: `python -m train.ppo` solves CartPole-v1 in 0.5 M steps, seconds on two cores."""
+
+import sys
+from dataclasses import dataclass, field
+from functools import partial
+
+import envs
+from jaxrl import sgd
+from jaxrl.algos import ppo
+from train import flags, loop
+
+PRESETS = {"default": ppo.Config()}
+
+
+@dataclass(frozen=True)
+class Args(loop.Options):
+    preset: str = "default"  # options to start from: default, ...
+    algo: ppo.Config = field(default_factory=ppo.Config)
+
+
+def make_task(args: Args) -> loop.Task:
+    """PPO on the environment that the options name; ValueError where they do not fit."""
+    cfg = args.algo
+    raw = envs.make(args.env, **flags.parse_fields(args.env_args))
+    env = ppo.wrap(raw, cfg)
+    return loop.Task(
+        name="ppo",
+        init=partial(ppo.init, cfg=cfg, env=env),
+        update=partial(ppo.update, cfg=cfg, env=env),
+        specs=ppo.specs(),
+        num_iterations=cfg.num_iterations,
+        steps_per_iteration=cfg.num_envs * cfg.num_steps,
+        num_groups=cfg.num_envs // sgd.group_size(cfg.num_steps, cfg.num_minibatches),
+        minibatch_rows=cfg.num_envs * cfg.num_steps // cfg.num_minibatches,
+        env=raw,
+        policy=partial(ppo.trained_policy, env=raw),
+    )
+
+
+if __name__ == "__main__":
+    loop.main(flags.parse(Args, __doc__ or "", PRESETS, sys.argv[1:]), make_task)

@@ -1,0 +1,67 @@
+"""What the terminal shows while a run compiles and trains."""
+
+import sys
+import time
+
+from tqdm import tqdm
+
+
+class Progress:
+    """A bar of environment steps; silent on every process but the first."""
+
+    def __init__(self, total_steps: int, done_steps: int, *, shows: bool):
+        self.shows = shows
+        self._bar: tqdm | None = None
+        self._total, self._start = total_steps, done_steps
+
+    def say(self, text: str) -> None:
+        """A line above the bar."""
+        if self.shows:
+            tqdm.write(text, file=sys.stderr)
+
+    def phase(self, text: str) -> "Phase":
+        """A context that says what is going on and, at its end, how long it took."""
+        return Phase(text, self.shows)
+
+    def update(self, env_steps: int, episode_return: float | None) -> None:
+        """Move the bar to `env_steps` of each seed."""
+        if not self.shows:
+            return
+        if self._bar is None:
+            self._bar = tqdm(
+                total=self._total,
+                initial=self._start,
+                unit="step",
+                unit_scale=True,
+                dynamic_ncols=True,
+                desc="train",
+                mininterval=0.2 if sys.stderr.isatty() else 10.0,
+                bar_format="{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} steps "
+                "[{elapsed}<{remaining}, {rate_fmt}]{postfix}",
+            )
+        if episode_return is not None:
+            self._bar.set_postfix_str(f"return {episode_return:.1f}", refresh=False)
+        self._bar.update(env_steps - self._bar.n)
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+
+class Phase:
+    """`compile ... 5.1 s` on one line."""
+
+    def __init__(self, text: str, shows: bool):
+        self.text, self.shows = text, shows
+        self.seconds = 0.0
+
+    def __enter__(self) -> "Phase":
+        if self.shows:
+            print(f"{self.text} ...", end="", file=sys.stderr, flush=True)
+        self._start = time.perf_counter()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.seconds = time.perf_counter() - self._start
+        if self.shows:
+            print(f" {self.seconds:.1f} s", file=sys.stderr, flush=True)

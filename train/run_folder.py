@@ -1,0 +1,202 @@
+"""The run folder: options, metrics, TensorBoard events, checkpoints, summary, curve, policy."""
+
+import contextlib
+import dataclasses
+import json
+import math
+import os
+import platform
+import subprocess
+import time
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+PACKAGES = ("jaxrl", "jax", "jaxlib", "flax", "optax", "chex", "orbax-checkpoint", "numpy")
+UNCHANGEABLE = ("env", "env_args", "seed", "num_seeds", "algo", "log_every")
+
+
+def options(args: Any) -> dict[str, Any]:
+    """Every option of a run as plain JSON values."""
+    return json.loads(json.dumps(dataclasses.asdict(args), default=str))
+
+
+def differences(old: dict, new: dict, prefix: str = "") -> list[str]:
+    """`name: old -> new` for every option that differs, nested ones dotted."""
+    found = []
+    for name in sorted(old.keys() | new.keys()):
+        before, after = old.get(name), new.get(name)
+        if isinstance(before, dict) and isinstance(after, dict):
+            found += differences(before, after, f"{prefix}{name}.")
+        elif before != after:
+            found.append(f"{prefix}{name}: {before} -> {after}")
+    return found
+
+
+class RunFolder:
+    """One run's files. Only process 0 of a run writes them; checkpoints are everyone's."""
+
+    def __init__(self, path: Path, *, writes: bool, wandb: bool = False):
+        self.path = path
+        self.writes = writes
+        self._wandb_wanted = wandb
+        self._wandb: Any = None
+        self._metrics: Any = None
+        self._events: Any = None
+
+    @classmethod
+    def create(cls, path: Path, args: Any, **how: Any) -> "RunFolder":
+        """A new folder; ValueError where one exists already."""
+        folder = cls(path, **how)
+        if folder.writes:
+            if path.exists() and any(path.iterdir() if path.is_dir() else [path]):
+                raise ValueError(
+                    f"run_dir={path} exists; try another name, or --resume {path} to go on with it."
+                )
+            path.mkdir(parents=True, exist_ok=True)
+            folder.write_json("config.json", {"options": options(args), **provenance()})
+        return folder
+
+    @classmethod
+    def reopen(cls, path: Path, args: Any, **how: Any) -> "RunFolder":
+        """A folder to go on with; ValueError where it is none or was made with other options."""
+        config = read_config(path)
+        kept = {k: v for k, v in config["options"].items() if k in UNCHANGEABLE}
+        asked = {k: v for k, v in options(args).items() if k in UNCHANGEABLE}
+        changed = differences(kept, asked)
+        if changed:
+            raise ValueError(
+                f"resume={path} was started with other options ({'; '.join(changed)}); "
+                "leave these out to take the run's own, or start a new run with --run-dir."
+            )
+        return cls(path, **how)
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    def open_logs(self, iteration: int) -> None:
+        """Open the metrics for appending, without what was logged after `iteration`."""
+        if not self.writes:
+            return
+        path = self.path / "metrics.jsonl"
+        if path.exists():
+            kept = [
+                line for line in _whole_lines(path) if json.loads(line)["iteration"] <= iteration
+            ]
+            partial = path.with_suffix(".tmp")
+            partial.write_text("".join(line + "\n" for line in kept))
+            os.replace(partial, path)
+        self._metrics = path.open("a")
+        from tensorboardX import SummaryWriter
+
+        self._events = SummaryWriter(str(self.path), purge_step=iteration or None)
+        if self._wandb_wanted:
+            self._wandb = _start_wandb(self.path)
+
+    def log(self, entry: dict[str, Any]) -> None:
+        """One line of metrics; a NaN is null, several seeds' values are lists."""
+        if not self.writes:
+            return
+        self._metrics.write(json.dumps(entry) + "\n")
+        step = entry["env_steps"]
+        for name, value in entry.items():
+            if name in ("iteration", "env_steps"):
+                continue
+            known = [x for x in (value if isinstance(value, list) else [value]) if x is not None]
+            if known:
+                self._events.add_scalar(name, sum(known) / len(known), step)
+        if self._wandb is not None:
+            self._wandb.log(entry, step=step)
+
+    def flush(self) -> None:
+        """Make what was logged so far survive a crash."""
+        if self._metrics is not None:
+            self._metrics.flush()
+            self._events.flush()
+
+    def write_json(self, name: str, content: dict[str, Any]) -> None:
+        """Write a file whole or not at all."""
+        if self.writes:
+            partial = self.path / f".{name}.tmp"
+            partial.write_text(json.dumps(content, indent=2) + "\n")
+            os.replace(partial, self.path / name)
+
+    def close(self) -> None:
+        self.flush()
+        if self._metrics is not None:
+            self._metrics.close()
+            self._events.close()
+        if self._wandb is not None:
+            self._wandb.finish()
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """config.json of a run folder; ValueError where there is none."""
+    try:
+        return json.loads((path / "config.json").read_text())
+    except FileNotFoundError:
+        raise ValueError(f"{path} holds no config.json: give the folder of a run.") from None
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path / 'config.json'} is damaged: {error}.") from None
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The logged lines of a run, oldest first."""
+    return [json.loads(line) for line in _whole_lines(path / "metrics.jsonl")]
+
+
+def _whole_lines(path: Path) -> list[str]:
+    """Lines up to the last newline: a killed run may have left half a line."""
+    if not path.exists():
+        return []
+    text = path.read_text()
+    return text[: text.rfind("\n") + 1].splitlines()
+
+
+def jsonable(values: np.ndarray) -> Any:
+    """Per-seed values [K] as a list, or as a number for one seed; NaN becomes null."""
+    numbers = [None if math.isnan(x) else float(x) for x in values]
+    return numbers[0] if len(numbers) == 1 else numbers
+
+
+def provenance() -> dict[str, Any]:
+    """What a run depends on besides its options."""
+    versions = {}
+    for package in PACKAGES:
+        with contextlib.suppress(PackageNotFoundError):
+            versions[package] = version(package)
+    return {
+        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "code": _git_version(),
+        "python": platform.python_version(),
+        "packages": versions,
+        "devices": [f"{d.platform}:{d.id} {d.device_kind}" for d in jax.devices()],
+        "processes": jax.process_count(),
+    }
+
+
+def _git_version() -> dict[str, Any]:
+    """Commit of the code and whether it had uncommitted changes; empty outside a checkout."""
+    here = Path(__file__).parent
+
+    def git(*command):
+        return subprocess.run(
+            ["git", *command], cwd=here, capture_output=True, text=True, check=True
+        ).stdout.strip()
+
+    try:
+        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain"))}
+    except (OSError, subprocess.CalledProcessError):
+        return {}
+
+
+def _start_wandb(path: Path) -> Any:
+    try:
+        import wandb
+    except ImportError:
+        raise ImportError("wandb is not installed: pip install 'jaxrl[wandb]'.") from None
+    return wandb.init(project="jaxrl", dir=str(path), name=path.name, config=read_config(path))
