@@ -1,6 +1,7 @@
 """The single program: K seeds of one algorithm, many iterations, one executable on a mesh."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import flax.struct
@@ -22,6 +23,12 @@ def seed_keys(seed: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     return init_key, train_key, evaluation_key
 
 
+# XLA options on a CPU. The init program runs once, so it is not optimised. The training program is
+# scheduled for one core: its operations are too small to share (docs/decisions/003).
+QUICK_TO_COMPILE = {"xla_backend_optimization_level": 0}
+ONE_CORE = {"xla_cpu_enable_concurrency_optimized_scheduler": False}
+
+
 class Program(flax.struct.PyTreeNode):
     """`init(seeds)` gives the state; `run(state, seeds, count)` advances it by `count` iterations.
 
@@ -34,6 +41,22 @@ class Program(flax.struct.PyTreeNode):
     run: Callable = flax.struct.field(pytree_node=False)
     mesh: Mesh = flax.struct.field(pytree_node=False)
     max_count: int = flax.struct.field(pytree_node=False)
+    specs: Any = flax.struct.field(pytree_node=False)
+
+    def compile(self, seeds: jax.Array) -> tuple[Callable, Callable]:
+        """(init, run) compiled ahead of time, side by side; `run` donates its state."""
+        specs = jax.tree.map(lambda s: NamedSharding(self.mesh, s), self.specs)
+        shapes = jax.eval_shape(self.init, seeds)
+        layout = jax.tree.map(lambda sharding, part: jax.tree.map(lambda _: sharding, part), specs, shapes)
+        state = jax.tree.map(
+            lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, layout
+        )
+        on_cpu = self.mesh.devices.flat[0].platform == "cpu"
+        init = self.init.lower(seeds)
+        with ThreadPoolExecutor(1) as pool:
+            initialised = pool.submit(init.compile, QUICK_TO_COMPILE if on_cpu else None)
+            run = self.run.lower(state, seeds, self.scalar(0)).compile(ONE_CORE if on_cpu else None)
+            return initialised.result(), run
 
     def seeds(self, first: int, count: int) -> jax.Array:
         """uint32 [count]: consecutive seeds, placed on the mesh."""
@@ -91,6 +114,7 @@ def make_program(
         run=on_mesh(run, (specs, P(SEED), P()), (specs, P(None, SEED)), donate_argnums=0),
         mesh=mesh,
         max_count=max_count,
+        specs=specs,
     )
 
 

@@ -85,8 +85,8 @@ def test_counter_counts_its_steps_and_terminates_at_its_length():
 
 def test_fresh_randomness_is_equal_exactly_when_keys_are():
     env = envs.make("probe/FreshRandomness-v0")
-    first = env.reset(jax.random.key(0))[1].obs
-    again, other = (env.step((), jnp.int32(0), jax.random.key(seed))[1].obs for seed in (0, 1))
+    first, _ = env.reset(jax.random.key(0))  # the state is the observation
+    again, other = (env.step(first, jnp.int32(0), jax.random.key(seed))[1].obs for seed in (0, 1))
     np.testing.assert_array_equal(first, again)
     assert not np.any(first == other)
 

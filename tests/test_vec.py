@@ -36,10 +36,8 @@ class Noise(Environment):
     def look(self, key):
         """uint32 [5]: equal to that of a key, in part, exactly if it is that key or its child."""
         children = jax.random.split(jax.random.clone(key), 4)
-        own = jax.random.bits(key, (1,), jnp.uint32)
-        return jnp.concatenate(
-            [own, jax.vmap(lambda k: jax.random.bits(k, (), jnp.uint32))(children)]
-        )
+        keys = jnp.concatenate([key[None], children])
+        return jax.vmap(lambda k: jax.random.bits(k, (), jnp.uint32))(keys)
 
 
 @partial(jax.jit, static_argnames=("num_steps", "refill_every"))

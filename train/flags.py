@@ -1,6 +1,8 @@
 """Command lines: options from flags, or from the run that is resumed."""
 
+import contextlib
 import dataclasses
+import io
 import sys
 import typing
 from collections.abc import Sequence
@@ -37,36 +39,76 @@ def _value(text: str) -> Any:
     return text
 
 
+SHORT = {"--total-steps": "--algo.total-steps", "--num-envs": "--algo.num-envs"}
+
+
 def parse(args_type: type[A], description: str, presets: dict[str, Any], argv: Sequence[str]) -> A:
     """Options from flags on top of a preset's, or on top of those of the run to resume.
 
+    `--total-steps` and `--num-envs` are short for `--algo.total-steps` and `--algo.num-envs`.
     Exits with code 2 and one line for bad values.
     """
+    argv = [_full_name(word) for word in argv]
+    resumed, preset = flag_value(argv, "--resume"), flag_value(argv, "--preset")
     try:
         default = args_type()
-        resumed, preset = flag_value(argv, "--resume"), flag_value(argv, "--preset")
         if resumed is not None:
+            if flag_value(argv, "--run-dir") is not None:
+                raise ValueError(f"resume={resumed} goes on in that folder; leave --run-dir out.")
             default = from_options(args_type, read_config(Path(resumed))["options"])
         elif preset is not None:
             if preset not in presets:
                 raise ValueError(f"preset={preset} is none; try {', '.join(sorted(presets))}.")
             default = dataclasses.replace(default, algo=presets[preset])  # pyright: ignore
-        args = tyro.cli(args_type, description=description, default=default, args=list(argv))
-        return settle(args)
+        return cli(args_type, f"{description}\n{SHORT_HELP}", argv, default=default)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
 
 
-def settle(args: A) -> A:
-    """--total-steps and --num-envs moved into the algorithm's options, where they belong."""
-    common = {
-        name: getattr(args, name)
-        for name in ("total_steps", "num_envs")
-        if getattr(args, name) is not None
-    }
-    algo = dataclasses.replace(args.algo, **common)  # pyright: ignore
-    return dataclasses.replace(args, algo=algo, total_steps=None, num_envs=None)  # pyright: ignore
+SHORT_HELP = "; ".join(f"{short} is short for {full}" for short, full in SHORT.items())
+
+
+def cli(args_type: type[A], description: str, argv: Sequence[str], **how: Any) -> A:
+    """`tyro.cli`, but a ValueError in one line for what it refuses."""
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            return tyro.cli(args_type, description=description, args=list(argv), **how)
+    except SystemExit as stopped:
+        if not stopped.code:
+            raise
+        raise ValueError(_check_that_failed(stopped) or _one_line(said.getvalue())) from None
+
+
+def _check_that_failed(stopped: BaseException) -> str | None:
+    """The message of the option's own check that made tyro stop, None if it was tyro's own."""
+    error = stopped.__context__
+    while error is not None:
+        trace = error.__traceback__
+        while trace is not None and trace.tb_next is not None:
+            trace = trace.tb_next
+        module = trace.tb_frame.f_globals["__name__"] if trace else ""
+        if isinstance(error, ValueError) and module.split(".")[0] != "tyro":
+            return str(error)
+        error = error.__context__
+    return None
+
+
+def _one_line(box: str) -> str:
+    """What tyro says in a box of several lines, without its title and footer."""
+    lines = [line.strip("│ ") for line in box.splitlines() if not line.startswith(("╭", "╰"))]
+    parts = " ".join("\n" if line.strip("─") == "" else line for line in lines).split("\n")
+    return "; ".join(part.strip() for part in parts if "full helptext" not in part)
+
+
+def _full_name(word: str) -> str:
+    """A flag's name with hyphens, in full where it has a short form; other words as they are."""
+    if not word.startswith("--"):
+        return word
+    name, separator, value = word.partition("=")
+    name = name.replace("_", "-")
+    return SHORT.get(name, name) + separator + value
 
 
 def flag_value(argv: Sequence[str], flag: str) -> str | None:

@@ -3,10 +3,11 @@
 Every trainer shares it. Nothing here is inside the program: flags, devices, files, signals.
 """
 
+import os
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,11 +24,10 @@ from train.devices import Distributed, choose, join
 from train.evaluate import evaluate_policies
 from train.plot import plot_curve
 from train.progress import Progress
-from train.run_folder import RunFolder, jsonable, read_metrics
+from train.run_folder import RunFolder, jsonable, read_metrics, run_options
 
 CHUNK_SECONDS = 1.0  # work between two looks at the metrics
 MAX_CHUNK = 1024  # iterations in a chunk at most
-EPISODE_METRICS = ("episode_return", "episode_length", "truncated_share", "success")
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,6 @@ class Options:
 
     env: str = "CartPole-v1"  # environment id; `python -m envs` lists them
     env_args: tuple[str, ...] = ()  # fields of the environment, as NAME=VALUE
-    total_steps: int | None = None  # environment steps of each seed; overrides algo.total-steps
-    num_envs: int | None = None  # environments of each seed; overrides algo.num-envs
     seed: int = 0  # the root of every random number; seeds seed .. seed+num_seeds-1 are trained
     num_seeds: int = 1  # independent runs in the same program
     run_dir: Path | None = None  # folder of this run; default runs/ENV-ALGO-DATE
@@ -52,7 +50,9 @@ class Options:
     def __post_init__(self):
         for name, least in (("num_seeds", 1), ("seed", 0), ("devices", 0), ("log_every", 0)):
             if getattr(self, name) < least:
-                raise ValueError(f"{name}={getattr(self, name)} must be at least {least}.")
+                raise ValueError(f"{name}={getattr(self, name)} must be at least {least}; try {least}.")
+        if self.seed + self.num_seeds > 2**32:
+            raise ValueError(f"seed={self.seed} plus num_seeds must be at most 2^32; try 0.")
         if not self.checkpoint_every > 0:
             raise ValueError(f"checkpoint_every={self.checkpoint_every} must be above 0; try 60.")
         if self.eval_episodes < 1:
@@ -71,6 +71,7 @@ class Task:
     steps_per_iteration: int  # environment steps of one seed
     num_groups: int  # pieces that a seed's environments can be split into
     minibatch_rows: int
+    episode_metrics: frozenset[str]  # those that are means over the episodes that ended
     env: Environment  # raw, for evaluation
     policy: Callable[[Any], Policy]  # the trained policies in a state
 
@@ -105,7 +106,7 @@ class StopSignal:
 
     def _remember(self, signum: int, frame: object) -> None:
         self.signum = signum
-        print("\nstopping after this chunk; once more to stop at once", file=sys.stderr)
+        os.write(2, b"\nsaving after the current chunk, then stopping; once more to stop at once\n")
         signal.signal(signum, self._before[signum])
 
 
@@ -115,25 +116,31 @@ class Run:
     def __init__(self, args: Options, task: Task):
         self.args, self.task = args, task
         self.mesh = choose(args.devices, args.num_seeds, task.num_groups, task.minibatch_rows)
-        first = jax.process_index() == 0
-        self.folder = self._open_folder(writes=first)
-        self.checkpoints = Checkpoints(self.folder.checkpoints)
+        self.folder = self._open_folder(writes=jax.process_index() == 0)
+        kept = {name: run_options(args)[name] for name in ("env", "env_args", "seed", "num_seeds")}
+        self.checkpoints = Checkpoints(self.folder.checkpoints, {"algo": task.name} | kept)
         self.log_every = args.log_every or -(-task.num_iterations // 1000)
         self.iteration = self.resumed_at = 0
         self.compile_s = self.run_s = 0.0
         self._pace = 0.0  # s per iteration
 
     def _open_folder(self, *, writes: bool) -> RunFolder:
-        args = self.args
+        args, problem = self.args, None
         how = {"writes": writes, "wandb": args.wandb}
-        if args.resume is not None:
-            return RunFolder.reopen(args.resume, args, **how)
-        path = args.run_dir
+        path = args.resume or args.run_dir
         if path is None:
             (stamp,) = agree(int(time.time()))
             date = time.strftime("%Y%m%d-%H%M%S", time.gmtime(stamp))
             path = Path("runs") / f"{args.env.replace('/', '-')}-{self.task.name}-{date}"
-        return RunFolder.create(path, args, **how)
+        try:
+            enter = RunFolder.create if args.resume is None else RunFolder.reopen
+            folder = enter(path, args, **how)
+        except ValueError as error:
+            folder, problem = None, error
+        (failed,) = agree(int(problem is not None))  # or the other hosts would wait for this one
+        if folder is None or failed:
+            raise problem or ValueError(f"run_dir={path} was refused on another host; see there.")
+        return folder
 
     def compile(self, progress: Progress) -> tuple[Program, Any, Any]:
         """The program and its two executables, init and run."""
@@ -143,14 +150,7 @@ class Run:
         label = f"compile {self.args.num_seeds} seed(s) on {cores} {jax.devices()[0].platform}"
         with progress.phase(label) as phase:
             seeds = program.seeds(self.args.seed, self.args.num_seeds)
-            init = program.init.lower(seeds).compile()
-            shapes = jax.eval_shape(program.init, seeds)
-            state = jax.tree.map(
-                lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
-                shapes,
-                init.output_shardings,
-            )
-            run = program.run.lower(state, seeds, program.scalar(0)).compile()
+            init, run = program.compile(seeds)
         self.compile_s = phase.seconds
         return program, init, run
 
@@ -158,13 +158,20 @@ class Run:
         """The first state: fresh, or that of the newest checkpoint."""
         state = init(seeds)
         saved = self.checkpoints.iterations() if self.args.resume is not None else []
-        if saved:
-            self.iteration = self.resumed_at = saved[-1]
-            state = self.checkpoints.restore(saved[-1], abstract(state))
+        (newest,) = agree(saved[-1] if saved else 0)
+        if newest:
+            self.iteration = self.resumed_at = newest
+            state = self.checkpoints.restore(newest, abstract(state))
         return state
 
     def advance(
-        self, program: Program, run: Any, state: Any, seeds: jax.Array, progress: Progress
+        self,
+        program: Program,
+        run: Any,
+        state: Any,
+        seeds: jax.Array,
+        progress: Progress,
+        stop: StopSignal,
     ) -> Any:
         """All chunks, with metrics read one chunk behind; returns the last state.
 
@@ -172,23 +179,22 @@ class Run:
         """
         pending = None
         self._recorded_at = saved_at = time.monotonic()
-        with StopSignal() as stop:
-            while self.iteration < self.task.num_iterations:
-                count = self.next_count()
-                state, metrics = run(state, seeds, program.scalar(count))
-                self.iteration += count
-                if pending is not None:
-                    self.record(*pending, progress)
-                pending = (self.iteration, count, metrics)
-                due = time.monotonic() - saved_at > self.args.checkpoint_every
-                stopping, due = agree(stop.signum, int(due))
-                if stopping or due or self.iteration >= self.task.num_iterations:
-                    self.record(*pending, progress)  # nothing is saved before it is known finite
-                    pending, saved_at = None, time.monotonic()
-                    self.folder.flush()
-                    self.checkpoints.save(self.iteration, state)
-                if stopping:
-                    raise Interrupted(stopping, self.folder.path)
+        while self.iteration < self.task.num_iterations:
+            count = self.next_count()
+            state, metrics = run(state, seeds, program.scalar(count))
+            self.iteration += count
+            if pending is not None:
+                self.record(*pending, progress)
+            pending = (self.iteration, count, metrics)
+            due = time.monotonic() - saved_at > self.args.checkpoint_every
+            stopping, due = agree(stop.signum, int(due))
+            if stopping or due or self.iteration >= self.task.num_iterations:
+                self.record(*pending, progress)  # nothing is saved before it is known finite
+                pending, saved_at = None, time.monotonic()
+                self.folder.flush()
+                self.checkpoints.save(self.iteration, state)
+            if stopping:
+                raise Interrupted(stopping, self.folder.path)
         return state
 
     def next_count(self) -> int:
@@ -205,33 +211,42 @@ class Run:
         self._pace = (now - self._recorded_at) / count
         self.run_s += now - self._recorded_at
         self._recorded_at = now
-        self._check_finite(last - count, host)
+        finite, problem = self._finite_until(host)
         for start in range(0, count, self.log_every):
-            window = {name: value[start : start + self.log_every] for name, value in host.items()}
-            done = min(last - count + start + self.log_every, last)
-            means = {name: jsonable(x) for name, x in window_means(window).items()}
+            end = min(start + self.log_every, count)
+            if end > finite:
+                break
+            window = {name: value[start:end] for name, value in host.items()}
+            means = window_means(window, self.task.episode_metrics)
+            done = last - count + end
             steps = done * self.task.steps_per_iteration
-            self.folder.log({"iteration": done, "env_steps": steps, **means})
+            line = {name: jsonable(x) for name, x in means.items()}
+            self.folder.log({"iteration": done, "env_steps": steps, **line})
+        if finite < count:
+            self.folder.flush()
+            raise Diverged(f"{problem} at iteration {last - count + finite + 1}; {self._advice()}")
         returns = host["episode_return"]
         known = returns[~np.isnan(returns)]
         progress.update(
             last * self.task.steps_per_iteration, float(known.mean()) if known.size else None
         )
 
-    def _check_finite(self, before: int, host: dict[str, np.ndarray]) -> None:
-        """Diverged if a loss, gradient or parameter norm is not finite."""
+    def _finite_until(self, host: dict[str, np.ndarray]) -> tuple[int, str]:
+        """How many iterations come before the first that has a metric which is not finite."""
+        finite, problem = len(host["episodes"]), ""
         for name, value in host.items():
-            bad = np.argwhere(~np.isfinite(value)) if name not in EPISODE_METRICS else []
-            if len(bad):
-                self.folder.flush()
-                step, seed = (int(x) for x in bad[0])
-                saved = self.checkpoints.iterations()
-                good = f"{self.checkpoints.folder / str(saved[-1])}" if saved else "none yet"
-                raise Diverged(
-                    f"{name} of seed {self.args.seed + seed} is not finite at iteration "
-                    f"{before + step + 1}; last good checkpoint: {good}. "
-                    "Try a lower --algo.learning-rate."
-                )
+            # Without an episode, its metrics are unknown: NaN.
+            known = host["episodes"] > 0 if name in self.task.episode_metrics else True
+            bad = np.argwhere(~np.isfinite(value) & known)
+            if len(bad) and bad[0][0] < finite:
+                finite, seed = (int(x) for x in bad[0])
+                problem = f"{name} of seed {self.args.seed + seed} is not finite"
+        return finite, problem
+
+    def _advice(self) -> str:
+        saved = self.checkpoints.iterations()
+        good = f"{self.checkpoints.folder / str(saved[-1])}" if saved else "none yet"
+        return f"last good checkpoint: {good}. Try a new run with a lower --algo.learning-rate."
 
     def finish(self, state: Any) -> dict[str, Any]:
         """Save the policies, evaluate them, plot the curve; the summary."""
@@ -271,11 +286,12 @@ def train(args: Options, task: Task) -> dict[str, Any]:
         task.num_iterations * task.steps_per_iteration, 0, shows=jax.process_index() == 0
     )
     try:
-        program, init, execute = run.compile(progress)
-        seeds = program.seeds(args.seed, args.num_seeds)
-        state = run.start(init, seeds)
-        run.folder.open_logs(run.iteration)
-        state = run.advance(program, execute, state, seeds, progress)
+        with StopSignal() as stop:
+            program, init, execute = run.compile(progress)
+            seeds = program.seeds(args.seed, args.num_seeds)
+            state = run.start(init, seeds)
+            run.folder.open_logs(run.iteration)
+            state = run.advance(program, execute, state, seeds, progress, stop)
     finally:
         progress.close()
         run.folder.close()
@@ -303,12 +319,14 @@ def report(summary: dict[str, Any], path: Path) -> None:
     print(f"curve: {path / 'curve.png'}\nplay it: jaxrl.load_policy({str(path)!r})")
 
 
-def window_means(window: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def window_means(
+    window: dict[str, np.ndarray], episode_metrics: Collection[str]
+) -> dict[str, np.ndarray]:
     """Means [K] over a window [W, K]; those of episodes weigh every episode the same."""
     episodes = window["episodes"]
     means = {}
     for name, value in window.items():
-        if name in EPISODE_METRICS:
+        if name in episode_metrics:
             total = np.sum(np.where(episodes > 0, value * episodes, 0.0), 0)
             ended = np.sum(episodes, 0)
             means[name] = np.where(ended > 0, total / np.maximum(ended, 1), np.nan)
@@ -332,10 +350,19 @@ def agree(*numbers: int) -> tuple[int, ...]:
     return tuple(int(x) for x in everyone.max(0))
 
 
+def keep_compiled_programs() -> None:
+    """Turn on the persistent compilation cache, unless the user has placed one."""
+    if jax.config.jax_compilation_cache_dir is None:
+        cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "jaxrl"
+        jax.config.update("jax_compilation_cache_dir", str(cache))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+
+
 def main(args: Options, make_task: Callable[[Any], Task]) -> None:
     """Run a trainer from the command line: one line and exit code 2 for bad input."""
     try:
         join(args.hosts)
+        keep_compiled_programs()
         train(args, make_task(args))
     except (ValueError, ImportError, FileNotFoundError) as error:
         sys.exit(_say(f"error: {error}", 2))

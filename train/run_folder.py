@@ -19,7 +19,7 @@ PACKAGES = ("jaxrl", "jax", "jaxlib", "flax", "optax", "chex", "orbax-checkpoint
 UNCHANGEABLE = ("env", "env_args", "seed", "num_seeds", "algo", "log_every")
 
 
-def options(args: Any) -> dict[str, Any]:
+def run_options(args: Any) -> dict[str, Any]:
     """Every option of a run as plain JSON values."""
     return json.loads(json.dumps(dataclasses.asdict(args), default=str))
 
@@ -57,7 +57,7 @@ class RunFolder:
                     f"run_dir={path} exists; try another name, or --resume {path} to go on with it."
                 )
             path.mkdir(parents=True, exist_ok=True)
-            folder.write_json("config.json", {"options": options(args), **provenance()})
+            folder.write_json("config.json", {"options": run_options(args), **provenance()})
         return folder
 
     @classmethod
@@ -65,7 +65,7 @@ class RunFolder:
         """A folder to go on with; ValueError where it is none or was made with other options."""
         config = read_config(path)
         kept = {k: v for k, v in config["options"].items() if k in UNCHANGEABLE}
-        asked = {k: v for k, v in options(args).items() if k in UNCHANGEABLE}
+        asked = {k: v for k, v in run_options(args).items() if k in UNCHANGEABLE}
         changed = differences(kept, asked)
         if changed:
             raise ValueError(

@@ -1,5 +1,6 @@
 """Times PureJaxRL, unmodified from a checkout of it, on one setting and prints one JSON record."""
 
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -142,6 +143,18 @@ def make_evaluate(world: World) -> Callable:
     return evaluate
 
 
+def xla_threads(setting: Setting) -> str | None:
+    """Size of XLA's thread pool on a CPU (NPROC), None where XLA is left to choose.
+
+    Seeds in one program mean a batched QR per layer in the orthogonal initialiser. jaxlib 0.10.2
+    runs each on a thread of the pool and has it wait there for more threads of the same pool:
+    with fewer threads than layers (6) the program can stop for ever, on two cores it does.
+    """
+    if setting.num_seeds > 1:
+        os.environ.setdefault("NPROC", "8")
+    return os.environ.get("NPROC")
+
+
 def per_seed(setting: Setting, function: Callable, seed: int) -> tuple[Callable, jax.Array]:
     """The function and its key, over as many seeds as the setting has."""
     key = jax.random.PRNGKey(seed)
@@ -156,7 +169,8 @@ def main() -> None:
     flags.add_argument("--checkout", type=Path, required=True, help="PureJaxRL's repository")
     args = flags.parse_args()
     setting = chosen(args)
-    here = machine(jax.devices()[0].device_kind)
+    threads = xla_threads(setting)  # before JAX first looks for its devices
+    here = machine(jax.devices()[0].device_kind) | {"xla_threads": threads}
     ppo, wrappers = load(args.checkout)
     world = make_world(setting, ppo, wrappers)
     if setting.rollout_only:

@@ -3,8 +3,6 @@
 Moore (1990), Efficient Memory-based Learning for Robot Control.
 """
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -34,7 +32,7 @@ class MountainCar(Environment):
         return Box(low, high, (2,))
 
     @property
-    def action_space(self) -> Any:
+    def action_space(self) -> Discrete | Box:
         return Discrete(3)
 
     def reset(self, key: jax.Array) -> tuple[jax.Array, TimeStep]:

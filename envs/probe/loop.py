@@ -26,15 +26,16 @@ class FreshRandomness(Environment):
     def action_space(self) -> Discrete:
         return Discrete(2)
 
-    def reset(self, key: jax.Array) -> tuple[tuple[()], TimeStep]:
-        return (), timestep(jax.random.uniform(key, (4,), jnp.float32))
+    def reset(self, key: jax.Array) -> tuple[jax.Array, TimeStep]:
+        obs = jax.random.uniform(key, (4,), jnp.float32)
+        return obs, timestep(obs)
 
     def step(
-        self, state: tuple[()], action: jax.Array, key: jax.Array
-    ) -> tuple[tuple[()], TimeStep]:
-        del action  # it changes nothing
+        self, state: jax.Array, action: jax.Array, key: jax.Array
+    ) -> tuple[jax.Array, TimeStep]:
+        del state, action  # they change nothing
         obs = jax.random.uniform(key, (4,), jnp.float32)
-        return state, timestep(obs, 1.0, obs[0] < self.end_probability)
+        return obs, timestep(obs, 1.0, obs[0] < self.end_probability)
 
 
 class Counter(Environment):

@@ -1,0 +1,148 @@
+"""Advantages and returns: by hand, against plain loops, and as identities."""
+
+import beartype
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jaxtyping import TypeCheckError, jaxtyped
+
+from jaxrl import returns
+
+checked = jaxtyped(typechecker=beartype.beartype)  # the signatures' shapes hold, in and out
+gae = jax.jit(checked(returns.gae), static_argnums=(5, 6))
+discounted_sum = jax.jit(checked(returns.discounted_sum), static_argnums=3)
+
+T, B = 11, 5
+
+
+def random_steps(seed=0):
+    """reward, value, next_value [T, B] and the two flags, each set at about a quarter of steps."""
+    rng = np.random.default_rng(seed)
+    numbers = rng.normal(size=(3, T, B)).astype(np.float32)
+    flags = rng.random((2, T, B)) < 0.25
+    assert np.any(flags[0] & flags[1]) and np.any(flags[0] & ~flags[1])
+    return (*numbers, *flags)
+
+
+def gae_by_loops(reward, value, next_value, terminated, truncated, gamma, lam):
+    advantage = np.zeros((T, B))
+    for b in range(B):
+        following = 0.0
+        for t in reversed(range(T)):
+            bootstrap = 0.0 if terminated[t, b] else next_value[t, b]
+            if terminated[t, b] or truncated[t, b]:
+                following = 0.0
+            delta = reward[t, b] + gamma * bootstrap - value[t, b]
+            following = delta + gamma * lam * following
+            advantage[t, b] = following
+    return advantage
+
+
+@pytest.fixture(scope="module")
+def by_hand():
+    """Advantages [3, 4] of four trajectories that differ in how their second step ends: not at
+    all, terminated, truncated, both. next_value is never the next row's value."""
+    ones, flag = np.ones((3, 4), np.float32), np.zeros((2, 3, 4), bool)
+    value = ones * np.array([[1.0], [2.0], [3.0]], np.float32)
+    flag[0, 1, [1, 3]] = True
+    flag[1, 1, [2, 3]] = True
+    return np.asarray(gae(ones, value, 10 * value, *flag, 0.5, 0.5))
+
+
+def test_gae_without_an_end_sums_the_deltas_at_gamma_lambda(by_hand):
+    # delta = 1 + 0.5 * next_value - value = 5, 9, 13; decay 0.25
+    np.testing.assert_array_equal(by_hand[:, 0], [5 + (9 + 13 / 4) / 4, 9 + 13 / 4, 13])
+
+
+def test_gae_after_termination_neither_bootstraps_nor_looks_beyond(by_hand):
+    np.testing.assert_array_equal(by_hand[:, 1], [5 - 1 / 4, 1 - 2, 13])
+
+
+def test_gae_after_truncation_bootstraps_from_next_value_but_cuts_the_trace(by_hand):
+    np.testing.assert_array_equal(by_hand[:, 2], [5 + 9 / 4, 1 + 10 - 2, 13])
+
+
+def test_gae_with_both_flags_is_gae_after_termination(by_hand):
+    np.testing.assert_array_equal(by_hand[:, 3], by_hand[:, 1])
+
+
+@pytest.mark.parametrize(("gamma", "lam"), [(0.9, 0.8), (1.0, 1.0), (0.0, 0.5)])
+def test_gae_equals_a_plain_loop_on_random_steps(gamma, lam):
+    steps = random_steps()
+    expected = gae_by_loops(*steps, gamma, lam)
+    np.testing.assert_allclose(gae(*steps, gamma, lam), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_gae_with_lambda_0_is_the_one_step_error():
+    reward, value, next_value, terminated, _ = steps = random_steps(1)
+    delta = reward + 0.9 * next_value * ~terminated - value
+    np.testing.assert_allclose(gae(*steps, 0.9, 0.0), delta, rtol=1e-5, atol=1e-6)
+
+
+def test_gae_with_lambda_1_plus_value_is_the_discounted_return_to_the_end():
+    reward, value, _, _, _ = random_steps(2)
+    next_value = np.concatenate([value[1:], value[:1]])
+    never = np.zeros((T, B), bool)
+    last = never | (np.arange(T) == T - 1)[:, None]
+    discount = 0.9 ** np.arange(T)
+    expected = [discount[: T - t] @ reward[t:] for t in range(T)]
+    total = gae(reward, value, next_value, last, never, 0.9, 1.0) + value
+    np.testing.assert_allclose(total, expected, rtol=1e-5, atol=1e-5)
+    # The same return, its tail replaced by what the clock left out.
+    total = gae(reward, value, next_value, never, last, 0.9, 1.0) + value
+    tail = 0.9 ** np.arange(T, 0, -1)[:, None] * next_value[-1]
+    np.testing.assert_allclose(total, expected + tail, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("odd", range(5))
+def test_gae_refuses_an_input_of_another_shape_or_kind(odd):
+    steps = list(random_steps())
+    good = steps[odd]
+    for bad in (good[:-1], good[:, 0], good.astype(bool if odd < 3 else np.float32)):
+        steps[odd] = bad
+        with pytest.raises(TypeCheckError):
+            gae(*steps, 0.9, 0.95)
+
+
+def test_discounted_sum_counts_the_last_step_of_an_episode_and_then_starts_from_zero():
+    reward = np.array([[1], [2], [4], [8]], np.float32) * np.ones((4, 3), np.float32)
+    done = np.zeros((4, 3), bool)
+    done[1, 0] = done[3, 1] = True
+    carried, total = discounted_sum(np.full(3, 10, np.float32), reward, done, 0.5)
+    unbroken = [6.0, 5.0, 6.5, 11.25]
+    np.testing.assert_array_equal(total.T, [[6.0, 5.0, 4.0, 10.0], unbroken, unbroken])
+    np.testing.assert_array_equal(carried, [10.0, 0.0, 11.25])
+
+
+def test_discounted_sum_in_two_pieces_is_the_whole():
+    reward, _, _, done, _ = random_steps(3)
+    start = np.arange(5, dtype=np.float32)
+    carried, whole = discounted_sum(start, reward, done, 0.9)
+    middle, first = discounted_sum(start, reward[:4], done[:4], 0.9)
+    end, second = discounted_sum(middle, reward[4:], done[4:], 0.9)
+    np.testing.assert_allclose(np.concatenate([first, second]), whole, rtol=1e-6)
+    np.testing.assert_allclose(end, carried, rtol=1e-6)
+
+
+@jax.jit
+def explained(target, prediction):
+    moments = [(jnp.mean(x), jnp.mean(x**2)) for x in (target, target - prediction)]
+    return returns.explained_variance(*moments)
+
+
+def test_explained_variance_is_one_minus_the_share_of_variance_left():
+    rng = np.random.default_rng(0)
+    target, noise = rng.normal(size=(2, 1000)).astype(np.float32)
+    noisy = target + noise / 2
+    expected = 1 - np.var(target - noisy) / np.var(target)
+    np.testing.assert_allclose(explained(target, noisy), expected, rtol=1e-4)
+    # A constant offset explains as much: the variance of the error counts, not its size.
+    np.testing.assert_allclose(explained(target, noisy + 3), expected, rtol=1e-3)
+    assert explained(target, target) == 1
+    assert abs(explained(target, 0 * target)) < 1e-6
+    assert explained(target, -target) < -2
+
+
+def test_explained_variance_of_a_constant_target_is_zero():
+    assert explained(np.ones(1000, np.float32), np.arange(1000, dtype=np.float32)) == 0
