@@ -51,3 +51,4 @@ SETTINGS = {
     ),
 }
 NUM_EVAL_EPISODES = 128  # fresh episodes behind final_return, actions sampled
+EVAL_SEED = 1_000_000  # added to the run's seed: far from the seeds of the training

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Literal
 
 import jax
@@ -66,9 +67,7 @@ class Tower(nnx.Module):
         self.convs = nnx.List(_convolutions(space, rngs) if spec.kind == "cnn" else [])
         flat = _conv_outputs(space, self.convs) if self.convs else num_features(space)
         sizes = (flat, *spec.hidden)
-        self.hidden = nnx.List(
-            [_linear(i, o, 2**0.5, rngs) for i, o in zip(sizes, sizes[1:], strict=False)]
-        )
+        self.hidden = nnx.List([_linear(i, o, 2**0.5, rngs) for i, o in pairwise(sizes)])
         self.out = _linear(sizes[-1], outputs, out_scale, rngs)
         self.spec = spec
 
@@ -110,6 +109,10 @@ class NetworkSpec:
                 f"network=cnn needs image observations [H, W, C], not {self.observation_space}; "
                 "try network=mlp."
             )
+        if self.squash and not isinstance(self.action_space, Box):
+            raise ValueError(
+                f"squash=True needs a Box action space, not {self.action_space}; leave it out."
+            )
 
 
 class ActorCritic(nnx.Module):
@@ -146,10 +149,8 @@ class ActorCritic(nnx.Module):
 def _convolutions(space: Box, rngs: nnx.Rngs) -> list[nnx.Conv]:
     """One 3x3 layer for boards up to 16x16 (MinAtar's paper), else DQN's three (Nature 2015)."""
     channels = space.shape[-1]
-    if max(space.shape[:2]) <= 16:
-        layers = [(16, 3, 1)]
-    else:
-        layers = [(32, 8, 4), (64, 4, 2), (64, 3, 1)]
+    is_board = max(space.shape[:2]) <= 16
+    layers = [(16, 3, 1)] if is_board else [(32, 8, 4), (64, 4, 2), (64, 3, 1)]
     convs = []
     for features_out, size, stride in layers:
         convs.append(
@@ -177,4 +178,9 @@ def _conv_outputs(space: Box, convs: Any) -> int:
             )
         )
         channels = conv.out_features
+    if min(height, width) < 1:
+        raise ValueError(
+            f"network=cnn needs images of at least 36x36, or boards of 3x3 to 16x16, not "
+            f"{space.shape[0]}x{space.shape[1]}; try network=mlp."
+        )
     return height * width * channels

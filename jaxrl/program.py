@@ -43,19 +43,27 @@ class Program(flax.struct.PyTreeNode):
     max_count: int = flax.struct.field(pytree_node=False)
     specs: Any = flax.struct.field(pytree_node=False)
 
-    def compile(self, seeds: jax.Array) -> tuple[Callable, Callable]:
-        """(init, run) compiled ahead of time, side by side; `run` donates its state."""
-        specs = jax.tree.map(lambda s: NamedSharding(self.mesh, s), self.specs)
+    def abstract(self, num_seeds: int) -> tuple[Any, jax.ShapeDtypeStruct, jax.ShapeDtypeStruct]:
+        """(state, seeds, count): what `run` takes, as shapes laid out on the mesh."""
+
+        def on_mesh(x, spec):
+            return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=NamedSharding(self.mesh, spec))
+
+        seeds = on_mesh(jax.ShapeDtypeStruct((num_seeds,), np.uint32), P(SEED))
         shapes = jax.eval_shape(self.init, seeds)
-        layout = jax.tree.map(lambda sharding, part: jax.tree.map(lambda _: sharding, part), specs, shapes)
         state = jax.tree.map(
-            lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, layout
+            lambda spec, part: jax.tree.map(lambda x: on_mesh(x, spec), part), self.specs, shapes
         )
+        return state, seeds, on_mesh(jax.ShapeDtypeStruct((), np.int32), P())
+
+    def compile(self, num_seeds: int) -> tuple[Callable, Callable]:
+        """(init, run) compiled ahead of time, side by side; `run` donates its state."""
+        state, seeds, count = self.abstract(num_seeds)
         on_cpu = self.mesh.devices.flat[0].platform == "cpu"
         init = self.init.lower(seeds)
         with ThreadPoolExecutor(1) as pool:
             initialised = pool.submit(init.compile, QUICK_TO_COMPILE if on_cpu else None)
-            run = self.run.lower(state, seeds, self.scalar(0)).compile(ONE_CORE if on_cpu else None)
+            run = self.run.lower(state, seeds, count).compile(ONE_CORE if on_cpu else None)
             return initialised.result(), run
 
     def seeds(self, first: int, count: int) -> jax.Array:

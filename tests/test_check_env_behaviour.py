@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from walk import Walk, WalkState, refuse
 
+from jaxrl.check import check_env, cost
 from jaxrl.env import static
 from jaxrl.spaces import Box
 
@@ -240,3 +241,13 @@ def test_an_environment_with_an_auto_reset_inside_is_refused():
 
     refuse(Restarts(), "check_does_not_reset_itself", ["final_obs is not obs", "VecEnv"])
     refuse(Hides(), "check_does_not_reset_itself", ["starts a new episode by itself"])
+
+
+def test_a_state_drawn_anew_at_every_step_is_not_taken_for_a_restart(monkeypatch):
+    class Fresh(Walk):
+        def step(self, state, action, key):
+            state, _ = self.reset(key)
+            return state, self.look(state, terminated=state.x > 0.4)
+
+    monkeypatch.setattr(cost, "measure", lambda env, *_, **__: cost.describe(env))
+    assert check_env(Fresh(), num_steps=30, num_envs=4, verbose=False) == "Fresh"

@@ -189,5 +189,7 @@ def test_each_space_has_its_distribution(space, squash, kind):
     ],
 )
 def test_an_action_space_without_a_distribution_is_refused_with_a_way_out(space):
-    with pytest.raises(ValueError, match=r"no distribution for the action space .* use Discrete"):
+    with pytest.raises(
+        ValueError, match=r"(?s)no distribution for the action space .* use Discrete"
+    ):
         distributions.num_outputs(space)

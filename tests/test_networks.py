@@ -19,8 +19,12 @@ features = jax.jit(networks.features, static_argnums=0)
 
 
 def make(observation_space, action_space, kind="mlp", hidden=(8,), activation="tanh", squash=False):
+    """A policy with random numbers for parameters: its own take seconds to compile."""
     spec = NetworkSpec(observation_space, action_space, kind, hidden, activation, squash)
-    return jax.jit(lambda key: ActorCritic(spec, nnx.Rngs(params=key)))(jax.random.key(0))
+    shapes = jax.eval_shape(lambda: ActorCritic(spec, nnx.Rngs(params=jax.random.key(0))))
+    rng = np.random.default_rng(0)
+    draw = lambda x: rng.normal(size=x.shape) / np.sqrt(np.prod(x.shape[:-1]))  # noqa: E731
+    return jax.tree.map(lambda x: np.float32(draw(x)), shapes)
 
 
 @jax.jit
@@ -98,17 +102,18 @@ def test_a_dict_of_observations_feeds_an_mlp():
 
 @pytest.mark.parametrize("space", [VECTOR, Discrete(3), Box(0, 255, (8, 8), np.uint8), MIXED])
 def test_a_cnn_for_what_is_no_image_is_refused_with_a_way_out(space):
-    with pytest.raises(ValueError, match="network=cnn needs image observations .* try network=mlp"):
+    with pytest.raises(ValueError, match=r"(?s)network=cnn needs image observations .* try "):
         make(space, Discrete(2), "cnn")
 
 
-def test_an_image_too_small_for_the_convolutions_is_refused():
-    with pytest.raises(ValueError, match="network=cnn"):
-        make(Box(0, 255, (17, 30, 1), np.uint8), Discrete(2), "cnn")
+@pytest.mark.parametrize("shape", [(17, 30, 1), (35, 84, 3), (2, 9, 1)])
+def test_an_image_too_small_for_the_convolutions_is_refused(shape):
+    with pytest.raises(ValueError, match=f"not {shape[0]}x{shape[1]}; try network=mlp"):
+        make(Box(0, 255, shape, np.uint8), Discrete(2), "cnn")
 
 
 def test_a_squashed_choice_is_refused_with_a_way_out():
-    with pytest.raises(ValueError, match="squash=True needs .* Discrete"):
+    with pytest.raises(ValueError, match=r"squash=True needs a Box .* Discrete"):
         make(VECTOR, Discrete(2), squash=True)
 
 
@@ -131,7 +136,7 @@ def test_log_std_exists_only_for_a_box_of_actions():
     policy = make(VECTOR, Box(-1.0, 1.0, (4,)))
     pi, _ = outputs(policy, np.zeros((7, 3), np.float32))
     assert pi.mean.shape == (7, 4)
-    np.testing.assert_array_equal(pi.log_std, np.zeros(4))
+    np.testing.assert_array_equal(pi.log_std, policy.log_std[...])
 
 
 @pytest.mark.parametrize("squash", [False, True])
@@ -153,8 +158,11 @@ def test_actor_and_critic_share_no_parameter():
     assert any(np.any(x) for x in jax.tree.leaves(of_logits.actor))
 
 
-def test_kernels_are_orthogonal_with_the_gains_of_hidden_actor_and_critic_layers():
-    policy = make(VECTOR, Discrete(5), hidden=(8, 6))
+def test_fresh_kernels_are_orthogonal_with_a_gain_for_each_kind_of_layer_and_the_rest_is_zero():
+    spec = NetworkSpec(VECTOR, Box(-1.0, 1.0, (5,)), "mlp", (8, 6), "tanh", False)
+    init = jax.jit(lambda key: ActorCritic(spec, nnx.Rngs(params=key)))
+    policy = init(jax.random.key(0))
+    assert not np.any(policy.log_std[...])
     for tower, gain in ((policy.actor, 0.01), (policy.critic, 1.0)):
         layers = [(layer, 2**0.5) for layer in tower.hidden] + [(tower.out, gain)]
         for layer, gain in layers:
@@ -162,6 +170,8 @@ def test_kernels_are_orthogonal_with_the_gains_of_hidden_actor_and_critic_layers
             small = kernel @ kernel.T if kernel.shape[0] < kernel.shape[1] else kernel.T @ kernel
             np.testing.assert_allclose(small, gain**2 * np.eye(len(small)), atol=1e-5)
             assert not np.any(layer.bias[...])
+    kernels = [policy.actor.hidden[0].kernel[...], policy.critic.hidden[0].kernel[...]]
+    assert np.all(kernels[0] != kernels[1])
 
 
 @pytest.mark.parametrize(
@@ -171,5 +181,6 @@ def test_the_activation_stands_between_the_layers_and_not_after_the_last(activat
     policy = make(VECTOR, Discrete(5), activation=activation)
     obs = np.float32([0.5, -2.0, 1.0])
     hidden, out = policy.critic.hidden[0], policy.critic.out
-    want = expected(obs @ hidden.kernel[...]) @ out.kernel[...]
+    inner = expected(obs @ hidden.kernel[...] + hidden.bias[...])
+    want = inner @ out.kernel[...] + out.bias[...]
     np.testing.assert_allclose(outputs(policy, obs)[1], want[0], rtol=1e-5)

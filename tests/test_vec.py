@@ -14,9 +14,11 @@ from jaxrl.wrappers import AutoReset, EpisodeStats
 
 
 class Noise(Environment):
-    """Shows nothing but fresh randomness, of its key and of its key's children; 2 steps long."""
+    """Shows nothing but fresh randomness, of its key and of its key's children; `length` steps
+    long, less a random number of steps below `spread`."""
 
     length: int = 2
+    spread: int = 1
 
     @property
     def observation_space(self):
@@ -27,7 +29,8 @@ class Noise(Environment):
         return Discrete(1000)
 
     def reset(self, key):
-        return jnp.zeros((), jnp.int32), timestep(self.look(key))
+        obs = self.look(key)
+        return (obs[0] % self.spread).astype(jnp.int32), timestep(obs)
 
     def step(self, state, action, key):
         del action
@@ -57,8 +60,8 @@ def play(vec, key, num_steps=12, refill_every=None):
     return first, jax.lax.scan(body, state, jnp.arange(num_steps))[1]
 
 
-def three(length=2):
-    return VecEnv(Noise(length), 3, pool_size=2)
+def three(length=2, spread=1):
+    return VecEnv(Noise(length, spread), 3, pool_size=2)
 
 
 def test_a_reset_and_a_step_have_one_row_for_each_environment():
@@ -81,6 +84,12 @@ def test_every_episode_starts_from_a_new_state_and_no_pool_runs_out():
     first, ts = play(three(length=1), jax.random.key(0))
     starts = np.concatenate([first.obs[None, :, 0], ts.obs[..., 0]])
     assert np.all(ts.done) and len(np.unique(starts)) == 13 * 3
+    assert not np.any(ts.metrics["pool_exhausted"])
+
+
+def test_no_pool_runs_out_when_episodes_end_at_different_times():
+    _, ts = play(three(length=4, spread=4), jax.random.key(0))
+    assert len(np.unique(np.sum(ts.done, 0))) > 1 and np.max(np.sum(ts.done, 0)) > 2
     assert not np.any(ts.metrics["pool_exhausted"])
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import os
 from dataclasses import dataclass
+from math import gcd
 
 import jax
 from jax.sharding import Mesh
@@ -34,11 +35,23 @@ class Distributed:
 
 
 def join(hosts: Distributed) -> None:
-    """Join the other hosts of the run, if there are any; before anything touches a device."""
-    if hosts.auto:
-        jax.distributed.initialize()
-    elif hosts.coordinator is not None:
-        jax.distributed.initialize(hosts.coordinator, hosts.num_processes, hosts.process_id)
+    """Join the other hosts of the run, if there are any, and make every core of a CPU a device.
+
+    To be called before anything touches a device. Raises ValueError where no host answers.
+    """
+    try:
+        if hosts.auto:
+            jax.distributed.initialize()
+        elif hosts.coordinator is not None:
+            jax.distributed.initialize(hosts.coordinator, hosts.num_processes, hosts.process_id)
+    except (RuntimeError, ValueError) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise ValueError(
+            f"hosts could not be joined ({reason}); try --hosts.coordinator HOST:PORT "
+            "--hosts.num-processes N --hosts.process-id I, started on every host."
+        ) from None
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    _offer_cores(cores or 1)
 
 
 def choose(num_devices: int, num_seeds: int, num_groups: int, rows: int) -> Mesh:
@@ -49,8 +62,6 @@ def choose(num_devices: int, num_seeds: int, num_groups: int, rows: int) -> Mesh
     MIN_ROWS cost more in waiting than the second core wins (benchmarks/devices.py).
     Raises ValueError for more devices than there are, or a number that does not divide.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    _offer_cores(cores or 1)
     devices = jax.devices()
     if num_devices > len(devices):
         raise ValueError(
@@ -58,14 +69,14 @@ def choose(num_devices: int, num_seeds: int, num_groups: int, rows: int) -> Mesh
             f" ({devices[0].platform}); try --devices {len(devices)}, or on a CPU set "
             f"XLA_FLAGS=--xla_force_host_platform_device_count={num_devices}."
         )
-    if num_devices:
-        mesh = make_mesh(num_seeds, devices[:num_devices])
-        if num_groups % mesh.shape["data"]:
-            raise ValueError(
-                f"devices={num_devices} leaves {mesh.shape['data']} devices to a seed, which does "
-                f"not divide its {num_groups} groups of environments; try --devices 1."
-            )
-        return mesh
+    many_hosts = jax.process_count() > 1
+    if many_hosts and num_devices not in (0, len(devices)):
+        raise ValueError(
+            f"devices={num_devices} leaves some of the hosts' {len(devices)} devices without work; "
+            "try --devices 0."
+        )
+    if num_devices or many_hosts:
+        return _mesh_of_all(devices[: num_devices or len(devices)], num_seeds, num_groups)
     small = rows // len(devices) < MIN_ROWS if devices[0].platform == "cpu" else False
     for count in range(len(devices), 0, -1):
         mesh = make_mesh(num_seeds, devices[:count])
@@ -76,6 +87,18 @@ def choose(num_devices: int, num_seeds: int, num_groups: int, rows: int) -> Mesh
 
 
 MIN_ROWS = 256  # rows of a minibatch on each CPU device
+
+
+def _mesh_of_all(devices: list[jax.Device], num_seeds: int, num_groups: int) -> Mesh:
+    mesh = make_mesh(num_seeds, devices)
+    across = mesh.shape["data"]
+    if num_groups % across:
+        raise ValueError(
+            f"devices={len(devices)} leaves {across} devices to a seed, which do not divide its "
+            f"{num_groups} groups of environments; try {across} times as many --num-envs, or "
+            f"--devices {mesh.shape['seed'] * gcd(num_groups, across)}."
+        )
+    return mesh
 
 
 def _offer_cores(cores: int) -> None:

@@ -8,7 +8,6 @@ from typing import Any
 
 import jax
 import numpy as np
-import tyro
 
 import envs
 from jaxrl.env import Environment
@@ -16,7 +15,7 @@ from jaxrl.evaluate import Episodes, evaluate
 from jaxrl.policy import Policy, load_policies
 from jaxrl.program import seed_keys
 from jaxrl.statistics import summarize_returns
-from train.flags import parse_fields
+from train.flags import cli, parse_fields
 from train.run_folder import read_config
 
 
@@ -62,7 +61,7 @@ def main(args: Args) -> dict[str, Any]:
 
 if __name__ == "__main__":
     try:
-        main(tyro.cli(Args, description=__doc__))
+        main(cli(Args, __doc__ or "", sys.argv[1:]))
     except (ValueError, ImportError, FileNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

@@ -55,7 +55,9 @@ def parse(args_type: type[A], description: str, presets: dict[str, Any], argv: S
         if resumed is not None:
             if flag_value(argv, "--run-dir") is not None:
                 raise ValueError(f"resume={resumed} goes on in that folder; leave --run-dir out.")
-            default = from_options(args_type, read_config(Path(resumed))["options"])
+            options = read_config(Path(resumed))["options"]
+            options.pop("hosts", None)  # they are the machines', not the run's
+            default = from_options(args_type, options)
         elif preset is not None:
             if preset not in presets:
                 raise ValueError(f"preset={preset} is none; try {', '.join(sorted(presets))}.")

@@ -25,9 +25,11 @@ from train.evaluate import evaluate_policies
 from train.plot import plot_curve
 from train.progress import Progress
 from train.run_folder import RunFolder, jsonable, read_metrics, run_options
+from train.stop import Diverged, Interrupted, StopSignal
 
 CHUNK_SECONDS = 1.0  # work between two looks at the metrics
 MAX_CHUNK = 1024  # iterations in a chunk at most
+OF_CHECKPOINTS = ("env", "env_args", "seed", "num_seeds")  # options that a checkpoint belongs to
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,8 @@ class Options:
     def __post_init__(self):
         for name, least in (("num_seeds", 1), ("seed", 0), ("devices", 0), ("log_every", 0)):
             if getattr(self, name) < least:
-                raise ValueError(f"{name}={getattr(self, name)} must be at least {least}; try {least}.")
+                value = getattr(self, name)
+                raise ValueError(f"{name}={value} must be at least {least}; try {least}.")
         if self.seed + self.num_seeds > 2**32:
             raise ValueError(f"seed={self.seed} plus num_seeds must be at most 2^32; try 0.")
         if not self.checkpoint_every > 0:
@@ -76,40 +79,6 @@ class Task:
     policy: Callable[[Any], Policy]  # the trained policies in a state
 
 
-class Interrupted(Exception):
-    """The run was asked to stop; its state is saved."""
-
-    def __init__(self, signum: int, path: Path):
-        super().__init__(f"stopped and saved; go on with --resume {path}")
-        self.exit_code = 128 + signum
-
-
-class Diverged(RuntimeError):
-    """A loss or a parameter became NaN or infinite."""
-
-
-class StopSignal:
-    """Remembers Ctrl-C and SIGTERM; a second one acts at once."""
-
-    def __init__(self):
-        self.signum = 0
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> "StopSignal":
-        for signum in (signal.SIGINT, signal.SIGTERM):
-            self._before[signum] = signal.signal(signum, self._remember)
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        for signum, handler in self._before.items():
-            signal.signal(signum, handler)
-
-    def _remember(self, signum: int, frame: object) -> None:
-        self.signum = signum
-        os.write(2, b"\nsaving after the current chunk, then stopping; once more to stop at once\n")
-        signal.signal(signum, self._before[signum])
-
-
 class Run:
     """One run from its first chunk to its summary."""
 
@@ -117,8 +86,12 @@ class Run:
         self.args, self.task = args, task
         self.mesh = choose(args.devices, args.num_seeds, task.num_groups, task.minibatch_rows)
         self.folder = self._open_folder(writes=jax.process_index() == 0)
-        kept = {name: run_options(args)[name] for name in ("env", "env_args", "seed", "num_seeds")}
-        self.checkpoints = Checkpoints(self.folder.checkpoints, {"algo": task.name} | kept)
+        of_run = {name: run_options(args)[name] for name in OF_CHECKPOINTS}
+        self.checkpoints = Checkpoints(self.folder.checkpoints, {"trainer": task.name} | of_run)
+        saved = self.checkpoints.iterations() if args.resume is not None else []
+        (self.newest,) = agree(saved[-1] if saved else 0)
+        if self.newest:
+            self.checkpoints.check(self.newest)
         self.log_every = args.log_every or -(-task.num_iterations // 1000)
         self.iteration = self.resumed_at = 0
         self.compile_s = self.run_s = 0.0
@@ -157,11 +130,9 @@ class Run:
     def start(self, init: Any, seeds: jax.Array) -> Any:
         """The first state: fresh, or that of the newest checkpoint."""
         state = init(seeds)
-        saved = self.checkpoints.iterations() if self.args.resume is not None else []
-        (newest,) = agree(saved[-1] if saved else 0)
-        if newest:
-            self.iteration = self.resumed_at = newest
-            state = self.checkpoints.restore(newest, abstract(state))
+        if self.newest:
+            self.iteration = self.resumed_at = self.newest
+            state = self.checkpoints.restore(self.newest, abstract(state))
         return state
 
     def advance(
@@ -235,9 +206,8 @@ class Run:
         """How many iterations come before the first that has a metric which is not finite."""
         finite, problem = len(host["episodes"]), ""
         for name, value in host.items():
-            # Without an episode, its metrics are unknown: NaN.
-            known = host["episodes"] > 0 if name in self.task.episode_metrics else True
-            bad = np.argwhere(~np.isfinite(value) & known)
+            unknown = name in self.task.episode_metrics  # NaN where no episode ended
+            bad = np.argwhere(~np.isfinite(value) & (not unknown))
             if len(bad) and bad[0][0] < finite:
                 finite, seed = (int(x) for x in bad[0])
                 problem = f"{name} of seed {self.args.seed + seed} is not finite"
@@ -364,10 +334,12 @@ def main(args: Options, make_task: Callable[[Any], Task]) -> None:
         join(args.hosts)
         keep_compiled_programs()
         train(args, make_task(args))
-    except (ValueError, ImportError, FileNotFoundError) as error:
+    except (ValueError, ImportError) as error:
         sys.exit(_say(f"error: {error}", 2))
     except Interrupted as stopped:
         sys.exit(_say(str(stopped), stopped.exit_code))
+    except KeyboardInterrupt:
+        sys.exit(_say("stopped without saving", 128 + signal.SIGINT))
     except Diverged as error:
         sys.exit(_say(f"diverged: {error}", 1))
 

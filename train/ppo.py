@@ -4,6 +4,8 @@ import sys
 from dataclasses import dataclass, field
 from functools import partial
 
+import jax
+
 import envs
 from jaxrl import sgd
 from jaxrl.algos import ppo
@@ -23,6 +25,9 @@ def make_task(args: Args) -> loop.Task:
     cfg = args.algo
     raw = envs.make(args.env, **flags.parse_fields(args.env_args))
     env = ppo.wrap(raw, cfg)
+    key = jax.random.key(0)
+    jax.eval_shape(partial(ppo.make_policy, cfg=cfg, env=env), key)  # refuses what does not fit
+    _, first = jax.eval_shape(env.reset, key)
     return loop.Task(
         name="ppo",
         init=partial(ppo.init, cfg=cfg, env=env),
@@ -32,6 +37,7 @@ def make_task(args: Args) -> loop.Task:
         steps_per_iteration=cfg.num_envs * cfg.num_steps,
         num_groups=cfg.num_envs // sgd.group_size(cfg.num_steps, cfg.num_minibatches),
         minibatch_rows=cfg.num_envs * cfg.num_steps // cfg.num_minibatches,
+        episode_metrics=frozenset({*first.metrics, "truncated_share"} - {"pool_exhausted"}),
         env=raw,
         policy=partial(ppo.trained_policy, env=raw),
     )

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import importlib.util
 import json
 import math
 import os
@@ -16,7 +17,7 @@ import jax
 import numpy as np
 
 PACKAGES = ("jaxrl", "jax", "jaxlib", "flax", "optax", "chex", "orbax-checkpoint", "numpy")
-UNCHANGEABLE = ("env", "env_args", "seed", "num_seeds", "algo", "log_every")
+UNCHANGEABLE = ("env", "env_args", "seed", "num_seeds", "preset", "algo", "log_every")
 
 
 def run_options(args: Any) -> dict[str, Any]:
@@ -40,6 +41,8 @@ class RunFolder:
     """One run's files. Only process 0 of a run writes them; checkpoints are everyone's."""
 
     def __init__(self, path: Path, *, writes: bool, wandb: bool = False):
+        if wandb and importlib.util.find_spec("wandb") is None:
+            raise ValueError("wandb=True needs that package: pip install 'jaxrl[wandb]'.")
         self.path = path
         self.writes = writes
         self._wandb_wanted = wandb
@@ -51,13 +54,19 @@ class RunFolder:
     def create(cls, path: Path, args: Any, **how: Any) -> "RunFolder":
         """A new folder; ValueError where one exists already."""
         folder = cls(path, **how)
-        if folder.writes:
-            if path.exists() and any(path.iterdir() if path.is_dir() else [path]):
-                raise ValueError(
-                    f"run_dir={path} exists; try another name, or --resume {path} to go on with it."
-                )
+        if not folder.writes:
+            return folder
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise ValueError(
+                f"run_dir={path} exists; try another name, or --resume {path} to go on with it."
+            )
+        config = {"options": run_options(args), **provenance()}
+        try:
             path.mkdir(parents=True, exist_ok=True)
-            folder.write_json("config.json", {"options": run_options(args), **provenance()})
+            folder.write_json("config.json", config)
+        except OSError as error:
+            reason = error.strerror.lower()
+            raise ValueError(f"run_dir={path} cannot be made: {reason}; try another.") from None
         return folder
 
     @classmethod
@@ -136,12 +145,17 @@ class RunFolder:
 
 def read_config(path: Path) -> dict[str, Any]:
     """config.json of a run folder; ValueError where there is none."""
+    file = path / "config.json"
     try:
-        return json.loads((path / "config.json").read_text())
-    except FileNotFoundError:
+        config = json.loads(file.read_text())
+        if "options" in config:
+            return config
+        reason = "no options in it"
+    except (FileNotFoundError, NotADirectoryError):
         raise ValueError(f"{path} holds no config.json: give the folder of a run.") from None
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path / 'config.json'} is damaged: {error}.") from None
+    except (OSError, ValueError) as error:
+        reason = error
+    raise ValueError(f"{file} cannot be read ({reason}): start a new run with --run-dir.")
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
@@ -159,7 +173,7 @@ def _whole_lines(path: Path) -> list[str]:
 
 def jsonable(values: np.ndarray) -> Any:
     """Per-seed values [K] as a list, or as a number for one seed; NaN becomes null."""
-    numbers = [None if math.isnan(x) else float(x) for x in values]
+    numbers = [float(x) if math.isfinite(x) else None for x in values]
     return numbers[0] if len(numbers) == 1 else numbers
 
 
@@ -195,8 +209,6 @@ def _git_version() -> dict[str, Any]:
 
 
 def _start_wandb(path: Path) -> Any:
-    try:
-        import wandb
-    except ImportError:
-        raise ImportError("wandb is not installed: pip install 'jaxrl[wandb]'.") from None
+    import wandb
+
     return wandb.init(project="jaxrl", dir=str(path), name=path.name, config=read_config(path))

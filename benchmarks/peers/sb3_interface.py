@@ -9,9 +9,7 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
 
 from benchmarks.record import chosen
-from benchmarks.settings import NUM_EVAL_EPISODES, Setting
-
-EVAL_SEED = 1_000_000  # far from the seeds of the training environments
+from benchmarks.settings import EVAL_SEED, NUM_EVAL_EPISODES, Setting
 
 
 def peer_setting(args: argparse.Namespace) -> Setting:

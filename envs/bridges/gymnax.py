@@ -88,7 +88,7 @@ class Gymnax(Environment):
         obs, stepped, reward, terminated, _ = self.game.step_env(key, state, action, self.params)
         truncated = self.game.is_truncated(stepped, self.params)
         stepped = jax.tree.map(lambda new, old: jnp.asarray(new, old.dtype), stepped, state)
-        return stepped, timestep(self._observe(obs), reward, terminated | truncated, truncated)
+        return stepped, timestep(self._observe(obs), reward, terminated, truncated)
 
     def _observe(self, obs: Any) -> Any:
         """The observation in the dtypes of its space, which gymnax does not always keep."""

@@ -24,7 +24,8 @@ class Seen(flax.struct.PyTreeNode):
     high: dict[str, jax.Array]
     finite: dict[str, jax.Array]  # bool: this leaf of state or TimeStep has no NaN or infinity
     moved: jax.Array  # bool: final_obs is not obs
-    restarted: jax.Array  # bool: done, and the state is that of a reset with this step's key
+    done: jax.Array
+    restarted: jax.Array  # bool: the state is that of a reset with this step's key
 
 
 def random_steps(env: Environment, state: Any, keys: jax.Array) -> Seen:
@@ -42,7 +43,7 @@ def _random_step(
     keys = jnp.stack([reset_key, step_key, *jax.random.split(step_key)])
     starts, _ = jax.vmap(env.reset)(keys)
     is_start = jax.vmap(tree_equal, (None, 0))
-    restarted = ts.done & jnp.any(is_start(new, starts) & ~is_start(state, starts))
+    restarted = jnp.any(is_start(new, starts) & ~is_start(state, starts))
     fresh = jax.tree.map(lambda x: x[0], starts)
     following = new if resets_itself(env) else tree_where(ts.done, fresh, new)
     return following, _look(env, new, ts, restarted)
@@ -62,6 +63,7 @@ def _look(env: Environment, state: Any, ts: TimeStep, restarted: jax.Array) -> S
             if jnp.issubdtype(x.dtype, jnp.floating)
         },
         moved=~tree_equal(ts.obs, ts.final_obs),
+        done=ts.done,
         restarted=restarted,
     )
 
@@ -115,7 +117,9 @@ def check_does_not_reset_itself(env: Environment, seen: Seen) -> None:
             f"{type_name(env)}: final_obs is not obs after {when}; return `timestep(obs, ...)` "
             "with where the action led, and leave the next episode to AutoReset or VecEnv."
         )
-    if when := first_where(seen.restarted):
+    done, restarted = np.asarray(seen.done), np.asarray(seen.restarted)
+    only_at_the_end = np.any(~done) and not np.any(restarted & ~done)
+    if only_at_the_end and (when := first_where(restarted & done)):
         raise EnvCheckError(
             f"{type_name(env)}.step starts a new episode by itself ({when}): the state it returns "
             "is a fresh reset's. Return the last state of the old one; AutoReset and VecEnv go on."
