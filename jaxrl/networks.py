@@ -83,7 +83,7 @@ class Tower(nnx.Module):
         space = self.spec.observation_space
         batch = obs.shape[:-3]
         x = obs.reshape(-1, *space.shape).astype(jnp.float32)
-        x = x / 255.0 if space.dtype == np.uint8 and space.high.max() > 1 else x
+        x = x / 255.0 if obs.dtype == np.uint8 and space.high.max() > 1 else x
         for layer in self.convs:
             x = jax.nn.relu(layer(x))
         return x.reshape(*batch, -1)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrl.mesh import axis_size, pmean
-from jaxrl.spaces import Space, is_space
+from jaxrl.spaces import Box, Space, is_space
 
 CLIP = 10.0  # normalised observations and rewards stay within +-CLIP, as in Baselines
 
@@ -26,24 +26,26 @@ class RunningStats(flax.struct.PyTreeNode):
 
     @staticmethod
     def init_for(space: Space) -> Any:
-        """Statistics for every leaf of an observation space."""
-        return jax.tree.map(lambda leaf: RunningStats.init(leaf.shape), space, is_leaf=is_space)
+        """Statistics for every Box of an observation space; None for choices, which are one-hot."""
+        return jax.tree.map(
+            lambda leaf: RunningStats.init(leaf.shape) if isinstance(leaf, Box) else None,
+            space,
+            is_leaf=is_space,
+        )
 
     def update(self, batch: jax.Array, axis: str | None = None) -> "RunningStats":
         """Merge a batch [..., *shape] of every device (Chan et al. 1979, eq. 2.1)."""
         over = tuple(range(batch.ndim - self.mean.ndim))
         rows = float(batch.size // max(self.mean.size, 1)) * axis_size(axis)
         batch = batch.astype(jnp.float32)
-        # Moments about the old mean: about zero, a large mean would cancel the variance away.
-        shifted = batch - self.mean
-        first, second = pmean((jnp.mean(shifted, over), jnp.mean(shifted**2, over)), axis)
+        mean = pmean(jnp.mean(batch, over), axis)
+        # A second pass, about the mean: a mean of squares would cancel where the mean is large.
+        var = pmean(jnp.mean(jnp.square(batch - mean), over), axis)
         count = self.count + rows
-        weight = rows / count
-        old_var = jnp.where(self.count > 0, self.var, 0.0)
-        var = (
-            (1 - weight) * old_var + weight * (second - first**2) + weight * (1 - weight) * first**2
-        )
-        return RunningStats(self.mean + weight * first, var, count)
+        new = rows / count  # 1 at first: the prior is gone
+        shift = mean - self.mean
+        var = (1 - new) * self.var + new * var + new * (1 - new) * shift**2
+        return RunningStats(self.mean + new * shift, var, count)
 
 
 def normalize(stats: RunningStats, x: jax.Array) -> jax.Array:
@@ -57,14 +59,16 @@ def scale(stats: RunningStats, x: jax.Array) -> jax.Array:
 
 
 def normalize_obs(stats: Any, obs: Any) -> Any:
-    """Every leaf by its own statistics; unchanged where there are none (`stats` is None)."""
-    return obs if stats is None else jax.tree.map(normalize, stats, obs, is_leaf=_is_stats)
+    """Every leaf by its own statistics; unchanged where there are none (None)."""
+    return jax.tree.map(lambda s, o: o if s is None else normalize(s, o), stats, obs, is_leaf=_ends)
 
 
 def update_obs_stats(stats: Any, obs: Any, axis: str | None = None) -> Any:
     """Every leaf's statistics with observations [T, B, ...] merged in."""
-    return jax.tree.map(lambda s, o: s.update(o, axis), stats, obs, is_leaf=_is_stats)
+    return jax.tree.map(
+        lambda s, o: None if s is None else s.update(o, axis), stats, obs, is_leaf=_ends
+    )
 
 
-def _is_stats(leaf: Any) -> bool:
-    return isinstance(leaf, RunningStats)
+def _ends(leaf: Any) -> bool:
+    return leaf is None or isinstance(leaf, RunningStats)

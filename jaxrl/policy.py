@@ -4,6 +4,7 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import flax.struct
 import jax
@@ -74,8 +75,15 @@ def load_policies(folder: str | Path) -> Policy:
         raise FileNotFoundError(f"{folder} holds no {DESCRIPTION}: give a finished run's folder.")
     description = json.loads((folder / DESCRIPTION).read_text())
     template = jax.eval_shape(lambda: _template(description))
-    with np.load(folder / WEIGHTS) as weights:
-        return fill_leaves(template, dict(weights), str(folder / WEIGHTS))
+    return fill_leaves(template, _read_weights(folder / WEIGHTS), str(folder / WEIGHTS))
+
+
+def _read_weights(path: Path) -> dict[str, np.ndarray]:
+    try:
+        with path.open("rb") as file, np.load(file) as weights:
+            return dict(weights)
+    except (BadZipFile, EOFError, ValueError) as error:  # what NumPy raises for a part of a file
+        raise ValueError(f"{path} is damaged ({error}); copy it again from its run.") from error
 
 
 def load_policy(folder: str | Path, seed_index: int = 0) -> Policy:

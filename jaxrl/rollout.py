@@ -60,13 +60,12 @@ def rollout(
     noise = jax.vmap(lambda k: draw_noise(k, (num_steps,)), out_axes=1)(
         per_env_keys(noise_key, env_index)
     )
-    step_keys = jax.vmap(lambda k: jax.random.split(k, num_steps), out_axes=1)(
-        per_env_keys(step_key, env_index)
-    )
+    env_keys = per_env_keys(step_key, env_index)
 
     def step(carry, inputs):
-        (env_state, obs, sums), (noise, keys) = carry, inputs
+        (env_state, obs, sums), (noise, t) = carry, inputs
         action, env_action, aux = act(obs, noise)
+        keys = jax.vmap(lambda k: jax.random.fold_in(k, t))(env_keys)
         env_state, ts = jax.vmap(env.step)(env_state, env_action, keys)
         transition = Transition(
             obs, action, aux, ts.reward, ts.terminated, ts.truncated, ts.final_obs
@@ -75,7 +74,8 @@ def rollout(
 
     sums = {name: jnp.zeros(env_index.shape) for name in _metric_names(env)}
     start = (env_state, carry.obs, sums)
-    (env_state, obs, sums), transitions = jax.lax.scan(step, start, (noise, step_keys), unroll=4)
+    xs = noise, jnp.arange(num_steps)
+    (env_state, obs, sums), transitions = jax.lax.scan(step, start, xs, unroll=4)
     return Carry(env_state, obs), transitions, sums
 
 

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from quick import jit
 from scipy import stats
 
 from jaxrl import distributions
@@ -14,10 +15,10 @@ LOGITS = np.array([[0.3, -1.2, 2.0, 0.0, -0.4], [0.0, 0.0, 0.0, 0.0, 0.0]], np.f
 NEVER = -1e9  # the logit of an action that must not be taken
 
 # Methods as one program each: an operation at a time would be compiled one by one.
-sample = jax.jit(lambda pi, noise: pi.sample(noise))
-log_prob = jax.jit(lambda pi, action: pi.log_prob(action))
-entropy = jax.jit(lambda pi: pi.entropy())
-mode = jax.jit(lambda pi: pi.mode())
+sample = jit(lambda pi, noise: pi.sample(noise))
+log_prob = jit(lambda pi, action: pi.log_prob(action))
+entropy = jit(lambda pi: pi.entropy())
+mode = jit(lambda pi: pi.mode())
 
 
 def softmax(logits):

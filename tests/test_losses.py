@@ -6,15 +6,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jaxtyping import TypeCheckError, jaxtyped
+from quick import jit
 from scipy import stats
 
 from jaxrl import losses
 
 checked = jaxtyped(typechecker=beartype.beartype)  # the signatures' shapes hold, in and out
-clipped_surrogate = jax.jit(checked(losses.clipped_surrogate), static_argnums=3)
-value_loss = jax.jit(checked(losses.value_loss))
-clipped_value_loss = jax.jit(checked(losses.clipped_value_loss), static_argnums=3)
-approx_kl = jax.jit(checked(losses.approx_kl))
+clipped_surrogate = jit(checked(losses.clipped_surrogate), static_argnums=3)
+value_loss = jit(checked(losses.value_loss))
+clipped_value_loss = jit(checked(losses.clipped_value_loss), static_argnums=3)
+approx_kl = jit(checked(losses.approx_kl))
 
 # (ratio, advantage, loss, d loss / d log_prob) with clip_eps 0.2, by hand
 SURROGATE = [
@@ -40,7 +41,7 @@ def columns(rows):
 
 def gradient(f, x):
     """d f(x)[i] / d x[i] for an elementwise f."""
-    return jax.jit(jax.grad(lambda x: jnp.sum(f(x))))(x)
+    return jit(jax.grad(lambda x: jnp.sum(f(x))))(x)
 
 
 def test_the_surrogate_is_the_smaller_objective_for_both_signs_of_the_advantage():
@@ -55,13 +56,13 @@ def test_the_surrogate_is_the_smaller_objective_for_both_signs_of_the_advantage(
 def test_the_surrogate_has_no_gradient_only_where_clipping_makes_it_worse():
     ratio, advantage, _, slope = columns(SURROGATE)
     zero = 0 * ratio
-    got = gradient(lambda x: clipped_surrogate(x, zero, advantage, 0.2), np.log(ratio))
+    got = gradient(lambda x: losses.clipped_surrogate(x, zero, advantage, 0.2), np.log(ratio))
     np.testing.assert_allclose(got, slope, rtol=1e-5, atol=1e-6)
 
 
 def test_the_surrogate_at_ratio_1_has_the_policy_gradient():
     advantage, log_prob = array(2.0, -1.0, 0.5), array(-0.1, -3.0, 1.0)
-    got = gradient(lambda x: clipped_surrogate(x, log_prob, advantage, 0.2), log_prob)
+    got = gradient(lambda x: losses.clipped_surrogate(x, log_prob, advantage, 0.2), log_prob)
     np.testing.assert_allclose(got, -advantage, rtol=1e-6)
 
 
@@ -76,7 +77,7 @@ def test_the_gradients_of_all_losses_agree_with_finite_differences():
             [surrogate, value, losses.value_loss(x, target), losses.approx_kl(x, zero)]
         )
 
-    along = jax.jit(lambda x: jax.jvp(every_loss, (x,), (jnp.ones_like(x),)))
+    along = jit(lambda x: jax.jvp(every_loss, (x,), (jnp.ones_like(x),)))
     h = np.float32(1e-2)
     expected = (along(x + h)[0] - along(x - h)[0]) / (2 * h)
     np.testing.assert_allclose(along(x)[1], expected, rtol=2e-3, atol=2e-3)
@@ -104,7 +105,7 @@ def test_the_clipped_value_loss_is_the_larger_of_the_plain_and_the_clipped_one()
 
 def test_the_clipped_value_loss_has_no_gradient_beyond_the_clip_towards_the_target():
     zero, target = array(0, 0, 0), array(2.0, 0.0, 2.0)
-    got = gradient(lambda x: clipped_value_loss(x, zero, target, 0.2), array(1.0, 1.0, 0.1))
+    got = gradient(lambda x: losses.clipped_value_loss(x, zero, target, 0.2), array(1.0, 1.0, 0.1))
     np.testing.assert_allclose(got, [0.0, 1.0, -1.9], rtol=1e-5)
 
 

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from quick import jit
 
 from jaxrl import networks
 from jaxrl.networks import ActorCritic, NetworkSpec
@@ -15,7 +16,7 @@ BOARD = Box(0, 1, (5, 4, 2), np.bool_)
 IMAGE = Box(0, 255, (36, 36, 1), np.uint8)
 MIXED = {"board": Box(-9.0, 9.0, (2, 2)), "kind": Discrete(3), "pair": MultiDiscrete((2, 3))}
 
-features = jax.jit(networks.features, static_argnums=0)
+features = jit(networks.features, static_argnums=0)
 
 
 def make(observation_space, action_space, kind="mlp", hidden=(8,), activation="tanh", squash=False):
@@ -63,7 +64,7 @@ def test_the_features_of_a_dict_are_those_of_its_entries_sorted_by_name():
         "kind": np.array([1], np.int32),
         "board": np.array([[[1.0, 2.0], [3.0, 4.0]]], np.float32),
     }
-    got = jax.jit(lambda obs: networks.features(MIXED, obs))(obs)
+    got = jit(lambda obs: networks.features(MIXED, obs))(obs)
     np.testing.assert_array_equal(got, [[1, 2, 3, 4, 0, 1, 0, 0, 1, 0, 0, 1]])
     assert networks.num_features(MIXED) == 12
 
@@ -117,16 +118,20 @@ def test_a_squashed_choice_is_refused_with_a_way_out():
         make(VECTOR, Discrete(2), squash=True)
 
 
-def test_a_uint8_image_is_scaled_to_one_and_a_uint8_board_of_ones_is_not():
-    scaled = make(IMAGE, Discrete(2), "cnn")
+def test_a_uint8_image_is_scaled_to_one_unless_it_was_normalised():
+    policy = make(IMAGE, Discrete(2), "cnn")
     plain = make(Box(0.0, 1.0, IMAGE.shape), Discrete(2), "cnn")
     obs = random_obs(IMAGE, ())
-    expected = outputs(plain, obs.astype(np.float32) / 255)[1]
-    np.testing.assert_allclose(outputs(scaled, obs)[1], expected, rtol=1e-5)
+    scaled = obs.astype(np.float32) / 255
+    expected = outputs(plain, scaled)[1]
+    np.testing.assert_allclose(outputs(policy, obs)[1], expected, rtol=1e-5)
+    np.testing.assert_array_equal(outputs(policy, scaled)[1], expected)
+
+
+def test_a_uint8_board_of_ones_is_not_scaled():
     board = make(Box(0, 1, (5, 4, 2), np.uint8), Discrete(2), "cnn")
-    plain = make(Box(0.0, 1.0, (5, 4, 2)), Discrete(2), "cnn")
     ones = np.ones((5, 4, 2), np.uint8)
-    expected = outputs(plain, ones.astype(np.float32))[1]
+    expected = outputs(board, ones.astype(np.float32))[1]
     np.testing.assert_allclose(outputs(board, ones)[1], expected, rtol=1e-5)
 
 
@@ -150,8 +155,8 @@ def test_only_a_squashed_action_goes_through_tanh_on_its_way_out(squash):
 def test_actor_and_critic_share_no_parameter():
     policy = make(VECTOR, Discrete(2))
     obs = np.ones((4, 3), np.float32)
-    of_value = jax.jit(jax.grad(lambda p: jnp.sum(p.value(obs))))(policy)
-    of_logits = jax.jit(jax.grad(lambda p: jnp.sum(p.distribution(obs).logits[:, 0])))(policy)
+    of_value = jit(jax.grad(lambda p: jnp.sum(p.value(obs))))(policy)
+    of_logits = jit(jax.grad(lambda p: jnp.sum(p.distribution(obs).logits[:, 0])))(policy)
     assert not any(np.any(x) for x in jax.tree.leaves(of_value.actor))
     assert not any(np.any(x) for x in jax.tree.leaves(of_logits.critic))
     assert any(np.any(x) for x in jax.tree.leaves(of_value.critic))
@@ -160,7 +165,7 @@ def test_actor_and_critic_share_no_parameter():
 
 def test_fresh_kernels_are_orthogonal_with_a_gain_for_each_kind_of_layer_and_the_rest_is_zero():
     spec = NetworkSpec(VECTOR, Box(-1.0, 1.0, (5,)), "mlp", (8, 6), "tanh", False)
-    init = jax.jit(lambda key: ActorCritic(spec, nnx.Rngs(params=key)))
+    init = jit(lambda key: ActorCritic(spec, nnx.Rngs(params=key)))
     policy = init(jax.random.key(0))
     assert not np.any(policy.log_std[...])
     for tower, gain in ((policy.actor, 0.01), (policy.critic, 1.0)):

@@ -6,12 +6,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jaxtyping import TypeCheckError, jaxtyped
+from quick import jit
 
 from jaxrl import returns
 
 checked = jaxtyped(typechecker=beartype.beartype)  # the signatures' shapes hold, in and out
-gae = jax.jit(checked(returns.gae), static_argnums=(5, 6))
-discounted_sum = jax.jit(checked(returns.discounted_sum), static_argnums=3)
+gae = jit(checked(returns.gae), static_argnums=(5, 6))
+discounted_sum = jit(checked(returns.discounted_sum), static_argnums=3)
 
 T, B = 11, 5
 

@@ -102,14 +102,6 @@ def test_environments_with_other_numbers_share_one_compiled_program():
     assert play._cache_size() == programs
 
 
-def test_a_batch_of_seeds_under_vmap_gives_what_each_gives_alone():
-    seeds = jnp.arange(2)
-    both = jax.vmap(lambda seed: play(three(length=1), jax.random.key(seed)))(seeds)
-    for i in range(2):
-        alone = play(three(length=1), jax.random.key(i))
-        jax.tree.map(lambda a, b, i=i: np.testing.assert_array_equal(a, b[i]), alone, both)
-
-
 def without_auto_refill(num_envs, length):
     vec = VecEnv(Noise(length), num_envs, pool_size=2, auto_refill=False)
     return play(vec, jax.random.key(0), refill_every=4)

@@ -76,7 +76,7 @@ def choose(num_devices: int, num_seeds: int, num_groups: int, rows: int) -> Mesh
             "try --devices 0."
         )
     if num_devices or many_hosts:
-        return _mesh_of_all(devices[: num_devices or len(devices)], num_seeds, num_groups)
+        return mesh_of_all(devices[: num_devices or len(devices)], num_seeds, num_groups)
     small = rows // len(devices) < MIN_ROWS if devices[0].platform == "cpu" else False
     for count in range(len(devices), 0, -1):
         mesh = make_mesh(num_seeds, devices[:count])
@@ -89,7 +89,7 @@ def choose(num_devices: int, num_seeds: int, num_groups: int, rows: int) -> Mesh
 MIN_ROWS = 256  # rows of a minibatch on each CPU device
 
 
-def _mesh_of_all(devices: list[jax.Device], num_seeds: int, num_groups: int) -> Mesh:
+def mesh_of_all(devices: list[jax.Device], num_seeds: int, num_groups: int) -> Mesh:
     mesh = make_mesh(num_seeds, devices)
     across = mesh.shape["data"]
     if num_groups % across:

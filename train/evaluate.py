@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,9 +60,14 @@ def main(args: Args) -> dict[str, Any]:
     return result
 
 
-if __name__ == "__main__":
+def run(argv: Sequence[str]) -> None:
+    """The command line: one line and exit code 2 for bad input."""
     try:
-        main(cli(Args, __doc__ or "", sys.argv[1:]))
+        main(cli(Args, __doc__ or "", argv))
     except (ValueError, ImportError, FileNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+
+
+if __name__ == "__main__":
+    run(sys.argv[1:])

@@ -122,8 +122,7 @@ class Run:
         cores = self.mesh.devices.size
         label = f"compile {self.args.num_seeds} seed(s) on {cores} {jax.devices()[0].platform}"
         with progress.phase(label) as phase:
-            seeds = program.seeds(self.args.seed, self.args.num_seeds)
-            init, run = program.compile(seeds)
+            init, run = program.compile(self.args.num_seeds)
         self.compile_s = phase.seconds
         return program, init, run
 
@@ -170,7 +169,8 @@ class Run:
 
     def next_count(self) -> int:
         """Iterations in the next chunk: about CHUNK_SECONDS, in whole log lines."""
-        wanted = CHUNK_SECONDS / self._pace if self._pace else 1.0
+        seconds = min(CHUNK_SECONDS, self.args.checkpoint_every)
+        wanted = seconds / self._pace if self._pace else 1.0
         lines = int(np.clip(wanted / self.log_every, 1, max(1, MAX_CHUNK // self.log_every)))
         (lines,) = agree(lines if jax.process_index() == 0 else 0)
         return min(lines * self.log_every, self.task.num_iterations - self.iteration)

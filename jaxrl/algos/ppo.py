@@ -294,8 +294,8 @@ def minibatch_step(
     grads, metrics = mesh.pmean(gradient(policy, batch, cfg), axis)
     updates, new_opt_state = optimizer(cfg).update(grads, opt_state, policy)
     new_policy = optax.apply_updates(policy, updates)
-    metrics["grad_norm_actor"] = optax.global_norm((grads.actor, grads.log_std))
-    metrics["grad_norm_critic"] = optax.global_norm(grads.critic)
+    metrics["grad_norm_actor"] = optax.tree.norm((grads.actor, grads.log_std))
+    metrics["grad_norm_critic"] = optax.tree.norm(grads.critic)
     if cfg.target_kl > 0:
         live = live & (metrics["approx_kl"] <= cfg.target_kl)
         new_policy, new_opt_state = tree_where(
@@ -323,7 +323,7 @@ def summarize(
     moments = [(jnp.mean(x), jnp.mean(x**2)) for x in (rows.target, error)]
     local = (moments, jnp.mean(rows.value), {name: jnp.sum(x) for name, x in sums.items()})
     moments, metrics["value"], episode = mesh.pmean(local, axis)
-    metrics["param_norm"] = optax.global_norm(policy)
+    metrics["param_norm"] = optax.tree.norm(policy)
     metrics["explained_variance"] = returns.explained_variance(*moments)
     count = episode.pop("episodes")
     devices = mesh.axis_size(axis)

@@ -1,6 +1,5 @@
 """Checks of an environment's fields and spaces, before anything is traced."""
 
-import contextlib
 import dataclasses
 import os
 import traceback
@@ -14,11 +13,6 @@ import numpy as np
 
 from jaxrl.env import Environment
 from jaxrl.spaces import is_space
-
-NOT_THE_USERS = (
-    *(os.path.dirname(file) + os.sep for file in (jax.__file__, flax.__file__, __file__)),
-    contextlib.__file__,
-)
 
 
 class EnvCheckError(AssertionError):
@@ -141,5 +135,14 @@ def check_spaces(env: Environment) -> None:
 def user_line(error: BaseException) -> str:
     """Where the user's code failed, as far as the traceback tells."""
     frames = traceback.extract_tb(error.__traceback__)
-    ours = [f for f in frames if not f.filename.startswith(NOT_THE_USERS)]
+    not_theirs = tuple(
+        os.path.dirname(str(file)) + os.sep for file in (jax.__file__, flax.__file__, __file__)
+    )
+    standard = os.path.dirname(dataclasses.__file__)
+    ours = [
+        f
+        for f in frames
+        if not f.filename.startswith(not_theirs)
+        and (not f.filename.startswith(standard) or "site-packages" in f.filename)
+    ]
     return f" ({ours[-1].filename}:{ours[-1].lineno}: `{ours[-1].line}`)" if ours else ""

@@ -4,6 +4,7 @@ import re
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxrl.check.cost import equations
@@ -70,7 +71,7 @@ def _bits(constant: Any) -> bytes:
 
 
 def _is_key(value: Any) -> bool:
-    return jax.dtypes.issubdtype(value.dtype, jax.dtypes.prng_key)
+    return jnp.issubdtype(value.dtype, jax.dtypes.prng_key)
 
 
 def check_no_callbacks(traced: Trace) -> None:

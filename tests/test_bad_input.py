@@ -1,0 +1,298 @@
+"""What a user gets wrong: one line with the reason and a way out, exit code 2, nothing touched."""
+
+import json
+import math
+import shutil
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from jaxrl.checkpoint import Checkpoints, abstract
+from train import evaluate, flags, loop, ppo
+from train.run_folder import RunFolder
+
+CORRIDOR = ("--env", "SimpleCorridor-v0")
+
+
+@pytest.fixture
+def refused(monkeypatch, capfd):
+    """Runs a command line that must be refused before anything is traced; what it said."""
+
+    def never(*args, **kwargs):
+        raise AssertionError("a program was made")
+
+    monkeypatch.setattr(loop, "make_program", never)
+
+    def run(*argv: object) -> str:
+        with pytest.raises(SystemExit) as stop:
+            args = flags.parse(ppo.Args, "", ppo.PRESETS, [str(word) for word in argv])
+            loop.main(args, ppo.make_task)
+        out, err = capfd.readouterr()
+        assert (stop.value.code, out) == (2, "")
+        assert err.startswith("error: ") and err.endswith("\n") and err.count("\n") == 1, err
+        return err
+
+    return run
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder."""
+    return {str(p): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+@pytest.fixture
+def run_dir(tmp_path) -> Path:
+    """The folder of a run in SimpleCorridor-v0 that was stopped, with two checkpoints."""
+    folder = tmp_path / "run"
+    args = flags.parse(ppo.Args, "", ppo.PRESETS, [*CORRIDOR, "--run-dir", str(folder)])
+    RunFolder.create(folder, args, writes=True)
+    (folder / "metrics.jsonl").write_text('{"iteration": 1}\n{"iteration": 2}\n')
+    save_checkpoints(folder, "SimpleCorridor-v0")
+    return folder
+
+
+STATE = {"weight": jnp.arange(999.0), "step": jnp.zeros((), jnp.int32)}
+
+
+def run_of(env: str) -> dict:
+    return {"trainer": "ppo", "env": env, "env_args": [], "seed": 0, "num_seeds": 1}
+
+
+def save_checkpoints(folder: Path, env: str) -> None:
+    saved = Checkpoints(folder / "checkpoints", run_of(env))
+    for iteration in (1, 2):
+        saved.save(iteration, STATE)
+    saved.close()
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (("--env", "Cartpole"), ("'Cartpole'", "near: CartPole-v1")),
+        (("--env", "CartPole-v0"), ("'CartPole-v0'", "CartPole-v1", "python -m envs")),
+        ((*CORRIDOR, "--env-args", "lenght=9"), ("'lenght'", "near: length")),
+        ((*CORRIDOR, "--env-args", "length"), ("env_args=length", "NAME=VALUE", "length=20")),
+        ((*CORRIDOR, "--env-args", "length=long"), ("length='long'", "an integer", "try 10")),
+        ((*CORRIDOR, "--env-args", "max_steps=0"), ("max_steps=0", ">= 1", "try 100")),
+        (("--preset", "fast"), ("preset=fast", "try default")),
+        (("--algo.network", "cnn"), ("network=cnn", "image", "try network=mlp")),
+        (("--devices", "9"), ("devices=9", "8 there are", "--devices 8")),
+        (("--num-envs", "4", "--devices", "8"), ("devices=8", "4 groups", "--devices 4")),
+        (("--num-seeds", "3", "--num-envs", "6", "--devices", "4"), ("6 groups", "--devices 2")),
+    ],
+)
+def test_a_request_that_cannot_be_met_is_refused(refused, tmp_path, argv, words):
+    said = refused(*argv, "--run-dir", tmp_path / "run")
+    for word in words:
+        assert word in said
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (
+            ("--algo.num-minibatches", "7"),
+            "num_minibatches=7 does not divide num_envs*num_steps=2048; try 4 or 8.",
+        ),
+        (("--algo.num-minibatches", "0"), "num_minibatches=0 must be"),
+        (("--num-envs", "-1"), "num_envs=-1 must be"),
+        (("--num-envs", "0"), "num_envs=0 must be"),
+        (("--num_envs=0",), "num_envs=0 must be"),
+        (("--total-steps", "0"), "total_steps=0 must be"),
+        (
+            ("--algo.accumulate", "3"),
+            "accumulate=3 does not divide rows per minibatch=512; try 2 or 4.",
+        ),
+        (("--algo.hidden", "64", "0"), "hidden=0 must be"),
+        (("--num-seeds", "0"), "num_seeds=0 must be at least 1; try 1."),
+        (("--seed", "-1"), "seed=-1 must be at least 0; try 0."),
+        (("--seed", "4294967296"), "seed=4294967296 plus num_seeds must be at most 2^32; try 0."),
+        (("--log-every", "-1"), "log_every=-1 must be"),
+        (("--checkpoint-every", "0"), "checkpoint_every=0.0 must be above 0; try 60."),
+        (("--checkpoint-every", "nan"), "checkpoint_every=nan must be above 0; try 60."),
+        (("--eval-episodes", "0"), "eval_episodes=0 must be at least 1; try 128."),
+        (
+            ("--hosts.coordinator", "10.0.0.1:1234"),
+            "num_processes=None and process_id=None go together",
+        ),
+        (("--algo.num-envs", "nan"), "--algo.num-envs: invalid literal for int()"),
+        (("--algo.lr-schedule", "cosine"), "Expected one of ('linear', 'constant')"),
+        (("--algo.gama", "1"), "options: --algo.gama, 1; Perhaps you meant: --algo.gamma"),
+        (("--algo.gamma",), "Missing value for argument '--algo.gamma'"),
+    ],
+)
+def test_a_value_that_makes_no_sense_is_refused_by_name(refused, tmp_path, argv, words):
+    assert words in refused(*argv, "--run-dir", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+FLOATS = [name for name, kind in ppo.ppo.Config.__annotations__.items() if kind is float]
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf", "-1"])
+@pytest.mark.parametrize("name", FLOATS)
+def test_no_hyperparameter_is_negative_nan_or_infinite(refused, tmp_path, name, value):
+    said = refused("--algo." + name.replace("_", "-"), value, "--run-dir", tmp_path / "run")
+    assert f"{name}={float(value)} must" in said and "; try " in said
+    assert not math.isfinite(float(value)) or float(value) < 0
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_extra_that_is_not_installed_is_asked_for_before_anything_runs(
+    refused, tmp_path, monkeypatch
+):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    assert "pip install 'jaxrl[wandb]'" in refused("--wandb", "--run-dir", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_sizes_are_checked_together_whatever_flag_they_come_from(tmp_path):
+    """12 environments x 8 steps divide by 6; the default 16 environments would not."""
+    argv = ["--num-envs", "12", "--algo.num-steps", "8", "--algo.num-minibatches", "6"]
+    cfg = flags.parse(ppo.Args, "", ppo.PRESETS, argv).algo
+    assert (cfg.num_envs, cfg.num_minibatches) == (12, 6)
+
+
+def test_a_run_folder_that_exists_is_left_as_it_is(refused, run_dir):
+    before = contents(run_dir)
+    said = refused(*CORRIDOR, "--run-dir", run_dir)
+    assert f"run_dir={run_dir} exists; try another name, or --resume {run_dir}" in said
+    assert contents(run_dir) == before
+
+
+def test_a_file_or_a_folder_of_something_else_is_no_place_for_a_run(refused, tmp_path):
+    file = tmp_path / "thesis.tex"
+    file.write_text("the only copy")
+    assert f"run_dir={file} exists" in refused("--run-dir", file)
+    assert f"run_dir={tmp_path} exists" in refused("--run-dir", tmp_path)
+    assert "cannot be made: not a directory" in refused("--run-dir", file / "run")
+    assert contents(tmp_path) == {str(file): b"the only copy"}
+
+
+@pytest.mark.parametrize(
+    ("argv", "difference"),
+    [
+        (("--algo.gamma", "0.9"), "algo.gamma: 0.99 -> 0.9"),
+        (("--num-envs", "32"), "algo.num_envs: 16 -> 32"),
+        (("--seed", "1"), "seed: 0 -> 1"),
+        (("--num-seeds", "2"), "num_seeds: 1 -> 2"),
+        (("--env", "CartPole-v1"), "env: SimpleCorridor-v0 -> CartPole-v1"),
+        (("--env-args", "length=9"), "env_args: [] -> ['length=9']"),
+        (("--log-every", "5"), "log_every: 0 -> 5"),
+        (("--seed", "1", "--algo.hidden", "8"), "(algo.hidden: [64, 64] -> [8]; seed: 0 -> 1)"),
+    ],
+)
+def test_a_resume_with_other_options_says_which(refused, run_dir, argv, difference):
+    before = contents(run_dir)
+    said = refused("--resume", run_dir, *argv)
+    assert difference in said and "--run-dir" in said
+    assert contents(run_dir) == before
+
+
+def test_a_resume_in_another_folder_is_refused(refused, run_dir):
+    said = refused("--resume", run_dir, "--run-dir", run_dir.parent / "other")
+    assert f"resume={run_dir}" in said and "leave --run-dir out" in said
+
+
+def test_a_folder_that_is_no_run_cannot_be_resumed(refused, tmp_path):
+    for folder in (tmp_path, tmp_path / "nothing"):
+        assert f"{folder} holds no config.json" in refused("--resume", folder)
+    assert contents(tmp_path) == {} and not (tmp_path / "nothing").exists()
+
+
+@pytest.mark.parametrize("damage", ["", "{}", '{"options": {"env', '{"options": {"envy": "x"}}'])
+def test_a_damaged_config_is_refused(refused, run_dir, damage):
+    (run_dir / "config.json").write_text(damage)
+    before = contents(run_dir)
+    assert "config.json" in refused("--resume", run_dir)
+    assert contents(run_dir) == before
+
+
+def test_any_file_of_a_checkpoint_cut_in_half_is_found_and_an_older_one_named(refused, run_dir):
+    newest = run_dir / "checkpoints/2"
+    files = [p for p in sorted(newest.rglob("*")) if p.is_file()]
+    assert len(files) > 8
+    for file in files:
+        whole = file.read_bytes()
+        file.write_bytes(whole[: len(whole) // 2])
+        before = contents(run_dir)
+        said = refused("--resume", run_dir)
+        assert f"checkpoint {newest} is damaged: {file.relative_to(newest)} is" in said
+        assert said.endswith("delete that folder to resume from iteration 1.\n")
+        assert contents(run_dir) == before
+        file.write_bytes(whole)
+
+
+def test_a_flipped_bit_and_a_lost_file_of_a_checkpoint_are_found(refused, run_dir):
+    newest = run_dir / "checkpoints/2"
+    file = max((p for p in newest.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
+    whole = file.read_bytes()
+    middle = len(whole) // 2
+    file.write_bytes(whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :])
+    assert "is not what was written" in refused("--resume", run_dir)
+    file.unlink()
+    assert "is missing" in refused("--resume", run_dir)
+
+
+def test_following_the_advice_after_damage_leads_to_the_older_checkpoint(run_dir):
+    shutil.rmtree(run_dir / "checkpoints/2")
+    older = Checkpoints(run_dir / "checkpoints", run_of("SimpleCorridor-v0"))
+    assert older.iterations() == [1]
+    restored = older.restore(1, abstract(STATE))
+    older.close()
+    jax.tree.map(lambda a, b: (a == b).all() or pytest.fail("differs"), restored, STATE)
+
+
+def test_a_checkpoint_of_another_environment_is_refused_even_if_its_shapes_fit(refused, run_dir):
+    shutil.rmtree(run_dir / "checkpoints")
+    save_checkpoints(run_dir, "GridWorld-v0")
+    before = contents(run_dir)
+    said = refused("--resume", run_dir)
+    assert f"checkpoint {run_dir}/checkpoints/2 is of another run" in said
+    assert "its env is GridWorld-v0, not SimpleCorridor-v0" in said
+    assert contents(run_dir) == before
+
+
+@pytest.mark.parametrize(
+    ("wanted", "words"),
+    [
+        ({"weight": jnp.zeros(998)}, r"\['weight'\] is float32\[999\], not float32\[998\]"),
+        ({"weight": jnp.zeros(999, jnp.int32)}, r"\['weight'\] is float32\[999\], not int32"),
+        ({"bias": jnp.zeros(3)}, r"\['bias'\] is only in the program"),
+    ],
+)
+def test_a_checkpoint_of_another_program_says_which_array_differs(run_dir, wanted, words):
+    saved = Checkpoints(run_dir / "checkpoints", run_of("SimpleCorridor-v0"))
+    with pytest.raises(ValueError, match=words):
+        saved.restore(2, abstract(STATE | wanted))
+    saved.close()
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (("--run", "nowhere"), "nowhere holds no config.json"),
+        (("--run", ".", "--episodes", "0"), "episodes=0 must be at least 1; try 128."),
+    ],
+)
+def test_an_evaluation_of_nothing_is_refused(capfd, argv, words):
+    with pytest.raises(SystemExit) as stop:
+        evaluate.run(list(argv))
+    out, err = capfd.readouterr()
+    assert (stop.value.code, out) == (2, "") and words in err and err.count("\n") == 1
+
+
+def test_an_unfinished_run_cannot_be_evaluated(capfd, run_dir):
+    with pytest.raises(SystemExit) as stop:
+        evaluate.run(["--run", str(run_dir)])
+    assert stop.value.code == 2 and "give a finished run's folder" in capfd.readouterr().err
+
+
+def test_the_options_of_a_run_survive_the_way_through_its_config(run_dir):
+    config = json.loads((run_dir / "config.json").read_text())
+    args = flags.parse(ppo.Args, "", ppo.PRESETS, ["--resume", str(run_dir)])
+    assert args.algo == ppo.ppo.Config() and args.env == config["options"]["env"]

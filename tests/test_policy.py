@@ -1,0 +1,162 @@
+"""A trained policy by itself: saved, loaded back bit by bit, and called on raw observations."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from quick import jit
+
+from jaxrl.networks import ActorCritic, NetworkSpec
+from jaxrl.normalize import RunningStats
+from jaxrl.policy import Policy, load_policies, load_policy, save_policy
+from jaxrl.spaces import Box, Discrete, MultiDiscrete, contains
+
+VECTOR = Box(-np.inf, np.inf, (3,))
+MIXED = {"grid": Box(0, 9, (2, 2), np.uint8), "kind": Discrete(3)}
+BOUNDED = Box(np.float32([-2.0, 0.0]), np.float32([2.0, 1.0]), (2,))
+UNIT = Box(-1.0, 1.0, (2,))  # what the network of a bounded action space puts out
+FREE = Box(-np.inf, np.inf, (2,))
+# observation space, the network's action space, the environment's, squash, normalised
+CASES = {
+    "discrete": (VECTOR, Discrete(4), Discrete(4), False, True),
+    "plain": (VECTOR, Discrete(4), Discrete(4), False, False),
+    "mixed": (MIXED, MultiDiscrete((2, 3)), MultiDiscrete((2, 3)), False, True),
+    "bounded": (VECTOR, UNIT, BOUNDED, False, True),
+    "squashed": (VECTOR, UNIT, BOUNDED, True, True),
+    "free": (VECTOR, FREE, FREE, False, False),
+}
+call = jit(lambda policy, obs, key: policy(obs, key))
+
+
+def make(case, num_seeds=2):
+    """The policies of a case with random numbers for parameters, leaves [K, ...]."""
+    observation_space, action_space, raw, squash, normalised = CASES[case]
+    spec = NetworkSpec(observation_space, action_space, "mlp", (5,), "relu", squash)
+    network = jax.eval_shape(lambda: ActorCritic(spec, nnx.Rngs(params=jax.random.key(0))))
+    stats = jax.eval_shape(lambda: RunningStats.init_for(observation_space)) if normalised else None
+    rng = np.random.default_rng(0)
+    return jax.tree.map(
+        lambda x: jnp.asarray(rng.uniform(0.2, 2, (num_seeds, *x.shape)), x.dtype),
+        Policy(network, stats, raw),
+    )
+
+
+def seed(policies, index):
+    return jax.tree.map(lambda x: x[index], policies)
+
+
+def observe(space, batch=()):
+    rng = np.random.default_rng(1)
+    if isinstance(space, dict):
+        return {name: observe(part, batch) for name, part in space.items()}
+    return rng.integers(0, 3, (*batch, *space.shape)).astype(space.dtype)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A run folder with a policy in it."""
+    save_policy(tmp_path / "policy", make("discrete"))
+    return tmp_path
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_saved_policy_is_loaded_back_bit_by_bit_and_acts_the_same(case, tmp_path):
+    policies = make(case)
+    save_policy(tmp_path / "policy", policies)
+    loaded = load_policies(tmp_path)
+    assert jax.tree.structure(loaded) == jax.tree.structure(policies)
+    for got, want in zip(jax.tree.leaves(loaded), jax.tree.leaves(policies), strict=True):
+        np.testing.assert_array_equal(got, want, strict=True)
+    obs = observe(CASES[case][0], (6,))
+    one = load_policy(tmp_path / "policy", 1)
+    for key in (None, jax.random.key(0)):
+        want = call(seed(policies, 1), obs, None if key is None else jax.random.clone(key))
+        np.testing.assert_array_equal(call(one, obs, key), want)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_actions_lie_in_the_environments_space_for_one_observation_and_for_many(case):
+    policy = seed(make(case), 0)
+    for sampled in (False, True):
+        key = jax.random.key(0) if sampled else None
+        many = np.asarray(call(policy, observe(CASES[case][0], (50,)), key))
+        assert all(contains(policy.action_space, action) for action in many)
+        one = call(policy, observe(CASES[case][0]), None if key is None else jax.random.key(1))
+        assert one.shape == many.shape[1:] == policy.action_space.shape
+        assert one.dtype == many.dtype == policy.action_space.dtype
+
+
+@pytest.mark.parametrize("case", ["discrete", "squashed"])
+def test_a_sampled_action_is_a_function_of_its_key_and_the_mode_of_nothing(case):
+    policy, obs = seed(make(case), 0), np.zeros((50, 3), np.float32)
+    a, b, c = (np.asarray(call(policy, obs, jax.random.key(i))) for i in (0, 0, 1))
+    np.testing.assert_array_equal(a, b)
+    assert np.any(a != c) and len(np.unique(a)) > 1  # nor do all rows of a batch share one
+    mode = np.asarray(call(policy, obs, None))
+    np.testing.assert_array_equal(mode, np.broadcast_to(mode[:1], mode.shape))
+
+
+def test_a_policy_sees_raw_observations_through_its_normaliser():
+    policy = seed(make("bounded"), 0)
+    obs = observe(VECTOR, (6,))
+    stats = policy.obs_stats
+    seen = np.clip((obs - stats.mean) / np.sqrt(stats.var), -10, 10)
+    bare = policy.replace(obs_stats=None)
+    value = jit(lambda policy, obs: policy.value(obs))
+    np.testing.assert_allclose(value(policy, obs), value(bare, seen), rtol=1e-5)
+    assert np.max(np.abs(value(policy, obs) - value(bare, obs))) > 0.1
+    np.testing.assert_allclose(call(policy, obs, None), call(bare, seen, None), rtol=1e-4)
+
+
+@pytest.mark.parametrize("case", ["bounded", "squashed", "free"])
+def test_continuous_actions_are_squashed_if_asked_and_stretched_to_finite_bounds(case):
+    policy = seed(make(case), 0)
+    action = np.float32([[0.0, 0.0], [0.5, -0.5], [9.0, -9.0]])
+    got = np.asarray(jit(lambda p, a: p.to_env(a))(policy, action))
+    unit = np.tanh(action) if case == "squashed" else np.clip(action, -1, 1)
+    stretched = np.stack([2 * unit[:, 0], (unit[:, 1] + 1) / 2], -1)
+    np.testing.assert_allclose(got, action if case == "free" else stretched, rtol=1e-5, atol=1e-6)
+
+
+def test_a_folder_without_a_policy_is_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"holds no policy.json: give a finished run's"):
+        load_policy(tmp_path)
+
+
+@pytest.mark.parametrize("index", [-1, 2])
+def test_a_seed_that_the_run_does_not_have_is_refused(folder, index):
+    with pytest.raises(ValueError, match=rf"seed_index={index} must lie in \[0, 1\]; try 0"):
+        load_policy(folder, index)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "words"),
+    [
+        ("hidden", [6], r"not fit .*hidden.* is float32\[2, 5\], not float32\[2, 6\]"),
+        ("hidden", [5, 5], "not fit .* missing or extra"),
+        ("normalize_obs", False, "not fit .* missing or extra .*obs_stats"),
+        ("num_seeds", 3, r"not fit .* is float32\[2, .*not float32\[3, "),
+    ],
+)
+def test_weights_that_do_not_fit_their_description_are_refused(folder, option, value, words):
+    path = folder / "policy" / "policy.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {option: value}))
+    with pytest.raises(ValueError, match=words):
+        load_policy(folder)
+
+
+@pytest.mark.parametrize("size", [0, 100, 500])
+def test_weights_that_were_cut_short_are_refused_with_their_name(folder, size):
+    path = folder / "policy" / "weights.npz"
+    path.write_bytes(path.read_bytes()[:size])
+    with pytest.raises(ValueError, match=r"weights.npz is damaged"):
+        load_policy(folder)
+
+
+def test_a_policy_without_weights_is_refused_with_the_name_of_what_is_missing(folder):
+    (folder / "policy" / "weights.npz").unlink()
+    with pytest.raises(FileNotFoundError, match=r"weights.npz"):
+        load_policy(folder)

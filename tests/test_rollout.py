@@ -1,0 +1,150 @@
+"""The rollout: one key for one thing, each environment by itself, episodes added up by hand."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from quick import jit
+
+import envs
+from jaxrl.rollout import begin, rollout
+from jaxrl.wrappers import AutoReset, EpisodeStats, TimeLimit
+
+T, B = 7, 8
+
+
+def draw_noise(key, shape):
+    """[T, 8]: for each step, four numbers of the key and four of its child, by split or fold_in."""
+    children = jax.random.split(jax.random.clone(key), shape)
+    own = jax.random.uniform(key, (*shape, 4))
+    return jnp.concatenate([own, jax.vmap(lambda k: jax.random.uniform(k, (4,)))(children)], -1)
+
+
+def act(obs, noise):
+    """Stores action 0, gives the environment action 1, keeps the noise."""
+    action = jnp.zeros(obs.shape[0], jnp.int32)
+    return action, action + 1, noise
+
+
+start = jit(begin)
+advance = jit(lambda env, carry, key, index: rollout(env, carry, act, draw_noise, key, index, T))
+
+
+def play(env, first=0, num_envs=B, pool_size=T):
+    """(first observations, what two rollouts one after the other return)."""
+    env = AutoReset(EpisodeStats(env), pool_size)
+    index = np.arange(first, first + num_envs, dtype=np.int32)
+    begin_key, *keys = jax.random.split(jax.random.key(0), 3)
+    carry = start(env, begin_key, index)
+    obs, results = carry.obs, []
+    for key in keys:
+        results.append(advance(env, carry, key, index))
+        carry = results[-1][0]
+    results = [(carry.obs, steps, sums) for carry, steps, sums in results]
+    return jax.tree.map(np.asarray, (obs, results))
+
+
+def counter(episode_length, max_steps):
+    return TimeLimit(envs.make("probe/Counter-v0", episode_length=episode_length), max_steps)
+
+
+@pytest.fixture(scope="module")
+def fresh():
+    """Two rollouts of FreshRandomness, whose every observation is the randomness of its key."""
+    return play(envs.make("probe/FreshRandomness-v0"))
+
+
+@pytest.fixture(scope="module")
+def sums_and_steps():
+    """By (episode_length, max_steps): two rollouts of 2 Counters with a pool of 2 resets."""
+    cases = [(3, 100), (100, 2), (3, 3), (1, 100)]
+    return {case: play(counter(*case), num_envs=2, pool_size=2)[1] for case in cases}
+
+
+def test_no_key_is_used_for_two_things(fresh):
+    first, results = fresh
+    seen, resets = [first], 0
+    for last, steps, _ in results:
+        done = steps.terminated | steps.truncated
+        after = np.concatenate([steps.obs[1:], last[None]])
+        seen += [steps.next_obs, after[done], steps.aux]
+        resets += done.sum()
+    rows = np.concatenate([x.reshape(-1, 4) for x in seen])
+    assert resets > 10 and len(rows) == B + 2 * T * B * (1 + 2) + resets
+    assert len(np.unique(rows, axis=0)) == len(rows)
+    assert len(np.unique(rows)) > 0.99 * rows.size  # nor is any number at two places
+
+
+def test_the_policy_sees_where_the_last_action_led_or_a_new_episode(fresh):
+    first, results = fresh
+    for last, steps, _ in results:
+        np.testing.assert_array_equal(steps.obs[0], first)
+        done = steps.terminated | steps.truncated
+        after = np.concatenate([steps.obs[1:], last[None]])
+        np.testing.assert_array_equal(after[~done], steps.next_obs[~done])
+        assert not np.any(after[done] == steps.next_obs[done])
+        first = last
+
+
+@pytest.mark.parametrize("start", [0, 4])
+def test_three_environments_play_as_they_do_among_eight(fresh, start):
+    _, some = play(envs.make("probe/FreshRandomness-v0"), start, 3)
+    for (_, few, few_sums), (_, many, many_sums) in zip(some, fresh[1], strict=True):
+        for part, whole in zip(jax.tree.leaves(few), jax.tree.leaves(many), strict=True):
+            np.testing.assert_array_equal(part, whole[:, start : start + 3])
+        for name, total in few_sums.items():
+            np.testing.assert_array_equal(total, many_sums[name][start : start + 3])
+
+
+def test_steps_come_in_the_order_of_time_with_the_end_of_each_episode_kept(sums_and_steps):
+    obs, next_obs = [], []
+    for _, steps, _ in sums_and_steps[3, 100]:
+        obs += steps.obs[:, 1, 0].tolist()
+        next_obs += steps.next_obs[:, 1, 0].tolist()
+    np.testing.assert_array_equal(obs, [0, 1, 2] * 4 + [0, 1])  # on through the second rollout
+    np.testing.assert_array_equal(next_obs, [1, 2, 3] * 4 + [1, 2])
+
+
+def test_the_flags_say_why_an_episode_ended(sums_and_steps):
+    third, second = np.arange(1, T + 1) % 3 == 0, np.arange(1, T + 1) % 2 == 0
+    for case, terminated, truncated in (
+        ((3, 100), third, third & False),
+        ((100, 2), second & False, second),
+        ((3, 3), third, third),
+    ):
+        steps = sums_and_steps[case][0][1]
+        np.testing.assert_array_equal(steps.terminated[:, 0], terminated)
+        np.testing.assert_array_equal(steps.truncated[:, 0], truncated)
+
+
+@pytest.mark.parametrize(
+    ("case", "episodes", "steps", "truncations"),
+    [
+        ((3, 100), (2, 2), (6, 6), (0, 0)),
+        ((100, 2), (3, 4), (6, 8), (3, 4)),  # the seventh step's episode ends in the second rollout
+        ((3, 3), (2, 2), (6, 6), (0, 0)),  # where both flags are set, it terminated
+        ((1, 100), (7, 7), (7, 7), (0, 0)),
+    ],
+)
+def test_sums_are_those_of_the_episodes_that_ended(
+    sums_and_steps, case, episodes, steps, truncations
+):
+    for i, (_, _, sums) in enumerate(sums_and_steps[case]):
+        np.testing.assert_array_equal(sums["episodes"], [episodes[i]] * 2)
+        np.testing.assert_array_equal(sums["episode_length"], [steps[i]] * 2)
+        np.testing.assert_array_equal(sums["episode_return"], [steps[i]] * 2)
+        np.testing.assert_array_equal(sums["truncations"], [truncations[i]] * 2)
+
+
+def test_resets_that_the_pool_lacked_are_counted_anew_in_each_rollout(sums_and_steps):
+    for _, _, sums in sums_and_steps[1, 100]:  # 7 episodes end, 2 resets are in the pool
+        np.testing.assert_array_equal(sums["pool_exhausted"], [5, 5])
+    for _, _, sums in sums_and_steps[3, 100]:
+        np.testing.assert_array_equal(sums["pool_exhausted"], [0, 0])
+
+
+def test_the_environment_gets_its_action_and_the_learner_the_one_sampled():
+    _, results = play(envs.make("probe/ActionReward-v0"), num_envs=2)
+    for _, steps, _ in results:
+        np.testing.assert_array_equal(steps.reward, np.ones((T, 2)))  # what action 1 pays
+        np.testing.assert_array_equal(steps.action, np.zeros((T, 2)))

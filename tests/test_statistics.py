@@ -1,0 +1,49 @@
+"""Statistics of final returns, by hand."""
+
+import numpy as np
+import pytest
+
+from jaxrl.statistics import bootstrap_ci, iqm, summarize_returns
+
+RETURNS = np.array([[1.0, 3.0], [2.0, 2.0], [0.0, 8.0], [100.0, 200.0], [-50.0, 10.0]])
+
+
+def test_the_iqm_is_the_mean_of_the_middle_half():
+    assert iqm(np.array([1e9, 3.0, 4.0, 5.0, 6.0, 1.0, 2.0, -1e9])) == 3.5
+    assert iqm(np.array([1.0, 2.0, 3.0])) == 2  # fewer than four: nothing to cut
+    np.testing.assert_array_equal(iqm(np.array([[0, 1, 2, 99], [9, 9, 9, 9]])), [1.5, 9])
+
+
+def test_the_interval_is_that_of_the_iqm_of_resampled_scores():
+    scores = np.random.default_rng(1).normal(10, 2, 40)
+    low, high = bootstrap_ci(scores)
+    rng = np.random.default_rng(2)
+    resampled = iqm(rng.choice(scores, (4000, 40)))
+    np.testing.assert_allclose([low, high], np.percentile(resampled, [2.5, 97.5]), atol=0.15)
+    assert low < iqm(scores) < high
+
+
+def test_the_interval_is_a_function_of_scores_and_seed():
+    scores = np.random.default_rng(1).normal(size=12)
+    assert bootstrap_ci(scores, 3) == bootstrap_ci(scores, 3) != bootstrap_ci(scores, 4)
+
+
+@pytest.mark.parametrize("scores", [np.array([7.0]), np.full(6, 7.0)])
+def test_scores_that_do_not_vary_have_an_interval_of_no_width(scores):
+    assert bootstrap_ci(scores) == [7, 7]
+
+
+def test_a_summary_of_several_seeds_resamples_seeds():
+    summary = summarize_returns(RETURNS)
+    assert summary["per_seed"] == [2, 2, 4, 150, -20] and summary["mean"] == 27.6
+    assert summary["iqm"] == pytest.approx(8 / 3)  # of the means 2, 2 and 4
+    assert summary["ci95"] == bootstrap_ci(RETURNS.mean(1)) and summary["ci95_over"] == "seeds"
+    assert summary["episodes_per_seed"] == 2
+
+
+def test_a_summary_of_one_seed_resamples_its_episodes():
+    summary = summarize_returns(RETURNS.reshape(1, -1))
+    assert summary["per_seed"] == [27.6] == [summary["mean"]]
+    assert summary["iqm"] == iqm(RETURNS.ravel()) and summary["ci95_over"] == "episodes"
+    assert summary["ci95"] == bootstrap_ci(RETURNS.ravel())
+    assert summary["episodes_per_seed"] == 10
