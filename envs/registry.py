@@ -60,8 +60,8 @@ class Spec:
 _specs = {id: Spec(id, *row) for id, row in TABLE.items()}
 for _name in gymnax.NAMES:  # the package itself is imported when one is made
     _make = functools.partial(gymnax.make, _name)
-    _downloads = gymnax.DOWNLOADS.get(_name, "")
-    _specs[f"gymnax/{_name}"] = Spec(f"gymnax/{_name}", _make, None, "gymnax", _downloads)
+    _id = f"gymnax/{_name}" if _name in TABLE else _name  # beside a native one of the same name
+    _specs[_id] = Spec(_id, _make, None, "gymnax", gymnax.DOWNLOADS.get(_name, ""))
 
 
 def ids() -> list[str]:
@@ -70,7 +70,13 @@ def ids() -> list[str]:
 
 
 def spec(id: str) -> Spec:
-    """What `id` stands for; a ValueError names the ids most like an unknown one."""
+    """What `id` stands for; a ValueError names the ids most like an unknown one.
+
+    `gymnax/NAME` is gymnax's environment whether or not NAME is a native one.
+    """
+    plain = str(id).removeprefix("gymnax/")
+    if plain in gymnax.NAMES and plain not in TABLE:
+        return _specs[plain]
     if id not in _specs:
         raise ValueError(
             f"No environment {id!r}; near: {near(str(id), _specs)}; all: python -m envs."

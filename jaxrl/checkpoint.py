@@ -66,7 +66,7 @@ class Checkpoints:
         except Exception as error:
             damage = _in_words(error)
         self._refuse(iteration, damage, other)
-        return fill_leaves(template, leaves, str(self.folder / str(iteration)))
+        return fill_leaves(template, dict(leaves), str(self.folder / str(iteration)))
 
     def close(self) -> None:
         if self._manager is not None:

@@ -14,7 +14,7 @@ SEED = "seed"  # mesh axis: independent training seeds; nothing crosses it
 DATA = "data"  # mesh axis: environments of one seed; gradients and scalar metrics cross it
 
 
-def make_mesh(num_seeds: int, devices: Sequence[jax.Device]) -> Mesh:
+def make_mesh(num_seeds: int, devices: Sequence[Any]) -> Mesh:
     """As many devices on the seeds as divide them; the rest on the environments of each seed."""
     across_seeds = gcd(num_seeds, len(devices))
     grid = np.asarray(devices).reshape(across_seeds, len(devices) // across_seeds)

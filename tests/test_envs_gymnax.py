@@ -51,7 +51,8 @@ def ran(request):
 
 def test_the_table_lists_what_gymnax_registers():
     assert sorted(bridge.NAMES) == sorted(gymnax.registered_envs)
-    assert {f"gymnax/{name}" for name in gymnax.registered_envs} <= set(envs.ids())
+    assert set(gymnax.registered_envs) <= set(envs.ids())
+    assert all(envs.spec(f"gymnax/{name}").source == "gymnax" for name in gymnax.registered_envs)
 
 
 def test_rollout_lies_in_the_spaces_until_the_episode_ends(ran):

@@ -113,7 +113,7 @@ def test_make_refuses_a_bad_field_and_names_the_rule(fields, message):
     [
         ("Cartpole-v2", "CartPole-v1"),
         ("pendulum", "Pendulum-v1"),
-        ("Catch", "gymnax/Catch-bsuite"),
+        ("Catch", "Catch-bsuite"),
         ("GridWord-v0", "GridWorld-v0"),
         ("zzz", "none"),
     ],

@@ -70,6 +70,7 @@ def host_calls(hlo: str) -> list[str]:
 def memory(compiled: jax.stages.Compiled) -> dict[str, int]:
     """Bytes per device; the donated state is counted once."""
     m = compiled.memory_analysis()
+    assert m is not None, "this compiler says nothing of memory"
     parts = {
         "arguments": m.argument_size_in_bytes,
         "results": m.output_size_in_bytes - m.alias_size_in_bytes,

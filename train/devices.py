@@ -2,8 +2,10 @@
 
 import contextlib
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import gcd
+from typing import Any
 
 import jax
 from jax.sharding import Mesh
@@ -89,7 +91,8 @@ def choose(num_devices: int, num_seeds: int, num_groups: int, rows: int) -> Mesh
 MIN_ROWS = 256  # rows of a minibatch on each CPU device
 
 
-def mesh_of_all(devices: list[jax.Device], num_seeds: int, num_groups: int) -> Mesh:
+def mesh_of_all(devices: Sequence[Any], num_seeds: int, num_groups: int) -> Mesh:
+    """The mesh of exactly these devices; ValueError where a seed's environments do not split."""
     mesh = make_mesh(num_seeds, devices)
     across = mesh.shape["data"]
     if num_groups % across:
@@ -104,7 +107,7 @@ def mesh_of_all(devices: list[jax.Device], num_seeds: int, num_groups: int) -> M
 def _offer_cores(cores: int) -> None:
     """Make every core a CPU device, unless the user or an earlier use of jax has decided."""
     forced = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
-    if forced or jax.config.jax_num_cpu_devices >= 0:
+    if forced or jax.config.values["jax_num_cpu_devices"] >= 0:
         return
     with contextlib.suppress(RuntimeError):  # the devices are in use already
         jax.config.update("jax_num_cpu_devices", cores)

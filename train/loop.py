@@ -322,7 +322,7 @@ def agree(*numbers: int) -> tuple[int, ...]:
 
 def keep_compiled_programs() -> None:
     """Turn on the persistent compilation cache, unless the user has placed one."""
-    if jax.config.jax_compilation_cache_dir is None:
+    if jax.config.values["jax_compilation_cache_dir"] is None:
         cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "jaxrl"
         jax.config.update("jax_compilation_cache_dir", str(cache))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import importlib
 import importlib.util
 import json
 import math
@@ -65,7 +66,7 @@ class RunFolder:
             path.mkdir(parents=True, exist_ok=True)
             folder.write_json("config.json", config)
         except OSError as error:
-            reason = error.strerror.lower()
+            reason = (error.strerror or str(error)).lower()
             raise ValueError(f"run_dir={path} cannot be made: {reason}; try another.") from None
         return folder
 
@@ -209,6 +210,5 @@ def _git_version() -> dict[str, Any]:
 
 
 def _start_wandb(path: Path) -> Any:
-    import wandb
-
+    wandb = importlib.import_module("wandb")
     return wandb.init(project="jaxrl", dir=str(path), name=path.name, config=read_config(path))
