@@ -58,7 +58,10 @@ def train(args, setting: Setting) -> None:
     env, mesh = ppo.wrap(raw, cfg), mesh_for(setting, args.devices)
     start = perf_counter()
     program = make_program(
-        partial(ppo.init, cfg=cfg, env=env), partial(ppo.update, cfg=cfg, env=env), ppo.specs(), mesh
+        partial(ppo.init, cfg=cfg, env=env),
+        partial(ppo.update, cfg=cfg, env=env),
+        ppo.specs(),
+        mesh,
     )
     init, run = program.compile(setting.num_seeds)
     compile_s = perf_counter() - start

@@ -77,7 +77,7 @@ def save_checkpoints(folder: Path, env: str) -> None:
         ((*CORRIDOR, "--env-args", "length"), ("env_args=length", "NAME=VALUE", "length=20")),
         ((*CORRIDOR, "--env-args", "length=long"), ("length='long'", "an integer", "try 10")),
         ((*CORRIDOR, "--env-args", "max_steps=0"), ("max_steps=0", ">= 1", "try 100")),
-        (("--preset", "fast"), ("preset=fast", "try default")),
+        (("--preset", "fast"), ("preset=fast is none; try ", "default")),
         (("--algo.network", "cnn"), ("network=cnn", "image", "try network=mlp")),
         (("--devices", "9"), ("devices=9", "8 there are", "--devices 8")),
         (("--num-envs", "4", "--devices", "8"), ("devices=8", "4 groups", "--devices 4")),

@@ -138,6 +138,13 @@ def test_a_gradient_in_four_pieces_is_the_gradient(base):
     assert np.max(differences(state.policy, states[1].policy)) < 1e-6
 
 
+def test_choices_among_the_observations_can_be_left_to_the_normaliser():
+    env = ppo.wrap(envs.make("GridWorld-v0"), BASE)  # it observes a Discrete
+    state = jax.eval_shape(partial(ppo.init, cfg=BASE, env=env), jax.random.key(0))
+    after, _ = jax.eval_shape(partial(ppo.update, cfg=BASE, env=env), state, jax.random.key(0))
+    assert after.obs_stats is None and after.carry.obs.dtype == jnp.int32
+
+
 @pytest.fixture(scope="module")
 def stopped():
     """One update of 8 minibatches under a tiny target_kl, where every step ends an episode and the
@@ -237,8 +244,8 @@ def test_advantages_are_normalised_over_what_the_option_says(how):
     np.testing.assert_allclose(std, expected[1], rtol=1e-6)
 
 
-def small_policy(action_space):
-    spec = NetworkSpec(Box(-1.0, 1.0, (2,)), action_space, "mlp", (3,), "tanh", False)
+def small_policy(action_space, squash=False):
+    spec = NetworkSpec(Box(-1.0, 1.0, (2,)), action_space, "mlp", (3,), "tanh", squash)
     shapes = jax.eval_shape(lambda: ActorCritic(spec, nnx.Rngs(params=jax.random.key(0))))
     rng = np.random.default_rng(0)
     return jax.tree.map(lambda x: np.float32(rng.normal(size=x.shape)), shapes)
@@ -274,6 +281,35 @@ def test_the_loss_is_the_weighted_sum_of_its_parts_and_its_metrics_are_theirs(va
     for name, want in expected.items():
         np.testing.assert_allclose(metrics[name], want, rtol=1e-4, err_msg=name)
     assert total == metrics["loss"] and 0 < metrics["clip_fraction"] < 1
+
+
+@pytest.mark.parametrize("squash", [False, True])
+def test_the_environment_gets_the_squashed_action_and_the_loss_the_one_before(squash):
+    policy = small_policy(Box(-1.0, 1.0, (3,)), squash)
+    obs, noise = (np.float32(np.random.default_rng(1).normal(size=(7, n))) for n in (2, 3))
+    run = jit(lambda p, obs, noise: (ppo.act(p, None, obs, noise), p.distribution(obs)))
+    (action, env_action, log_prob), pi = run(policy, obs, noise)
+    np.testing.assert_allclose(action, pi.mean + np.exp(pi.log_std) * noise, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(env_action, np.tanh(action) if squash else action, rtol=1e-4)
+    np.testing.assert_allclose(log_prob, jit(lambda pi, a: pi.log_prob(a))(pi, action), rtol=1e-4)
+
+
+def test_once_stopped_even_a_minibatch_without_divergence_is_skipped():
+    policy = small_policy(Discrete(3))
+    obs, one = np.ones((4, 2), np.float32), np.ones(4, np.float32)
+    cfg = config(target_kl=10.0)
+
+    @jit
+    def run(policy, live):
+        log_prob = policy.distribution(obs).log_prob(jnp.zeros(4, jnp.int32))
+        batch = ppo.Rows(obs, jnp.zeros(4, jnp.int32), log_prob, one, one, one)
+        carry = policy, ppo.optimizer(cfg).init(policy), live
+        return carry, ppo.minibatch_step(carry, (batch, (0.0, 1.0)), cfg=cfg, axis=None)
+
+    for live in (True, False):
+        before, (after, metrics) = run(policy, np.asarray(live))
+        assert metrics["approx_kl"] < 1e-6 and bool(after[2]) == live
+        assert (np.max(differences(before[:2], after[:2])) > RATE / 2) == live
 
 
 def optimise(cfg, policy, grads, count):

@@ -85,7 +85,12 @@ class Gymnax(Environment):
         return jax.tree.map(_strong, state), timestep(self._observe(obs))
 
     def step(self, state: Any, action: Any, key: jax.Array) -> tuple[Any, TimeStep]:
-        obs, stepped, reward, terminated, _ = self.game.step_env(key, state, action, self.params)
+        # The barriers keep XLA from fusing a game's long step, random numbers included, into each
+        # of its readers and computing it again there: minutes instead of milliseconds on a CPU.
+        key = jax.lax.optimization_barrier(key)
+        obs, stepped, reward, terminated, _ = jax.lax.optimization_barrier(
+            self.game.step_env(key, state, action, self.params)
+        )
         truncated = self.game.is_truncated(stepped, self.params)
         stepped = jax.tree.map(lambda new, old: jnp.asarray(new, old.dtype), stepped, state)
         return stepped, timestep(self._observe(obs), reward, terminated, truncated)
