@@ -73,10 +73,8 @@ def main() -> None:
                     if record is not None:
                         with args.out.open("a") as out:
                             out.write(json.dumps(record) + "\n")
-                        print(
-                            f"{setting:26} {program.name:10} {record['steps_per_s']:>12,.0f} steps/s",
-                            flush=True,
-                        )
+                        speed = f"{record['steps_per_s']:>12,.0f} steps/s"
+                        print(f"{setting:26} {program.name:10} {speed}", flush=True)
     print(table(args.out))
 
 

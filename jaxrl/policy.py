@@ -52,7 +52,8 @@ class Policy(flax.struct.PyTreeNode):
 def save_policy(folder: Path, policies: Policy) -> None:
     """Write the policies of K seeds (leaves [K, ...]) as one npz of weights and one json."""
     folder.mkdir(parents=True, exist_ok=True)
-    np.savez(folder / WEIGHTS, **{k: np.asarray(v) for k, v in named_leaves(policies).items()})
+    weights: Any = {name: np.asarray(x) for name, x in named_leaves(policies).items()}
+    np.savez(folder / WEIGHTS, **weights)
     spec = policies.network.spec
     description = asdict(spec) | {
         "observation_space": spaces.to_json(spec.observation_space),

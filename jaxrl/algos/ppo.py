@@ -240,7 +240,8 @@ def advantage_moments(
     blocks = advantage[None] if cfg.advantage_norm == "batch" else advantage[order]
     mean = mesh.pmean(jnp.mean(blocks, -1), axis)
     var = mesh.pmean(jnp.mean(jnp.square(blocks - mean[..., None]), -1), axis)
-    return tuple(jnp.broadcast_to(x, order.shape[:2]).ravel() for x in (mean, jnp.sqrt(var)))
+    shape = order.shape[:2]
+    return jnp.broadcast_to(mean, shape).ravel(), jnp.broadcast_to(jnp.sqrt(var), shape).ravel()
 
 
 def loss(policy: ActorCritic, batch: Rows, cfg: Config) -> tuple[jax.Array, dict[str, jax.Array]]:
