@@ -32,20 +32,20 @@ def evaluate(
     what is played depends on (key, episode index) alone.
     """
     env = EpisodeStats(env)
-    keys = per_env_keys(key, jnp.arange(num_episodes))
-    reset_key, step_key = jnp.split(jax.vmap(jax.random.split)(keys), 2, axis=1)
-    state, ts = jax.vmap(env.reset)(reset_key[:, 0])
+    reset_key, play_key = jax.random.split(key)
+    episode = jnp.arange(num_episodes)
+    state, ts = jax.vmap(env.reset)(per_env_keys(reset_key, episode))
+    play_keys = per_env_keys(play_key, episode)
 
-    def play(carry, t):
+    def play(carry, key, t):
         state, ts = carry
-        act_key, env_key = jax.random.split(jax.random.fold_in(t[0], t[1]))
+        act_key, env_key = jax.random.split(jax.random.fold_in(key, t))
         stepped = env.step(state, act(ts.obs, act_key), env_key)
         return tree_where(ts.done, (state, ts), stepped)
 
     def body(carry):
         episodes, t = carry
-        steps = (step_key[:, 0], jnp.broadcast_to(t, num_episodes))
-        return jax.vmap(play)(episodes, steps), t + 1
+        return jax.vmap(play, (0, 0, None))(episodes, play_keys, t), t + 1
 
     def unfinished(carry):
         (_, ts), t = carry
