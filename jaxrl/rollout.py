@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxrl.env import per_env_keys
 from jaxrl.wrappers import AutoReset
 
-SMALL_STATE = 32  # numbers in the state of one environment
+SMALL_OBS = 32  # numbers in one observation
 
 Act = Callable[[Any, Any], tuple[Any, Any, Any]]  # (obs, noise) -> (action, env_action, aux)
 
@@ -77,19 +77,19 @@ def rollout(
     sums = {name: jnp.zeros(env_index.shape) for name in _metric_names(env)}
     start = (env_state, carry.obs, sums)
     xs = noise, jnp.arange(num_steps)
-    unroll = _unroll(env_state)
+    unroll = _unroll(carry.obs)
     (env_state, obs, sums), transitions = jax.lax.scan(step, start, xs, unroll=unroll)
     return Carry(env_state, obs), transitions, sums
 
 
-def _unroll(env_state: Any) -> int:
-    """Steps of the loop compiled in a row: several for a small state, else one.
+def _unroll(obs: Any) -> int:
+    """Steps of the loop compiled in a row: several where observations [B, ...] are small, else one.
 
     Four steps of CartPole in a row halve the rollout's time on a CPU. Of a board game they make XLA
     fuse each step into its readers in the next ones, and compute it again there, for ever.
     """
-    numbers = sum(x[0].size for x in jax.tree.leaves(env_state.inner))
-    return 4 if numbers <= SMALL_STATE else 1
+    numbers = sum(x[0].size for x in jax.tree.leaves(obs))
+    return 4 if numbers <= SMALL_OBS else 1
 
 
 def _metric_names(env: AutoReset) -> list[str]:
