@@ -1,4 +1,4 @@
-"""Devices as a mesh, and the two reductions that cross it."""
+"""Devices as a mesh, and the reduction that crosses it."""
 
 from collections.abc import Sequence
 from math import gcd
@@ -38,8 +38,3 @@ def pmean(tree: Any, axis: str | None) -> Any:
         return tree
     flat, unravel = ravel_pytree(tree)
     return unravel(jax.lax.pmean(flat, axis))
-
-
-def pmax(x: jax.Array, axis: str | None) -> jax.Array:
-    """Maximum over a mesh axis."""
-    return x if axis is None or axis_size(axis) == 1 else jax.lax.pmax(x, axis)

@@ -61,7 +61,7 @@ def choose(num_devices: int, num_seeds: int, num_groups: int, rows: int) -> Mesh
 
     `num_groups` environments groups of a seed may be split over devices, `rows` rows are in one
     of its minibatches. On a CPU each core can be a device of its own; smaller pieces than
-    MIN_ROWS cost more in waiting than the second core wins (benchmarks/devices.py).
+    MIN_ROWS cost more in waiting than the second core wins.
     Raises ValueError for more devices than there are, or a number that does not divide.
     """
     devices = jax.devices()

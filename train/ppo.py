@@ -36,7 +36,7 @@ PRESETS = {
 
 @dataclass(frozen=True)
 class Args(loop.Options):
-    preset: str = "default"  # options to start from: default, ...
+    preset: str = "default"  # options to start from: default, continuous or minatar
     algo: ppo.Config = field(default_factory=ppo.Config)
 
 
