@@ -9,7 +9,8 @@ ROOT = Path(__file__).parent.parent
 OURS = ("jaxrl", "envs", "train", "tests", "benchmarks")
 
 FLOORS = [
-    {"spaces", "returns", "losses", "config", "statistics"},  # mathematics: imports nothing of ours
+    {"spaces", "returns", "advantages", "losses", "objectives"}
+    | {"config", "statistics"},  # mathematics: imports nothing of ours
     {"env", "distributions", "networks", "mesh"},  # objects
     {"checkpoint", "evaluate", "normalize", "policy", "program", "rollout", "sgd"}
     | {"check", "vec", "wrappers"},  # loops and the state of the world

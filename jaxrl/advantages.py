@@ -1,0 +1,174 @@
+"""Advantages of language agents: per group of samples, per batch, per turn.
+
+`P` prompts of `G` samples are `N` = P*G episodes, episode p*G + g the g-th sample of prompt p; a
+group is never split over devices. `U` is the most turns an episode can have; a mask [N, U] keeps
+those that were played, which come first. What is divided by a batch-wide number takes `axis`, the
+mesh axis that the episodes are spread over: the number is then that of all devices.
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+
+def group_advantage(
+    episode_return: Float[Array, " N"],
+    group_size: int,
+    divide_by_std: bool = True,
+    eps: float = 1e-6,
+) -> Float[Array, " N"]:
+    """Return minus the mean of its group, over the group's population std where asked for.
+
+    Section 4.1.2 of arXiv:2402.03300 with the std; arXiv:2503.20783 argues for going without. A
+    group whose returns are all equal has advantage 0 exactly.
+    """
+    centred = _centred(episode_return, group_size)
+    if divide_by_std:
+        std = jnp.sqrt(jnp.mean(jnp.square(centred), 1, keepdims=True))
+        centred = centred / (std + eps)
+    return centred.reshape(-1)
+
+
+def rloo_advantage(episode_return: Float[Array, " N"], group_size: int) -> Float[Array, " N"]:
+    """Return minus the mean of the others in its group (arXiv:2402.14740)."""
+    centred = _centred(episode_return, group_size)
+    return (centred * (group_size / (group_size - 1))).reshape(-1)
+
+
+def uniform_groups(
+    episode_return: Float[Array, " N"], group_size: int
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """(groups whose returns are all equal, so that nothing is learned from them; groups)."""
+    group = _groups(episode_return, group_size)
+    uniform = jnp.all(group == group[:, :1], axis=1)
+    return jnp.sum(uniform, dtype=jnp.float32), jnp.float32(len(group))
+
+
+def whiten(
+    x: Float[Array, "*N"],
+    mask: Bool[Array, "*N"],
+    axis: str | None = None,
+    sample_std: bool = False,
+    eps: float = 1e-8,
+) -> Float[Array, "*N"]:
+    """(x - mean) / std over what the masks of all devices keep; 0 elsewhere.
+
+    The population std, or with `sample_std` that with n - 1: implementations differ. Where every
+    entry is the same the result is 0 exactly.
+    """
+    # From the least entry on: equal entries become 0, of which the mean loses no digit.
+    least = _least(jnp.min(x, initial=jnp.inf, where=mask), axis)
+    x = jnp.where(mask, x - least, 0.0)
+    count = _total(jnp.sum(mask, dtype=x.dtype), axis)
+    centred = jnp.where(mask, x - _total(jnp.sum(x), axis) / jnp.maximum(count, 1.0), 0.0)
+    squares = _total(jnp.sum(jnp.square(centred)), axis)
+    std = jnp.sqrt(squares / jnp.maximum(count - float(sample_std), 1.0))
+    return centred / (std + eps)
+
+
+def turn_return(
+    reward: Float[Array, "N U"], mask: Bool[Array, "N U"], gamma: float
+) -> Float[Array, "N U"]:
+    """Discounted sum of the rewards from each turn on; 0 where no turn was played."""
+    reward = jnp.where(mask, reward, 0.0)
+    return _trace(reward, jnp.full_like(reward, gamma))
+
+
+def rebn_advantage(
+    reward: Float[Array, "N U"],
+    mask: Bool[Array, "N U"],
+    gamma: float,
+    axis: str | None = None,
+    sample_std: bool = False,
+) -> Float[Array, "N U"]:
+    """Return batch normalisation: returns to go, whitened over all turns of the batch.
+
+    Of arXiv:2510.01051. With gamma < 1 a win is worth the more the sooner it comes.
+    """
+    return whiten(turn_return(reward, mask, gamma), mask, axis, sample_std)
+
+
+def turn_gae(
+    reward: Float[Array, "N U"],
+    value: Float[Array, "N U"],
+    mask: Bool[Array, "N U"],
+    truncated: Bool[Array, " N"],
+    last_value: Float[Array, " N"],
+    gamma: float,
+    lam: float,
+) -> Float[Array, "N U"]:
+    """Generalized advantage estimation with a turn as the step; 0 where no turn was played.
+
+    value[:, u] is that of the prompt of turn u. An episode that terminated bootstraps from 0, a
+    truncated one from last_value, that of where its last turn led.
+    """
+    followed = jnp.pad(mask[:, 1:], ((0, 0), (0, 1)))
+    following = jnp.pad(value[:, 1:], ((0, 0), (0, 1)))
+    at_end = jnp.where(truncated, last_value, 0.0)[:, None]
+    next_value = jnp.where(followed, following, at_end)
+    delta = jnp.where(mask, reward + gamma * next_value - value, 0.0)
+    return _trace(delta, jnp.where(followed, gamma * lam, 0.0))
+
+
+def kl_in_reward(
+    reward: Float[Array, "N U"],
+    log_prob: Float[Array, "N S"],
+    ref_log_prob: Float[Array, "N S"],
+    turn: Int[Array, "N S"],
+    mask: Bool[Array, "N S"],
+    beta: float,
+) -> Float[Array, "N U"]:
+    """Reward minus beta times the sum of log_prob - ref_log_prob over each turn's own tokens.
+
+    `log_prob` is that of the policy which sampled the tokens, `turn` the turn of each, and `mask`
+    keeps what was sampled. The k1 estimator: as a loss its gradient would have mean 0.
+    """
+    k1 = jax.lax.stop_gradient(jnp.where(mask, log_prob - ref_log_prob, 0.0))
+    row = jnp.arange(len(turn))[:, None]
+    return reward.at[row, jnp.where(mask, turn, 0)].add(-beta * k1)
+
+
+def to_tokens(
+    advantage: Float[Array, "N U"], turn: Int[Array, "N S"], mask: Bool[Array, "N S"]
+) -> Float[Array, "N S"]:
+    """Every sampled token gets the advantage of its turn, every other token 0."""
+    token = jnp.take_along_axis(advantage, jnp.where(mask, turn, 0), axis=1)
+    return jnp.where(mask, token, 0.0)
+
+
+def _groups(episode_return: jax.Array, group_size: int) -> jax.Array:
+    """[P, G]; ValueError for a group of one, which has nothing to be compared with."""
+    episodes = len(episode_return)
+    if group_size < 2 or episodes % group_size:
+        raise ValueError(
+            f"group_size={group_size} must be at least 2 and divide the number of episodes, "
+            f"{episodes}; try group_size=8 and a multiple of 8 episodes."
+        )
+    return episode_return.reshape(-1, group_size)
+
+
+def _centred(episode_return: jax.Array, group_size: int) -> jax.Array:
+    """[P, G] minus the mean of each group: 0 exactly where all of a group are equal."""
+    group = _groups(episode_return, group_size)
+    group = group - group[:, :1]  # a mean of equal numbers need not be that number
+    return group - jnp.mean(group, 1, keepdims=True)
+
+
+def _trace(x: jax.Array, decay: jax.Array) -> jax.Array:
+    """y[:, u] = x[:, u] + decay[:, u] * y[:, u + 1]."""
+
+    def backward(y, inputs):
+        x, decay = inputs
+        y = x + decay * y
+        return y, y
+
+    _, y = jax.lax.scan(backward, jnp.zeros_like(x[:, 0]), (x.T, decay.T), reverse=True, unroll=8)
+    return y.T
+
+
+def _total(x: jax.Array, axis: str | None) -> jax.Array:
+    return x if axis is None else jax.lax.psum(x, axis)
+
+
+def _least(x: jax.Array, axis: str | None) -> jax.Array:
+    return x if axis is None else jax.lax.pmin(x, axis)
