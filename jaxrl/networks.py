@@ -73,11 +73,20 @@ class Tower(nnx.Module):
 
     def __call__(self, obs: Any) -> jax.Array:
         """[..., outputs] from observations with any number of leading batch axes."""
-        activation = ACTIVATIONS[self.spec.activation]
         x = self._image_features(obs) if self.convs else features(self.spec.observation_space, obs)
-        for layer in self.hidden:
-            x = activation(layer(x))
-        return self.out(x)
+        return self.after_first(self.layers[0](x))
+
+    @property
+    def layers(self) -> list[nnx.Linear]:
+        """The linear layers in order, the one with the outputs last."""
+        return [*self.hidden, self.out]
+
+    def after_first(self, x: jax.Array) -> jax.Array:
+        """[..., outputs] from the first linear layer's [..., width], its activation still to do."""
+        activation = ACTIVATIONS[self.spec.activation]
+        for layer in self.layers[1:]:
+            x = layer(activation(x))
+        return x
 
     def _image_features(self, obs: jax.Array) -> jax.Array:
         space = self.spec.observation_space
@@ -128,14 +137,27 @@ class ActorCritic(nnx.Module):
 
     def distribution(self, obs: Any) -> distributions.Distribution:
         """pi(. | obs), with the batch axes of `obs`."""
+        return self._distribution(self.actor(obs))
+
+    def _distribution(self, outputs: jax.Array) -> distributions.Distribution:
         log_std = None if self.log_std is None else self.log_std[...]
-        return distributions.make(
-            self.spec.action_space, self.actor(obs), log_std, self.spec.squash
-        )
+        return distributions.make(self.spec.action_space, outputs, log_std, self.spec.squash)
 
     def value(self, obs: Any) -> jax.Array:
         """V(obs), float32 with the batch axes of `obs`."""
         return self.critic(obs)[..., 0]
+
+    def distribution_and_value(self, obs: Any) -> tuple[distributions.Distribution, jax.Array]:
+        """Both at once: the towers' first layers as one product, a wider and so a faster one."""
+        if self.actor.convs:
+            return self.distribution(obs), self.value(obs)
+        first = self.actor.layers[0], self.critic.layers[0]
+        kernel = jnp.concatenate([layer.kernel[...] for layer in first], -1)
+        bias = jnp.concatenate([layer.bias[...] for layer in first])
+        x = features(self.spec.observation_space, obs) @ kernel + bias
+        of_actor, of_critic = jnp.split(x, [first[0].kernel.shape[-1]], -1)
+        value = self.critic.after_first(of_critic)[..., 0]
+        return self._distribution(self.actor.after_first(of_actor)), value
 
     def noise(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
         """The noise that sampling `shape` actions needs."""

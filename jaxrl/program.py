@@ -24,9 +24,9 @@ def seed_keys(seed: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
 
 
 # XLA options on a CPU. The init program runs once, so it is not optimised. The training program is
-# scheduled for one core: its operations are too small to share (docs/decisions/003).
+# one sequence for one core: its operations are too small to share (docs/decisions/003).
 QUICK_TO_COMPILE = {"xla_backend_optimization_level": 0}
-ONE_CORE = {"xla_cpu_enable_concurrency_optimized_scheduler": False}
+ONE_CORE = {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}
 
 
 class Program(flax.struct.PyTreeNode):

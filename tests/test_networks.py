@@ -189,3 +189,15 @@ def test_the_activation_stands_between_the_layers_and_not_after_the_last(activat
     inner = expected(obs @ hidden.kernel[...] + hidden.bias[...])
     want = inner @ out.kernel[...] + out.bias[...]
     np.testing.assert_allclose(outputs(policy, obs)[1], want[0], rtol=1e-5)
+
+
+@pytest.mark.parametrize("hidden", [(), (8,), (8, 4)])
+def test_the_joint_pass_gives_what_the_two_towers_give(hidden):
+    policy = make(VECTOR, Discrete(2), hidden=hidden)
+    obs = jax.random.normal(jax.random.key(1), (5, 3))
+    distribution, value = policy.distribution_and_value(obs)
+    action = jnp.asarray([0, 1, 0, 1, 0])
+    alone = policy.distribution(obs).log_prob(action)
+    np.testing.assert_allclose(distribution.log_prob(action), alone, atol=1e-6)
+    np.testing.assert_allclose(value, policy.value(obs), atol=1e-6)
+    assert np.ptp(value) > 1e-3

@@ -246,10 +246,9 @@ def advantage_moments(
 
 def loss(policy: ActorCritic, batch: Rows, cfg: Config) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Mean loss over the batch, and its parts; advantages come normalised."""
-    pi = policy.distribution(batch.obs)
+    pi, value = policy.distribution_and_value(batch.obs)
     log_prob, entropy = pi.log_prob(batch.action), jnp.mean(pi.entropy())
     surrogate = losses.clipped_surrogate(log_prob, batch.log_prob, batch.advantage, cfg.clip_eps)
-    value = policy.value(batch.obs)
     if cfg.value_clip > 0:
         value_error = losses.clipped_value_loss(value, batch.value, batch.target, cfg.value_clip)
     else:
