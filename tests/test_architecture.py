@@ -13,7 +13,7 @@ FLOORS = [
     | {"config", "statistics"},  # mathematics: imports nothing of ours
     {"env", "distributions", "networks", "mesh"},  # objects
     {"checkpoint", "evaluate", "normalize", "policy", "program", "rollout", "sgd"}
-    | {"check", "vec", "wrappers"},  # loops and the state of the world
+    | {"check", "lm", "vec", "wrappers"},  # loops and the state of the world
     {"algos"},  # one file for each algorithm
 ]
 ENVS_MAY_USE = FLOORS[0] | FLOORS[1] | {"wrappers", "vec", "text"}

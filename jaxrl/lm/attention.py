@@ -1,0 +1,78 @@
+"""The mathematics of attention: rotations, masks and grouped heads."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from jaxrl.lm.config import ModelConfig, RopeScaling
+
+MASKED = -1e30
+
+
+class Positions(struct.PyTreeNode):
+    """What attention needs to know of where the queries stand; first axis: kind of layer.
+
+    Kind 0 is global, kind 1 windowed; a model without windowed layers has one kind.
+    """
+
+    cos: jax.Array  # float32 [kinds, B or 1, S, K/2]
+    sin: jax.Array
+    mask: jax.Array  # bool [kinds, B or 1, S, C], True where a query sees a key
+
+
+def positions(cfg: ModelConfig, position: jax.Array, num_keys: int) -> Positions:
+    """For queries at `position` [B, S] and keys at 0..num_keys-1."""
+    distance = position[..., None] - jnp.arange(num_keys)
+    frequency, mask = [frequencies(cfg, False)], [distance >= 0]
+    if any(cfg.windowed):
+        frequency.append(frequencies(cfg, True))
+        mask.append((distance >= 0) & (distance < cfg.window))
+    angle = position[None, ..., None] * jnp.stack(frequency)[:, None, None]
+    return Positions(cos=jnp.cos(angle), sin=jnp.sin(angle), mask=jnp.stack(mask))
+
+
+def frequencies(cfg: ModelConfig, windowed: bool) -> jax.Array:
+    """Radians per position of each pair, float32 [K/2]."""
+    pair = jnp.arange(0, cfg.head_dim, 2, dtype=jnp.float32) / cfg.head_dim
+    if windowed and cfg.local_rope_base is not None:
+        return cfg.local_rope_base**-pair  # and never slowed
+    frequency = cfg.rope_base**-pair
+    return frequency if cfg.rope_scaling is None else _slowed(frequency, cfg.rope_scaling)
+
+
+def _slowed(frequency: jax.Array, scaling: RopeScaling) -> jax.Array:
+    slow = frequency / scaling.factor
+    if scaling.kind == "linear":
+        return slow
+    turns = scaling.original * frequency / (2 * math.pi)
+    share = jnp.clip((turns - scaling.low) / (scaling.high - scaling.low), 0.0, 1.0)
+    return share * frequency + (1 - share) * slow
+
+
+def rotate(x: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
+    """x [B, S, H, K] with its halves as pairs, turned by the angles of [B, S, K/2]."""
+    cos, sin = cos[..., None, :].astype(x.dtype), sin[..., None, :].astype(x.dtype)
+    first, second = jnp.split(x, 2, -1)
+    return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], -1)
+
+
+def attend(
+    q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array, scale: float, cap: float
+) -> jax.Array:
+    """[B, S, H*K] from q [B, S, H, K], k and v [B, C, H_kv, K], mask [B or 1, S, C].
+
+    Head h reads key head h // (H / H_kv); keys are never repeated in memory. Softmax in float32.
+    """
+    batch, length, heads, size = q.shape
+    grouped = q.reshape(batch, length, k.shape[2], -1, size)
+    score = jnp.einsum("bsngk,bcnk->bngsc", grouped, k, preferred_element_type=jnp.float32) * scale
+    score = soft_cap(score, cap)
+    weight = jax.nn.softmax(jnp.where(mask[:, None, None], score, MASKED), -1).astype(q.dtype)
+    return jnp.einsum("bngsc,bcnk->bsngk", weight, v).reshape(batch, length, heads * size)
+
+
+def soft_cap(x: jax.Array, cap: float) -> jax.Array:
+    """Pressed into (-cap, cap); a cap of 0 is none."""
+    return cap * jnp.tanh(x / cap) if cap else x

@@ -1,0 +1,107 @@
+"""What fixes a transformer: every switch of the open families, and presets."""
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from jaxrl.config import check_divides, check_positive
+
+Family = Literal["qwen2", "qwen3", "llama", "gemma2", "gemma3_text"]
+FAMILIES: tuple[Family, ...] = ("qwen2", "qwen3", "llama", "gemma2", "gemma3_text")
+DTYPES = ("float32", "bfloat16")
+
+
+@dataclass(frozen=True)
+class RopeScaling:
+    """How the rotation frequencies of the global layers are slowed for a longer context."""
+
+    kind: Literal["linear", "llama3"]
+    factor: float
+    low: float = 1.0  # llama3: turns in the original context below which a frequency is slowed
+    high: float = 4.0  # llama3: turns above which it is left alone
+    original: int = 8192  # llama3: context of the first training
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Structure of one model; hashable, so that it can be part of a compiled program."""
+
+    vocab_size: int  # V
+    width: int  # D
+    num_layers: int  # L
+    num_heads: int  # H, query heads
+    num_kv_heads: int  # key and value heads, each shared by H / num_kv_heads query heads
+    head_dim: int  # K
+    hidden: int  # width inside the MLP
+    context: int = 4096  # longest sequence the positions were meant for
+    family: Family = "qwen3"  # whose config.json and weight names a saved model takes
+    norm_eps: float = 1e-6
+    qkv_bias: bool = False
+    qk_norm: bool = True  # RMS norm of each query and key head, before RoPE
+    norm_offset: bool = False  # RMS weights are offsets from 1, applied in float32
+    post_norms: bool = False  # norms after attention and after the MLP too
+    activation: Literal["silu", "gelu_tanh"] = "silu"
+    scale_embedding: bool = False  # by sqrt(D) rounded to the compute dtype
+    tied: bool = True  # the output embedding is the input embedding
+    rope_base: float = 10_000.0
+    rope_scaling: RopeScaling | None = None  # of the global layers
+    local_rope_base: float | None = None  # of the windowed layers, if another
+    window: int = 0  # tokens a windowed layer sees, itself included
+    windowed: tuple[bool, ...] = ()  # which layers are windowed; () is none
+    attention_cap: float = 0.0  # soft cap on attention scores; 0 is none
+    final_cap: float = 0.0  # soft cap on logits; 0 is none
+    attention_scale: float | None = None  # of query times key; None is head_dim**-0.5
+    end_ids: tuple[int, ...] = ()  # tokens that end a turn, as the folder's config says
+    param_dtype: str = "float32"  # of the parameters as trained and saved
+    dtype: str = "float32"  # of the computation
+
+    def __post_init__(self):
+        for field in ("vocab_size", "width", "num_layers", "head_dim", "hidden", "context"):
+            check_positive(field, getattr(self, field), 64)
+        check_divides("num_kv_heads", self.num_kv_heads, "num_heads", self.num_heads)
+        if self.head_dim % 2:
+            raise ValueError(f"head_dim={self.head_dim} must be even, for RoPE; try 32.")
+        for field in ("param_dtype", "dtype"):
+            if getattr(self, field) not in DTYPES:
+                raise ValueError(f"{field}={getattr(self, field)} is not one of {DTYPES}.")
+        if self.windowed and len(self.windowed) != self.num_layers:
+            raise ValueError(
+                f"windowed has {len(self.windowed)} entries, one for each of num_layers="
+                f"{self.num_layers} is needed; try () for no windows."
+            )
+        if any(self.windowed) and self.window < 1:
+            raise ValueError(f"window={self.window} with windowed layers must be above 0; try 512.")
+
+    @property
+    def kinds(self) -> tuple[int, ...]:
+        """For each layer 0 for global attention, 1 for windowed."""
+        return tuple(int(w) for w in self.windowed) or (0,) * self.num_layers
+
+    @property
+    def score_scale(self) -> float:
+        """What query times key is multiplied with."""
+        return self.head_dim**-0.5 if self.attention_scale is None else self.attention_scale
+
+
+_TINY = ModelConfig(
+    vocab_size=260,
+    width=96,
+    num_layers=3,
+    num_heads=4,
+    num_kv_heads=2,
+    head_dim=32,
+    hidden=256,
+)
+PRESETS: dict[str, ModelConfig] = {
+    "tiny": _TINY,  # 0.36 M parameters
+    "small": replace(_TINY, width=256, num_layers=4, head_dim=64, hidden=768),  # 3.2 M
+    "base": replace(
+        _TINY, width=512, num_layers=8, num_heads=8, num_kv_heads=4, head_dim=64, hidden=1536
+    ),  # 25 M
+}
+
+
+def preset(name: str, vocab_size: int) -> ModelConfig:
+    """A model to train from scratch, for a tokenizer's vocabulary."""
+    if name not in PRESETS:
+        raise ValueError(f"model={name} is no preset; try one of {', '.join(PRESETS)}.")
+    return replace(PRESETS[name], vocab_size=vocab_size)

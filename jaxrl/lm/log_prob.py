@@ -1,0 +1,40 @@
+"""Log-probabilities of given tokens, without ever holding the logits of a whole batch."""
+
+import jax
+import jax.numpy as jnp
+
+from jaxrl.lm.model import Transformer, logits
+
+
+def token_log_prob(
+    model: Transformer,
+    hidden: jax.Array,
+    target: jax.Array,
+    chunk: int,
+    temperature: float | jax.Array = 1.0,
+) -> tuple[jax.Array, jax.Array]:
+    """log pi(target[b, s] | hidden[b, s]) and the entropy of pi, both float32 [B, S].
+
+    Logits exist for `chunk` tokens at a time, in the backward pass too.
+    """
+    num = target.size
+    chunk = min(chunk, num)
+    padding = -num % chunk
+    hidden = jnp.pad(hidden.reshape(num, -1), ((0, padding), (0, 0)))
+    flat = jnp.pad(target.reshape(num), (0, padding))
+
+    @jax.checkpoint
+    def one_chunk(part: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        return log_prob_and_entropy(logits(model, part[0]) / temperature, part[1])
+
+    parts = (hidden.reshape(-1, chunk, hidden.shape[-1]), flat.reshape(-1, chunk))
+    log_prob, entropy = jax.lax.map(one_chunk, parts)
+    shape = target.shape
+    return log_prob.reshape(-1)[:num].reshape(shape), entropy.reshape(-1)[:num].reshape(shape)
+
+
+def log_prob_and_entropy(logit: jax.Array, target: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """float32 [...] each, from logits [..., V] with the temperature already in and target [...]."""
+    log_p = jax.nn.log_softmax(logit)
+    log_prob = jnp.take_along_axis(log_p, target[..., None], -1)[..., 0]
+    return log_prob, -jnp.sum(jnp.exp(log_p) * log_p, -1)
