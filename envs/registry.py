@@ -15,6 +15,7 @@ from envs.classic.pendulum import Pendulum
 from envs.fields import check_fields, check_max_steps, near
 from envs.grid.corridor import SimpleCorridor
 from envs.grid.gridworld import GridWorld
+from envs.language import games
 from envs.probe import loop, value
 from jaxrl.env import Environment
 from jaxrl.wrappers import TimeLimit
@@ -32,6 +33,7 @@ TABLE: dict[str, tuple[Constructor, int | None]] = {
     "MountainCarContinuous-v0": (MountainCarContinuous, 999),
     "Pendulum-v1": (Pendulum, 200),
     "SimpleCorridor-v0": (SimpleCorridor, 100),
+    **games.TABLE,
     "probe/ActionObsReward-v0": (value.ActionObsReward, None),
     "probe/ActionReward-v0": (value.ActionReward, None),
     "probe/CostlyReset-v0": (loop.CostlyReset, 32),

@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxrl.text.text import Text
+
 
 @dataclass(frozen=True)
 class Discrete:
@@ -143,11 +145,40 @@ class Box:
         return jnp.all((value >= self.low) & (value <= self.high))
 
 
-Space = Any  # a Discrete, MultiDiscrete or Box, or a dict, tuple or list of them
+@dataclass(frozen=True)
+class TextSpace:
+    """Texts of at most `capacity` bytes (`jaxrl.text.Text`)."""
+
+    capacity: int
+
+    def __post_init__(self):
+        if self.capacity < 1:
+            raise ValueError(f"TextSpace capacity={self.capacity} must be at least 1; try 64.")
+
+    def sample(self, key: jax.Array) -> Text:
+        """Printable ASCII of any length, 0 and the capacity among them."""
+        length_key, byte_key = jax.random.split(key)
+        length = jax.random.randint(length_key, (), 0, self.capacity + 1, jnp.int32)
+        letter = jax.random.randint(byte_key, (self.capacity,), 32, 127, jnp.int32)
+        inside = jnp.arange(self.capacity) < length
+        return Text(jnp.where(inside, letter, 0).astype(jnp.uint8), length, jnp.asarray(False))
+
+    def contains(self, value: Any) -> jax.Array:
+        """bool []: a Text of this capacity, 0 beyond its length, of which nothing was lost."""
+        if not isinstance(value, Text) or value.bytes.shape != (self.capacity,):
+            return jnp.asarray(False)
+        if value.bytes.dtype != jnp.uint8 or value.length.dtype != jnp.int32:
+            return jnp.asarray(False)
+        beyond = jnp.arange(self.capacity) >= value.length
+        clean = jnp.all(jnp.where(beyond, value.bytes == 0, True))
+        return clean & (value.length >= 0) & (value.length <= self.capacity) & ~value.cut
+
+
+Space = Any  # a Discrete, MultiDiscrete, Box or TextSpace, or a dict, tuple or list of them
 
 
 def is_space(leaf: Any) -> bool:
-    return isinstance(leaf, Discrete | MultiDiscrete | Box)
+    return isinstance(leaf, Discrete | MultiDiscrete | Box | TextSpace)
 
 
 def sample(space: Space, key: jax.Array) -> Any:
@@ -160,9 +191,11 @@ def sample(space: Space, key: jax.Array) -> Any:
 def contains(space: Space, value: Any) -> jax.Array:
     """bool []: every leaf of `value` lies in its space, and the structures agree."""
     leaves, treedef = jax.tree.flatten(space, is_leaf=is_space)
-    if jax.tree.structure(value) != treedef:
+    try:
+        values = treedef.flatten_up_to(value)
+    except ValueError:
         return jnp.asarray(False)
-    inside = [s.contains(v) for s, v in zip(leaves, jax.tree.leaves(value), strict=True)]
+    inside = [s.contains(v) for s, v in zip(leaves, values, strict=True)]
     return jnp.all(jnp.stack(inside))
 
 
@@ -176,6 +209,8 @@ def to_json(space: Space) -> Any:
         bounds = {k: getattr(space, k).astype(float).ravel().tolist() for k in ("low", "high")}
         bounds = {k: v[0] if v and len(set(v)) == 1 else v for k, v in bounds.items()}
         return {"type": "Box", "shape": list(space.shape), "dtype": space.dtype.name, **bounds}
+    if isinstance(space, TextSpace):
+        return {"type": "TextSpace", "capacity": space.capacity}
     if isinstance(space, dict):
         return {"type": "dict", "items": {k: to_json(v) for k, v in space.items()}}
     if isinstance(space, tuple | list):
@@ -199,6 +234,8 @@ def from_json(data: Any) -> Space:
             for k in ("low", "high")
         )
         return Box(low.reshape(shape), high.reshape(shape), shape, np.dtype(data["dtype"]))
+    if kind == "TextSpace":
+        return TextSpace(data["capacity"])
     if kind == "dict":
         return {k: from_json(v) for k, v in data["items"].items()}
     return tuple(from_json(v) for v in data["items"])

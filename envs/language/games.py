@@ -1,0 +1,24 @@
+"""The table of language games: both families, every level."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from envs.language.guess_the_number import GuessTheNumber
+
+LEVELS: dict[str, tuple[Callable[..., Any], dict[str, dict[str, Any]]]] = {
+    "GuessTheNumber": (
+        GuessTheNumber,
+        {
+            "easy": {"low": 1, "high": 10, "turns": 4},
+            "hard": {"low": 1, "high": 50, "turns": 7},
+            "random": {"random_level": True},
+        },
+    ),
+}
+TABLE: dict[str, tuple[Callable[..., Any], None]] = {
+    f"{family}/{name}-{level}": (partial(constructor, gem=family == "gem", **fields), None)
+    for name, (constructor, levels) in LEVELS.items()
+    for level, fields in levels.items()
+    for family in ("gem", "language")
+}
