@@ -4,7 +4,7 @@ from typing import Any
 
 import jax
 
-from jaxrl.env import Environment
+from jaxrl.env import Environment, static
 from jaxrl.spaces import TextSpace
 from jaxrl.text import Text
 
@@ -30,10 +30,7 @@ class LanguageEnvironment(Environment):
         """Bytes of the longest observation after a step."""
         raise NotImplementedError(f"{type(self).__name__} must define feedback_bytes")
 
-    @property
-    def response_bytes(self) -> int:
-        """Bytes of an action."""
-        raise NotImplementedError(f"{type(self).__name__} must define response_bytes")
+    response_bytes: int = static(64)  # bytes of an action
 
     @property
     def observation_space(self) -> TextSpace:

@@ -38,3 +38,11 @@ def pmean(tree: Any, axis: str | None) -> Any:
         return tree
     flat, unravel = ravel_pytree(tree)
     return unravel(jax.lax.pmean(flat, axis))
+
+
+def psum(tree: Any, axis: str | None) -> Any:
+    """Sum over a mesh axis of every leaf, as **one** all-reduce of one vector."""
+    if axis is None or axis_size(axis) == 1:
+        return tree
+    flat, unravel = ravel_pytree(tree)
+    return unravel(jax.lax.psum(flat, axis))

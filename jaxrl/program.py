@@ -79,13 +79,20 @@ class Program(flax.struct.PyTreeNode):
 
 
 def make_program(
-    init: Init, update: Update, specs: Any, mesh: Mesh, max_count: int = 1024
+    init: Init,
+    update: Update,
+    specs: Any,
+    mesh: Mesh,
+    max_count: int = 1024,
+    one_by_one: bool = False,
 ) -> Program:
     """Build the program from an algorithm's pure functions of one seed.
 
     `specs` is the state's layout, a prefix pytree of PartitionSpec. `update` reads its iteration
     from `state.iteration`. The number of iterations is a run-time number: one executable serves
     chunks of any length, so that results cannot depend on how a run was cut into chunks.
+    A device's seeds are vmapped, or with `one_by_one` looped over: what branches or ends early
+    then does so for each seed.
     """
     axis = DATA if mesh.shape[DATA] > 1 else None
 
@@ -99,7 +106,7 @@ def make_program(
         return update(state, key, axis=axis)
 
     # The inner jit makes eval_shape and the loop share one trace.
-    iterate_seeds = jax.jit(over_seeds(iterate))
+    iterate_seeds = jax.jit(over_seeds(iterate, one_by_one))
 
     def run(state, seeds, count):
         def body(i, carry):
@@ -126,12 +133,12 @@ def make_program(
     )
 
 
-def over_seeds(f: Callable) -> Callable:
-    """vmap over a leading axis of seeds; without a batch axis where there is only one."""
+def over_seeds(f: Callable, one_by_one: bool = False) -> Callable:
+    """f over a leading axis of seeds; without a batch axis where there is only one."""
 
     def mapped(*args):
         if jax.tree.leaves(args)[0].shape[0] > 1:
-            return jax.vmap(f)(*args)
+            return jax.lax.map(lambda one: f(*one), args) if one_by_one else jax.vmap(f)(*args)
         out = f(*jax.tree.map(lambda x: x[0], args))
         return jax.tree.map(lambda x: x[None], out)
 

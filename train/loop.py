@@ -17,11 +17,8 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from jaxrl.checkpoint import Checkpoints, abstract
-from jaxrl.env import Environment
-from jaxrl.policy import Policy, save_policy
 from jaxrl.program import Program, make_program
 from train.devices import Distributed, choose, join
-from train.evaluate import evaluate_policies
 from train.plot import plot_curve
 from train.progress import Progress
 from train.run_folder import RunFolder, jsonable, read_metrics, run_options
@@ -75,8 +72,14 @@ class Task:
     num_groups: int  # pieces that a seed's environments can be split into
     minibatch_rows: int
     episode_metrics: frozenset[str]  # those that are means over the episodes that ended
-    env: Environment  # raw, for evaluation
-    policy: Callable[[Any], Policy]  # the trained policies in a state
+    policy: Callable[[Any], Any]  # what is trained, in a state: leaves [K, ...]
+    save: Callable[[Path, Any], None]  # write that into the run folder
+    evaluate: Callable[[Any, int, int], dict]  # (that, seed, episodes) -> the final return
+    transcripts: Callable[[Any], Any] | None = None  # what is shown of the last iteration
+    unit: str = "steps"  # what steps_per_iteration counts: environment steps, or episodes
+    told: frozenset[str] = frozenset()  # what else of the final evaluation the terminal tells
+    how_to_play: str = "play it: jaxrl.load_policy('{}')"
+    one_by_one: bool = False  # several seeds of a device one after the other, not side by side
 
 
 class Run:
@@ -118,7 +121,9 @@ class Run:
     def compile(self, progress: Progress) -> tuple[Program, Any, Any]:
         """The program and its two executables, init and run."""
         task = self.task
-        program = make_program(task.init, task.update, task.specs, self.mesh, MAX_CHUNK)
+        program = make_program(
+            task.init, task.update, task.specs, self.mesh, MAX_CHUNK, one_by_one=task.one_by_one
+        )
         cores = self.mesh.devices.size
         label = f"compile {self.args.num_seeds} seed(s) on {cores} {jax.devices()[0].platform}"
         with progress.phase(label) as phase:
@@ -192,7 +197,7 @@ class Run:
             done = last - count + end
             steps = done * self.task.steps_per_iteration
             line = {name: jsonable(x) for name, x in means.items()}
-            self.folder.log({"iteration": done, "env_steps": steps, **line})
+            self.folder.log({"iteration": done, f"env_{self.task.unit}": steps, **line}, steps)
         if finite < count:
             self.folder.flush()
             raise Diverged(f"{problem} at iteration {last - count + finite + 1}; {self._advice()}")
@@ -224,25 +229,26 @@ class Run:
         args, task = self.args, self.task
         if not self.folder.writes:
             return {}
-        save_policy(self.folder.path / "policy", policies)
-        final = evaluate_policies(policies, task.env, args.seed, args.eval_episodes)
+        task.save(self.folder.path, policies)
+        final = task.evaluate(policies, args.seed, args.eval_episodes)
         trained = (
             (task.num_iterations - self.resumed_at) * task.steps_per_iteration * args.num_seeds
         )
         summary = {
             "env": args.env,
             "algo": task.name,
-            "env_steps": task.num_iterations * task.steps_per_iteration,
+            f"env_{task.unit}": task.num_iterations * task.steps_per_iteration,
             "num_seeds": args.num_seeds,
             "devices": self.mesh.devices.size,
             "compile_s": round(self.compile_s, 3),
             "run_s": round(self.run_s, 3),
-            "steps_per_s": round(trained / self.run_s) if self.run_s else None,
+            f"{task.unit}_per_s": round(trained / self.run_s) if self.run_s else None,
             "final_return": final,
         }
         self.folder.write_json("summary.json", summary)
-        title = f"{task.name.upper()} on {args.env}: final return {final['mean']:.1f}"
-        plot_curve(read_metrics(self.folder.path), title, self.folder.path / "curve.png")
+        title = f"{task.name.upper()} on {args.env}: final return {final['mean']:.4g}"
+        path = self.folder.path
+        plot_curve(read_metrics(path), title, path / "curve.png", task.unit)
         return summary
 
 
@@ -269,24 +275,27 @@ def train(args: Options, task: Task) -> dict[str, Any]:
     with progress.phase(f"evaluate {args.eval_episodes} episodes a seed"):
         summary = run.finish(state)
     if summary:
-        report(summary, run.folder.path)
+        report(summary, run.folder.path, task)
     return summary
 
 
-def report(summary: dict[str, Any], path: Path) -> None:
+def report(summary: dict[str, Any], path: Path, task: Task) -> None:
     """The end of a run, for a person."""
-    final = summary["final_return"]
+    final, unit = summary["final_return"], task.unit
     low, high = final["ci95"]
     print(
-        f"{summary['algo']} on {summary['env']}: {summary['env_steps']:,} steps x "
+        f"{summary['algo']} on {summary['env']}: {summary[f'env_{unit}']:,} {unit} x "
         f"{summary['num_seeds']} seed(s) in {summary['run_s']:.1f} s "
-        f"({summary['steps_per_s'] or 0:,} steps/s) after {summary['compile_s']:.1f} s of compiling"
+        f"({summary[f'{unit}_per_s'] or 0:,} {unit}/s) after "
+        f"{summary['compile_s']:.1f} s of compiling"
     )
     print(
         f"final return: mean {final['mean']:.1f}, IQM {final['iqm']:.1f} "
         f"(95 % interval {low:.1f} to {high:.1f} over {final['ci95_over']})"
     )
-    print(f"curve: {path / 'curve.png'}\nplay it: jaxrl.load_policy({str(path)!r})")
+    for name in sorted(task.told & final.keys()):
+        print(f"final {name}: {final[name]:.3f}")
+    print(f"curve: {path / 'curve.png'}\n{task.how_to_play.format(path)}")
 
 
 def window_means(

@@ -8,8 +8,8 @@ import numpy as np
 from jaxrl.statistics import iqm
 
 
-def plot_curve(metrics: list[dict[str, Any]], title: str, path: Path) -> None:
-    """Episode return against environment steps: every seed thin, their IQM and range bold."""
+def plot_curve(metrics: list[dict[str, Any]], title: str, path: Path, unit: str = "steps") -> None:
+    """Episode return against environment steps or episodes: every seed thin, their IQM bold."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -18,7 +18,7 @@ def plot_curve(metrics: list[dict[str, Any]], title: str, path: Path) -> None:
     FigureCanvasAgg(figure)
     axes = figure.subplots()
     if points:
-        steps = np.array([m["env_steps"] for m in points])
+        steps = np.array([m[f"env_{unit}"] for m in points])
         returns = np.array([np.atleast_1d(m["episode_return"]) for m in points], float)
         returns = _carry_forward(returns)
         many = returns.shape[1] > 1
@@ -27,7 +27,11 @@ def plot_curve(metrics: list[dict[str, Any]], title: str, path: Path) -> None:
             axes.plot(steps, iqm(returns), color="#aa3377", linewidth=2.2, label="IQM of the seeds")
             axes.plot([], [], color="#4477aa", linewidth=0.8, label=f"{returns.shape[1]} seeds")
             axes.legend(frameon=False, loc="lower right")
-    axes.set(xlabel="environment steps", ylabel="episode return (training)", title=title)
+    axes.set(
+        xlabel="environment steps" if unit == "steps" else unit,
+        ylabel="episode return (training)",
+        title=title,
+    )
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     axes.xaxis.set_major_formatter(lambda x, _: f"{x / 1e6:g} M" if x >= 1e6 else f"{x / 1e3:g} k")

@@ -9,7 +9,9 @@ import jax
 import envs
 from jaxrl import sgd
 from jaxrl.algos import ppo
+from jaxrl.policy import save_policy
 from train import flags, loop
+from train.evaluate import evaluate_policies
 
 PRESETS = {
     "default": ppo.Config(),
@@ -58,8 +60,9 @@ def make_task(args: Args) -> loop.Task:
         num_groups=cfg.num_envs // sgd.group_size(cfg.num_steps, cfg.num_minibatches),
         minibatch_rows=cfg.num_envs * cfg.num_steps // cfg.num_minibatches,
         episode_metrics=frozenset({*first.metrics, "truncated_share"} - {"pool_exhausted"}),
-        env=raw,
         policy=partial(ppo.trained_policy, env=raw),
+        save=lambda folder, policies: save_policy(folder / "policy", policies),
+        evaluate=lambda policies, seed, n: evaluate_policies(policies, raw, seed, n),
     )
 
 

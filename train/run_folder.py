@@ -107,14 +107,13 @@ class RunFolder:
         if self._wandb_wanted:
             self._wandb = _start_wandb(self.path)
 
-    def log(self, entry: dict[str, Any]) -> None:
-        """One line of metrics; a NaN is null, several seeds' values are lists."""
+    def log(self, entry: dict[str, Any], step: int) -> None:
+        """One line of metrics at env step `step`; a NaN is null, several seeds give lists."""
         if not self.writes:
             return
         self._metrics.write(json.dumps(entry) + "\n")
-        step = entry["env_steps"]
         for name, value in entry.items():
-            if name in ("iteration", "env_steps"):
+            if name in ("iteration", "env_steps", "env_episodes"):
                 continue
             known = [x for x in (value if isinstance(value, list) else [value]) if x is not None]
             if known:

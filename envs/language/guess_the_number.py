@@ -35,6 +35,7 @@ class GuessTheNumber(LanguageEnvironment):
     high: int = 10
     turns: int = static(4)
     random_level: bool = static(False)
+    response_bytes: int = static(12)  # room for a response: `\boxed{10}`, or for thoughts too
     gem: bool = static(False)  # the peer's flags at the end of an episode
 
     @property
@@ -48,10 +49,6 @@ class GuessTheNumber(LanguageEnvironment):
     @property
     def feedback_bytes(self) -> int:
         return max(map(len, ANSWERS))
-
-    @property
-    def response_bytes(self) -> int:
-        return len(r"\boxed{123} ...")
 
     def reset(self, key: jax.Array) -> tuple[State, TimeStep]:
         target_key, low_key, high_key = jax.random.split(key, 3)
@@ -88,9 +85,7 @@ class GuessTheNumber(LanguageEnvironment):
             answer = jnp.where(problem, index, answer)
         obs = select(answer, ANSWERS, self.observation_space.capacity)
         guessed = state.guessed | ((jnp.arange(MOST) == place) & ~outside & ~malformed)
-        ts = ending(
-            obs, reward, malformed=malformed, won=won, out_of_turns=last, gem=self.gem
-        )
+        ts = ending(obs, reward, malformed=malformed, won=won, out_of_turns=last, gem=self.gem)
         return state.replace(turn=turn, guessed=guessed), ts
 
     def bounds(self, state: State) -> tuple[jax.Array, jax.Array]:

@@ -1,0 +1,242 @@
+"""Group relative policy optimisation of a language agent (arXiv:2402.03300), many turns an episode.
+
+Differences from the paper: the mean is over the tokens of the global batch (arXiv:2503.14476), the
+clip is wider above than below, there is no KL term unless asked for, and an episode may have many
+turns, of which the policy's own tokens alone count. A warm start by supervised steps on scripted
+play belongs to the same program.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import PartitionSpec as P
+
+from jaxrl import advantages, config, losses, mesh, objectives
+from jaxrl.env import per_env_keys
+from jaxrl.lm.agent import Agent, SharedConfig, optimizer
+from jaxrl.lm.episodes import Episodes
+from jaxrl.lm.learn import Rows, gradient, map_pieces, predict
+from jaxrl.lm.model import Transformer
+from jaxrl.lm.play import play
+from jaxrl.lm.report import played_metrics, shown, to_token_mask
+from jaxrl.lm.warm_up import warm_up
+
+
+@dataclass(frozen=True)
+class Config(SharedConfig):
+    num_prompts: int = 64  # different episode starts in an iteration, P
+    group_size: int = 8  # episodes from each of them, G
+    num_epochs: int = 1  # passes over an iteration's episodes
+    num_minibatches: int = 1  # optimizer steps per pass
+    divide_by_std: bool = True  # advantages over the group's standard deviation
+    surrogate: Literal["clip", "gspo", "cispo"] = "clip"  # the policy's objective
+    clip_low: float = 0.2  # the ratio is clipped to 1 - clip_low ..
+    clip_high: float = 0.28  # .. 1 + clip_high; cispo: its cap is 1 + clip_high
+    mean: Literal["token", "sequence", "constant"] = "token"  # how tokens are averaged
+    kl: Literal["none", "k1", "k2", "k3"] = "none"  # to the model at the start; k1 in the reward
+    kl_coef: float = 0.001  # its weight
+    overlong: Literal["mask", "penalise", "keep"] = "mask"  # responses the length limit cut
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.group_size < 2:
+            raise ValueError(f"group_size={self.group_size} must be at least 2; try 8.")
+        for name in ("num_prompts", "num_epochs", "clip_low", "clip_high", "kl_coef"):
+            config.check_positive(name, getattr(self, name), 1)
+        episodes = self.num_prompts * self.group_size
+        config.check_divides(
+            "num_minibatches", self.num_minibatches, "num_prompts", self.num_prompts
+        )
+        config.check_divides(
+            "micro_batch",
+            self.micro_batch,
+            "episodes in a minibatch",
+            episodes // self.num_minibatches,
+        )
+
+    @property
+    def episodes(self) -> int:
+        return self.num_prompts * self.group_size
+
+    @property
+    def num_steps(self) -> int:
+        """Optimizer steps in an iteration; the first is on-policy."""
+        return self.num_epochs * self.num_minibatches
+
+
+class State(flax.struct.PyTreeNode):
+    """All that must survive a crash."""
+
+    model: Transformer
+    opt_state: Any
+    reference: Transformer | None  # the model after the warm start, where KL is used
+    shown: Episodes  # a few of the last iteration's episodes, for the transcripts
+    iteration: jax.Array  # int32 []
+
+
+def specs() -> State:
+    """How a State is laid out on a mesh, seeds stacked in front: all of it on every device."""
+    return P(mesh.SEED)  # pyright: ignore
+
+
+def init(key: jax.Array, *, cfg: Config, agent: Agent, axis: str | None = None) -> State:
+    """A fresh State; with `agent.weights` from there instead of random."""
+    del axis
+    model = agent.make_model(key)
+    return State(
+        model=model,
+        opt_state=optimizer(cfg, cfg.num_steps).init(model),  # pyright: ignore
+        reference=None if cfg.kl == "none" else jax.tree.map(jnp.copy, model),
+        shown=agent.nothing_shown(),
+        iteration=jnp.zeros((), jnp.int32),
+    )
+
+
+def update(
+    state: State, key: jax.Array, *, cfg: Config, agent: Agent, axis: str | None = None
+) -> tuple[State, dict[str, jax.Array]]:
+    """One iteration: `sft_steps` of the warm start first, then of `improve`."""
+    improving = partial(improve, cfg=cfg, agent=agent, axis=axis)
+    if not cfg.sft_steps:
+        return improving(state, key)
+    warming = partial(warm_up, cfg=cfg, agent=agent, axis=axis, like=improving)
+    return jax.lax.cond(state.iteration < cfg.sft_steps, warming, improving, state, key)
+
+
+def improve(
+    state: State, key: jax.Array, *, cfg: Config, agent: Agent, axis: str | None
+) -> tuple[State, dict[str, jax.Array]]:
+    """Play P*G episodes, compare each with its group, climb."""
+    play_key, order_key = jax.random.split(key)
+    prompts = cfg.num_prompts // mesh.axis_size(axis)
+    episodes, work = play(
+        state.model,
+        agent.env,
+        agent.chat,
+        agent.limits,
+        play_key,
+        mesh.global_index(prompts, axis),
+        group_size=cfg.group_size,
+        num_lanes=cfg.num_lanes // mesh.axis_size(axis),
+        temperature=cfg.temperature,
+        refill_at=cfg.refill_at,
+    )
+    rows = prepare(state, episodes, cfg)
+    order = shuffled_groups(order_key, mesh.global_index(prompts, axis), cfg)
+
+    def step(carry, index):
+        batch = jax.tree.map(lambda x: x[index], rows)
+        return learn(carry, batch, cfg=cfg, axis=axis)
+
+    carry, learning = jax.lax.scan(step, (state.model, state.opt_state), order)
+    state = state.replace(
+        model=carry[0],
+        opt_state=carry[1],
+        shown=shown(episodes, agent.num_shown, axis),
+        iteration=state.iteration + 1,
+    )
+    metrics = {name: jnp.mean(value) for name, value in learning.items()}
+    uniform = advantages.uniform_groups(episodes.episode_return, cfg.group_size)
+    metrics["uniform_groups"] = objectives.quotient(mesh.psum(uniform, axis))
+    return state, metrics | played_metrics(episodes, work, rows.mask, axis)
+
+
+def prepare(state: State, episodes: Episodes, cfg: Config) -> Rows:
+    """What is learned from. One step an iteration is on-policy: it needs no earlier log-prob."""
+    token, length = episodes.token, episodes.length
+
+    def predicted(model):
+        def piece(rows):
+            return predict(model, *rows, cfg.temperature, cfg.chunk)[0]
+
+        return map_pieces(piece, (token, length), cfg.micro_batch)
+
+    sampled = episodes.log_prob[:, 1:]
+    log_prob = sampled if cfg.num_steps == 1 else predicted(state.model)
+    reference = log_prob if state.reference is None else predicted(state.reference)
+    mask, turn = to_token_mask(episodes, keep_cut=cfg.overlong != "mask")
+    reward = episodes.reward
+    if cfg.overlong == "penalise":
+        reward = reward - episodes.cut
+    if cfg.kl == "k1":
+        reward = advantages.kl_in_reward(reward, log_prob, reference, turn, mask, cfg.kl_coef)
+    relative = advantages.group_advantage(jnp.sum(reward, 1), cfg.group_size, cfg.divide_by_std)
+    advantage = jnp.where(mask, relative[:, None], 0.0)
+    return Rows(token, length, mask, sampled, log_prob, advantage, reference)
+
+
+def shuffled_groups(key: jax.Array, prompt_index: jax.Array, cfg: Config) -> jax.Array:
+    """int32 [epochs * minibatches, episodes]: which of this device's episodes each step takes.
+
+    Of every `num_minibatches` prompts in a row each minibatch gets one, at random and with its
+    whole group: a function of (key, epoch, global prompt) alone, on any number of devices.
+    """
+    size = cfg.num_minibatches
+    start = jnp.arange(0, prompt_index.shape[0], size)
+    block_keys = per_env_keys(key, prompt_index[::size] // size)
+
+    def epoch(e):
+        order = jax.vmap(lambda k: jax.random.permutation(jax.random.fold_in(k, e), size))
+        return (order(block_keys) + start[:, None]).T  # [minibatches, blocks]
+
+    prompt = jax.vmap(epoch)(jnp.arange(cfg.num_epochs)).reshape(cfg.num_epochs * size, -1)
+    rows = prompt[..., None] * cfg.group_size + jnp.arange(cfg.group_size)
+    return rows.reshape(rows.shape[0], -1)
+
+
+def learn(
+    carry: tuple, batch: Rows, *, cfg: Config, axis: str | None
+) -> tuple[tuple, dict[str, jax.Array]]:
+    """One optimizer step; its only collective is the sum of gradients and metrics."""
+    model, opt_state = carry
+    grads, metrics = gradient(partial(loss, cfg=cfg), model, batch, cfg.micro_batch, axis)
+    updates, opt_state = optimizer(cfg, cfg.num_steps).update(grads, opt_state, model)
+    model = optax.apply_updates(model, updates)
+    metrics["grad_norm"] = optax.tree.norm(grads)
+    metrics["param_norm"] = optax.tree.norm(model)
+    return (model, opt_state), metrics
+
+
+def loss(
+    model: Transformer, batch: Rows, cfg: Config
+) -> tuple[jax.Array, tuple[jax.Array, dict[str, objectives.Sums]]]:
+    """The loss as a sum, (its denominator, the metrics as sums)."""
+    log_prob, entropy = predict(model, batch.token, batch.length, cfg.temperature, cfg.chunk)
+    mask, advantage = batch.mask, batch.advantage
+    old_log_prob = jax.lax.stop_gradient(log_prob) if cfg.num_steps == 1 else batch.log_prob
+    ratio_of = objectives.token_log_ratio
+    if cfg.surrogate == "gspo":
+        ratio_of = objectives.sequence_log_ratio
+    log_ratio = ratio_of(log_prob, old_log_prob, mask)
+    if cfg.surrogate == "cispo":
+        token_loss = losses.cispo(log_prob, log_ratio, advantage, 1.0 + cfg.clip_high)
+    else:
+        token_loss = losses.clipped_ratio(log_ratio, advantage, cfg.clip_low, cfg.clip_high)
+    if cfg.kl in ("k2", "k3"):
+        estimate = losses.kl_k2 if cfg.kl == "k2" else losses.kl_k3
+        token_loss = token_loss + cfg.kl_coef * estimate(log_prob, batch.ref_log_prob)
+    token_loss = token_loss - cfg.entropy_coef * entropy
+    means = {
+        "token": objectives.token_mean,
+        "sequence": objectives.sequence_mean,
+        "constant": partial(objectives.constant_mean, length=mask.shape[1]),
+    }
+    numerator, denominator = means[cfg.mean](token_loss, mask)
+    clipped = losses.outside_clip(log_ratio, advantage, cfg.clip_low, cfg.clip_high)
+    over_tokens = {
+        "entropy": entropy,
+        "approx_kl": losses.approx_kl(log_prob, old_log_prob),
+        "clip_fraction": clipped.astype(jnp.float32),
+        "ratio_error": jnp.abs(jnp.expm1(log_ratio)),
+        "log_prob_gap": jnp.abs(log_prob - batch.sampled_log_prob),
+        "kl_to_reference": losses.kl_k3(log_prob, batch.ref_log_prob),
+    }
+    if cfg.kl == "none":
+        del over_tokens["kl_to_reference"]
+    metrics = {name: objectives.token_mean(x, mask) for name, x in over_tokens.items()}
+    return numerator, (denominator, metrics | {"loss": (numerator, denominator)})

@@ -1,0 +1,100 @@
+"""A language agent's fixed parts: environment, conversation, architecture; and the shared options."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+
+from jaxrl import config
+from jaxrl.language import LanguageEnvironment
+from jaxrl.lm.config import ModelConfig
+from jaxrl.lm.episodes import Episodes, empty
+from jaxrl.lm.model import Transformer
+from jaxrl.lm.play import Limits
+
+
+@dataclass(frozen=True)
+class SharedConfig:
+    """Options of every algorithm for language agents."""
+
+    total_episodes: int = 100_000  # played while learning, the warm start not counted
+    num_lanes: int = 256  # episodes played side by side
+    refill_at: float = 0.5  # share of finished responses at which the environments answer
+    temperature: float = 1.0  # of the policy, where it plays and where it learns
+    response_tokens: int = 0  # a response's length limit, end of turn included; 0: what fits
+    context: int = 0  # tokens of a conversation; 0: what the longest episode needs
+    learning_rate: float = 1e-3  # Adam's, at the start
+    lr_schedule: Literal["constant", "linear"] = "constant"  # linear: to 0 at the end
+    max_grad_norm: float = 1.0  # gradients are clipped to this norm
+    weight_decay: float = 0.0  # of matrices, decoupled (AdamW)
+    entropy_coef: float = 0.0  # bonus for the entropy of every token
+    micro_batch: int = 8  # episodes whose gradient is computed at once, then added up
+    chunk: int = 4096  # tokens whose logits exist at the same time
+    sft_steps: int = 0  # supervised steps before, on scripted play
+    sft_episodes: int = 256  # scripted episodes in each of these
+    sft_player: Literal["random", "expert"] = "random"  # who plays them
+    sft_learning_rate: float = 3e-3  # Adam's, for these steps
+
+    def __post_init__(self):
+        for name in ("total_episodes", "num_lanes", "temperature", "learning_rate", "chunk"):
+            config.check_positive(name, getattr(self, name), 1)
+        for name in ("max_grad_norm", "sft_learning_rate", "sft_episodes", "micro_batch"):
+            config.check_positive(name, getattr(self, name), 1)
+        for name in ("response_tokens", "context", "sft_steps", "weight_decay"):
+            config.check_range(name, getattr(self, name), 0, float("inf"), 0)
+        config.check_range("refill_at", self.refill_at, 0.0, 1.0, 0.5)
+        config.check_range("entropy_coef", self.entropy_coef, -1.0, 1.0, 0.0)
+        config.check_divides("micro_batch", self.micro_batch, "sft_episodes", self.sft_episodes)
+
+    @property
+    def episodes(self) -> int:
+        """Played in one iteration, on all devices."""
+        raise NotImplementedError
+
+    @property
+    def num_iterations(self) -> int:
+        """Warm start and learning together."""
+        return self.sft_steps + -(-self.total_episodes // self.episodes)
+
+
+@dataclass(frozen=True)
+class Agent:
+    """What an algorithm needs to know besides its options."""
+
+    env: LanguageEnvironment
+    chat: Any  # of jaxrl.text: the conversation's form, and the tokenizer
+    limits: Limits
+    model_config: ModelConfig
+    weights: Transformer | None = None  # to start from; None: random ones
+    num_shown: int = 4  # episodes kept of every iteration, for the transcripts
+
+    def make_model(self, key: jax.Array) -> Transformer:
+        """The model to start from."""
+        if self.weights is not None:
+            return self.weights
+        return Transformer(self.model_config, nnx.Rngs(params=key))
+
+    def nothing_shown(self) -> Episodes:
+        """An empty record of the episodes shown."""
+        return empty(self.num_shown, self.limits.context, self.limits.max_turns)
+
+
+def optimizer(cfg: SharedConfig, steps_per_iteration: int = 1) -> optax.GradientTransformation:
+    """AdamW behind a clip by norm; the warm start has a learning rate of its own."""
+    steps = (cfg.num_iterations - cfg.sft_steps) * steps_per_iteration
+    rate = optax.constant_schedule(cfg.learning_rate)
+    if cfg.lr_schedule == "linear":
+        rate = optax.linear_schedule(cfg.learning_rate, 0.0, steps)
+    if cfg.sft_steps:
+        warm = optax.constant_schedule(cfg.sft_learning_rate)
+        rate = optax.join_schedules([warm, rate], [cfg.sft_steps])
+    adam = optax.adamw(rate, b2=0.99, weight_decay=cfg.weight_decay, mask=_matrices)
+    return optax.chain(optax.clip_by_global_norm(cfg.max_grad_norm), adam)
+
+
+def _matrices(params: Any) -> Any:
+    """True for what weight decay touches: not norms and biases."""
+    return jax.tree.map(lambda x: jnp.ndim(x) > 1 and min(jnp.shape(x)[-2:]) > 1, params)

@@ -1,0 +1,54 @@
+"""The record of played episodes: every token, who wrote it, and what came of it."""
+
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+
+class Episodes(flax.struct.PyTreeNode):
+    """N episodes of at most C tokens and U turns each."""
+
+    token: jax.Array  # int32 [N, C], 0 beyond `length`
+    action: jax.Array  # bool [N, C]: the policy drew this token, the end of turn among them
+    turn: jax.Array  # int32 [N, C]: of the token; what the environment says belongs to the next
+    log_prob: jax.Array  # float32 [N, C]: where it was drawn, under the sampler; else 0
+    length: jax.Array  # int32 [N]
+    reward: jax.Array  # float32 [N, U]
+    played: jax.Array  # bool [N, U]: the turn took place
+    cut: jax.Array  # bool [N, U]: the response met the length limit before its end of turn
+    terminated: jax.Array  # bool [N]
+    truncated: jax.Array  # bool [N]
+    success: jax.Array  # float32 [N]: the environment's metric at the end
+
+    @property
+    def episode_return(self) -> jax.Array:
+        """float32 [N]: undiscounted."""
+        return jnp.sum(self.reward, 1)
+
+    @property
+    def num_turns(self) -> jax.Array:
+        """int32 [N]."""
+        return jnp.sum(self.played, 1, dtype=jnp.int32)
+
+
+def empty(num_episodes: int, context: int, max_turns: int) -> Episodes:
+    """A record to be filled."""
+
+    def zeros(*shape: int, dtype: Any = jnp.int32) -> jax.Array:
+        return jnp.zeros((num_episodes, *shape), dtype)
+
+    return Episodes(
+        token=zeros(context),
+        action=zeros(context, dtype=jnp.bool_),
+        turn=zeros(context),
+        log_prob=zeros(context, dtype=jnp.float32),
+        length=zeros(),
+        reward=zeros(max_turns, dtype=jnp.float32),
+        played=zeros(max_turns, dtype=jnp.bool_),
+        cut=zeros(max_turns, dtype=jnp.bool_),
+        terminated=zeros(dtype=jnp.bool_),
+        truncated=zeros(dtype=jnp.bool_),
+        success=zeros(dtype=jnp.float32),
+    )

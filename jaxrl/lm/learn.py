@@ -1,0 +1,76 @@
+"""Learning from sequences of tokens: their log-probs, and gradients summed over pieces and devices.
+
+A loss is a sum and a count, (numerator, denominator). Numerators' gradients and denominators are
+added up over micro-batches and devices and divided at the very end, so that neither the size of a
+piece nor the number of devices changes the result.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from jaxrl import mesh
+from jaxrl.lm.log_prob import token_log_prob
+from jaxrl.lm.model import Transformer, forward, unstack
+from jaxrl.objectives import Sums, quotient
+
+Told = tuple[jax.Array, dict[str, Sums]]  # a loss's denominator, and metrics as sums
+Loss = Callable[[Transformer, Any], tuple[jax.Array, Told]]
+
+
+class Rows(flax.struct.PyTreeNode):
+    """N sequences. Columns 0 .. C-2 of what has C-1 of them belong to the tokens 1 .. C-1."""
+
+    token: jax.Array  # int32 [N, C]
+    length: jax.Array  # int32 [N]
+    mask: jax.Array  # bool [N, C-1]: the policy drew the token
+    sampled_log_prob: jax.Array  # float32 [N, C-1]: by the sampler
+    log_prob: jax.Array  # float32 [N, C-1]: by the learner, before the iteration's first step
+    advantage: jax.Array  # float32 [N, C-1]
+    ref_log_prob: jax.Array  # float32 [N, C-1]: under the reference model; 0 without one
+
+
+def predict(
+    model: Transformer, token: jax.Array, length: jax.Array, temperature: float, chunk: int
+) -> tuple[jax.Array, jax.Array]:
+    """Log-prob and entropy [N, C-1] of the tokens 1 .. C-1, each given those before it."""
+    model = unstack(model)  # a loop over stacked layers would copy what the backward pass needs
+    hidden, _ = forward(model, token[:, :-1], jnp.minimum(length, token.shape[1] - 1))
+    return token_log_prob(model, hidden, token[:, 1:], chunk, temperature)
+
+
+def in_pieces(rows: Any, size: int) -> Any:
+    """Leaves [N / size, size, ...] of leaves [N, ...]."""
+    return jax.tree.map(lambda x: x.reshape(-1, size, *x.shape[1:]), rows)
+
+
+def map_pieces(f: Callable[[Any], Any], rows: Any, size: int) -> Any:
+    """f of `size` rows at a time; leaves [N, ...] again."""
+    out = jax.lax.map(f, in_pieces(rows, size))
+    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), out)
+
+
+def gradient(
+    loss: Loss, model: Transformer, rows: Any, size: int, axis: str | None
+) -> tuple[Transformer, dict[str, jax.Array]]:
+    """Gradient of numerator / denominator over all rows of all devices, and the mean metrics.
+
+    `loss(model, piece)` sees `size` rows and returns its numerator and (denominator, metrics as
+    sums). Small pieces stay in a CPU's cache: 8 rows of 128 tokens take a quarter of the time that
+    256 rows at once take.
+    """
+    grad_fn = jax.grad(loss, has_aux=True)
+
+    def add(total, piece):
+        return jax.tree.map(jnp.add, total, grad_fn(model, piece)), None
+
+    split = in_pieces(rows, size)
+    shapes = jax.eval_shape(grad_fn, model, jax.tree.map(lambda x: x[0], split))
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    total, _ = jax.lax.scan(add, zeros, split)
+    grads, (count, sums) = mesh.psum(total, axis)
+    metrics = {name: quotient(pair) for name, pair in sums.items()}
+    return jax.tree.map(lambda g: g / jnp.maximum(count, 1.0), grads), metrics

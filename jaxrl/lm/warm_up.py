@@ -1,0 +1,64 @@
+"""Supervised steps on scripted play: a start that knows the form of an answer."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxrl import mesh, objectives
+from jaxrl.lm.agent import Agent, SharedConfig, optimizer
+from jaxrl.lm.demonstrate import demonstrate
+from jaxrl.lm.episodes import Episodes
+from jaxrl.lm.learn import gradient, predict
+from jaxrl.lm.model import Transformer
+
+
+def warm_up(
+    state: Any,
+    key: jax.Array,
+    *,
+    cfg: SharedConfig,
+    agent: Agent,
+    axis: str | None,
+    like: Callable,
+) -> tuple[Any, dict[str, jax.Array]]:
+    """One supervised step on fresh scripted episodes.
+
+    Its metrics are those of `like(state, key)`, another kind of iteration of the same program, NaN
+    where they have no meaning here.
+    """
+    count = cfg.sft_episodes // mesh.axis_size(axis)
+    player = agent.env.expert if cfg.sft_player == "expert" else agent.env.random_player
+    episodes = demonstrate(
+        agent.env, agent.chat, agent.limits, player, key, mesh.global_index(count, axis)
+    )
+    grads, told = gradient(
+        partial(imitation_loss, chunk=cfg.chunk), state.model, episodes, cfg.micro_batch, axis
+    )
+    updates, opt_state = optimizer(cfg).update(grads, state.opt_state, state.model)
+    model = optax.apply_updates(state.model, updates)
+    told |= {"grad_norm": optax.tree.norm(grads), "param_norm": optax.tree.norm(model)}
+    _, shapes = jax.eval_shape(like, state, key)
+    metrics = {name: jnp.full(x.shape, jnp.nan, x.dtype) for name, x in shapes.items()}
+    metrics |= {name: told[name] for name in told if name in metrics}
+    state = state.replace(model=model, opt_state=opt_state, iteration=state.iteration + 1)
+    if state.reference is not None:
+        state = state.replace(reference=model)
+    return state, metrics | {"episodes": jnp.zeros(())}
+
+
+def imitation_loss(
+    model: Transformer, episodes: Episodes, chunk: int
+) -> tuple[jax.Array, tuple[jax.Array, dict[str, objectives.Sums]]]:
+    """Cross-entropy of the player's tokens, its sum, (their number, the metrics as sums)."""
+    log_prob, entropy = predict(model, episodes.token, episodes.length, 1.0, chunk)
+    mask = episodes.action[:, 1:]
+    numerator, denominator = objectives.sft_loss(log_prob, mask)
+    told = {
+        "loss": (numerator, denominator),
+        "entropy": objectives.token_mean(entropy, mask),
+    }
+    return numerator, (denominator, told)
