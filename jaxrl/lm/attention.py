@@ -61,16 +61,19 @@ def rotate(x: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
 def attend(
     q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array, scale: float, cap: float
 ) -> jax.Array:
-    """[B, S, H*K] from q [B, S, H, K], k and v [B, C, H_kv, K], mask [B or 1, S, C].
+    """[B, S, H*K] from q [B, S, H, K], k [B, H_kv, K, C], v [B, H_kv, C, K], mask [B or 1, S, C].
 
     Head h reads key head h // (H / H_kv); keys are never repeated in memory. Softmax in float32.
     """
     batch, length, heads, size = q.shape
-    grouped = q.reshape(batch, length, k.shape[2], -1, size)
-    score = jnp.einsum("bsngk,bcnk->bngsc", grouped, k, preferred_element_type=jnp.float32) * scale
-    score = soft_cap(score, cap)
-    weight = jax.nn.softmax(jnp.where(mask[:, None, None], score, MASKED), -1).astype(q.dtype)
-    return jnp.einsum("bngsc,bcnk->bsngk", weight, v).reshape(batch, length, heads * size)
+    groups = (batch, k.shape[1], -1, length)
+    rows = q.reshape(batch, length, k.shape[1], -1, size).transpose(0, 2, 3, 1, 4)
+    rows = rows.reshape(batch, k.shape[1], -1, size)  # plain products of matrices from here
+    score = jnp.matmul(rows, k, preferred_element_type=jnp.float32).reshape(*groups, k.shape[-1])
+    score = jnp.where(mask[:, None, None], soft_cap(score * scale, cap), MASKED)
+    weight = jax.nn.softmax(score, -1).astype(q.dtype).reshape(*rows.shape[:3], -1)
+    y = jnp.matmul(weight, v).reshape(*groups, size)
+    return y.transpose(0, 3, 1, 2, 4).reshape(batch, length, heads * size)
 
 
 def soft_cap(x: jax.Array, cap: float) -> jax.Array:

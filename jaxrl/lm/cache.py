@@ -10,28 +10,49 @@ from jaxrl.lm.config import ModelConfig
 class Cache(struct.PyTreeNode):
     """Every leaf has the batch first, so `jax.tree.map(lambda x: x[rows], cache)` picks rows.
 
-    One array for each layer: updated in place inside a loop, and read without a slice.
+    One array for each layer: updated in place inside a loop, and read without a slice. Tokens are
+    the last axis of keys and the last but one of values, so that both products of attention read
+    them as they lie. (With tokens second a CPU transposes the whole cache at every step: 7.9 ms
+    instead of 3.4 for three layers of 64 rows and 256 tokens.)
     `length` counts what was appended, what did not fit included: above `capacity` is an overflow.
     """
 
-    k: tuple[jax.Array, ...]  # L times [B, C, H_kv, K], after RoPE
-    v: tuple[jax.Array, ...]
+    k: tuple[jax.Array, ...]  # L times [B, H_kv, K, C], after RoPE
+    v: tuple[jax.Array, ...]  # L times [B, H_kv, C, K]
     length: jax.Array  # int32 [B]
 
     @property
     def capacity(self) -> int:
         """C: tokens that fit in a row."""
-        return self.k[0].shape[1]
+        return self.k[0].shape[-1]
 
 
 def init_cache(cfg: ModelConfig, batch: int, capacity: int, dtype: str | None = None) -> Cache:
     """An empty cache; `dtype` is the computation's unless given."""
-    shape = (batch, capacity, cfg.num_kv_heads, cfg.head_dim)
+    heads, size = cfg.num_kv_heads, cfg.head_dim
 
-    def zeros() -> tuple[jax.Array, ...]:
+    def zeros(*shape: int) -> tuple[jax.Array, ...]:
         return tuple(jnp.zeros(shape, dtype or cfg.dtype) for _ in range(cfg.num_layers))
 
-    return Cache(k=zeros(), v=zeros(), length=jnp.zeros(batch, jnp.int32))
+    return Cache(
+        k=zeros(batch, heads, size, capacity),
+        v=zeros(batch, heads, capacity, size),
+        length=jnp.zeros(batch, jnp.int32),
+    )
+
+
+def replace_rows(cache: Cache, row: jax.Array, new: Cache) -> Cache:
+    """`cache` with the rows where `row` (bool [B]) is set taken from `new`, which may be shorter.
+
+    What stood beyond the new capacity stays in memory and is never read.
+    """
+
+    def replace(stored: jax.Array, fresh: jax.Array) -> jax.Array:
+        corner = tuple(slice(size) for size in fresh.shape)
+        chosen = row.reshape(-1, *[1] * (fresh.ndim - 1))
+        return stored.at[corner].set(jnp.where(chosen, fresh, stored[corner]))
+
+    return jax.tree.map(replace, cache, new)
 
 
 def slots(cache: Cache, num_new: int, length: jax.Array) -> jax.Array:
@@ -41,7 +62,10 @@ def slots(cache: Cache, num_new: int, length: jax.Array) -> jax.Array:
     return jnp.where(inside, cache.length[:, None] + step, cache.capacity + step)
 
 
-def append(stored: jax.Array, new: jax.Array, slot: jax.Array) -> jax.Array:
-    """One layer's [B, C, H_kv, K] with `new` [B, S, H_kv, K] written at `slot` [B, S]."""
-    row = jnp.arange(new.shape[0])[:, None]
-    return stored.at[row, slot].set(new.astype(stored.dtype), mode="drop")
+def append(
+    k: jax.Array, v: jax.Array, new_k: jax.Array, new_v: jax.Array, slot: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """One layer's keys and values with the new ones, [B, S, H_kv, K], written at slot [B, S]."""
+    row = jnp.arange(slot.shape[0])[:, None]
+    k = k.at[row, :, :, slot].set(new_k.astype(k.dtype), mode="drop")
+    return k, v.at[row, :, slot].set(new_v.astype(v.dtype), mode="drop")

@@ -21,8 +21,8 @@ EMBEDDING_STD = 0.02
 class Stored(NamedTuple):
     """One layer's part of the cache, and where the new tokens go."""
 
-    k: jax.Array  # [B, C, H_kv, K]
-    v: jax.Array
+    k: jax.Array  # [B, H_kv, K, C]
+    v: jax.Array  # [B, H_kv, C, K]
     slot: jax.Array  # int32 [B, S]
 
 
@@ -229,10 +229,12 @@ def _attention(
     q = q if layer.q_norm is None else layer.q_norm(q)
     k = k if layer.k_norm is None else layer.k_norm(k)
     q, k = rotate(q, place.cos, place.sin), rotate(k, place.cos, place.sin)
-    if stored is not None:
-        k, v = append(stored.k, k, stored.slot), append(stored.v, v, stored.slot)
+    if stored is None:
+        k, v = k.transpose(0, 2, 3, 1), v.transpose(0, 2, 1, 3)
+    else:
+        k, v = append(stored.k, stored.v, k, v, stored.slot)
     seen = place.mask.shape[-1]
-    read_k, read_v = k[:, :seen].astype(x.dtype), v[:, :seen].astype(x.dtype)
+    read_k, read_v = k[..., :seen].astype(x.dtype), v[:, :, :seen].astype(x.dtype)
     y = attend(q, read_k, read_v, place.mask, cfg.score_scale, cfg.attention_cap)
     return layer.o(y), k, v
 
