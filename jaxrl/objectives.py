@@ -1,7 +1,8 @@
 """Objectives over sequences of tokens: ratios, masks and means of the losses.
 
 Rows are sequences of `S` tokens; a mask [N, S] keeps those that the policy chose, the end-of-turn
-token among them. What lies outside the mask may hold anything and has no gradient.
+token among them. What lies outside the mask may hold anything and has no gradient: a log-ratio is 0
+there. (A loss of log-probs themselves, such as a KL, wants them masked first: NaN has no gradient.)
 
 A mean is carried as (numerator, denominator), two float32 scalars. Sum both over micro-batches and
 devices, then take `quotient`: the result depends on neither. A denominator is a count, so the

@@ -16,6 +16,14 @@ clipped_surrogate = jit(checked(losses.clipped_surrogate), static_argnums=3)
 value_loss = jit(checked(losses.value_loss))
 clipped_value_loss = jit(checked(losses.clipped_value_loss), static_argnums=3)
 approx_kl = jit(checked(losses.approx_kl))
+clipped_ratio = jit(checked(losses.clipped_ratio), static_argnums=(2, 3, 4))
+outside_clip = jit(checked(losses.outside_clip), static_argnums=(2, 3))
+cispo = jit(checked(losses.cispo), static_argnums=3)
+policy_gradient = jit(checked(losses.policy_gradient))
+kl_k2 = jit(checked(losses.kl_k2))
+kl_k3 = jit(checked(losses.kl_k3))
+bradley_terry = jit(checked(losses.bradley_terry), static_argnums=2)
+dpo = jit(checked(losses.dpo), static_argnums=4)
 
 # (ratio, advantage, loss, d loss / d log_prob) with clip_eps 0.2, by hand
 SURROGATE = [
@@ -28,6 +36,19 @@ SURROGATE = [
     (1.0, 3.0, -3.0, -3.0),
     (1.0, -3.0, 3.0, 3.0),
     (1.5, 0.0, 0.0, 0.0),
+]
+
+# (ratio, advantage, loss, d loss / d log_prob) with clips 0.2 below and 0.28 above, dual clip 3
+DUAL = [
+    (1.27, 1.0, -1.27, -1.27),  # within the wider side
+    (1.5, 1.0, -1.28, 0.0),
+    (0.5, 1.0, -0.5, -0.5),
+    (0.79, -1.0, 0.8, 0.0),  # beyond the narrower side
+    (1.5, -1.0, 1.5, 1.5),
+    (2.9, -2.0, 5.8, 5.8),
+    (9.0, -2.0, 6.0, 0.0),  # the dual clip
+    (9.0, 2.0, -2.56, 0.0),  # of which a good action knows nothing
+    (0.1, 2.0, -0.2, -0.2),
 ]
 
 
@@ -142,3 +163,101 @@ def test_the_clipped_losses_refuse_inputs_that_would_broadcast():
         for loss in (clipped_surrogate, clipped_value_loss):
             with pytest.raises(TypeCheckError):
                 loss(*inputs, 0.2)
+
+
+def test_the_clip_has_a_side_above_and_one_below_and_the_dual_clip_bounds_bad_actions():
+    ratio, advantage, loss, slope = columns(DUAL)
+    got = clipped_ratio(np.log(ratio), advantage, 0.2, 0.28, 3.0)
+    np.testing.assert_allclose(got, loss, rtol=1e-5)
+    got = gradient(lambda x: losses.clipped_ratio(x, advantage, 0.2, 0.28, 3.0), np.log(ratio))
+    np.testing.assert_allclose(got, slope, rtol=1e-5, atol=1e-6)
+    without = clipped_ratio(np.log(ratio), advantage, 0.2, 0.28, None)
+    np.testing.assert_allclose(without, np.where(loss == 6, 18, loss), rtol=1e-5)
+
+
+def test_outside_clip_is_where_the_clip_leaves_no_gradient():
+    ratio, advantage, _, _ = columns(DUAL + SURROGATE)
+    slope = gradient(lambda x: losses.clipped_ratio(x, advantage, 0.2, 0.28), np.log(ratio))
+    got = np.asarray(outside_clip(np.log(ratio), advantage, 0.2, 0.28))
+    np.testing.assert_array_equal(got, (slope == 0) & (advantage != 0))
+    assert got.any() and not got.all()
+
+
+def test_cispo_caps_the_weight_of_a_token_and_keeps_its_gradient():
+    ratio, advantage = array(0.5, 1.0, 3.0, 9.0, 9.0), array(2.0, 1.0, 1.0, 1.0, -1.0)
+    old = array(-1.0, -2.0, -3.0, -4.0, -5.0)
+    log_prob, weight = old + np.log(ratio), array(0.5, 1.0, 3.0, 4.0, 4.0)
+    got = cispo(log_prob, log_prob - old, advantage, 4.0)
+    np.testing.assert_allclose(got, -weight * advantage * log_prob, rtol=1e-5)
+    got = gradient(lambda x: losses.cispo(x, x - old, advantage, 4.0), log_prob)
+    np.testing.assert_allclose(got, -weight * advantage, rtol=1e-5)
+
+
+def test_the_policy_gradient_is_the_gradient_of_the_surrogate_at_ratio_1():
+    log_prob, advantage = array(-0.1, -3.0, -1.0), array(2.0, -1.0, 0.5)
+    np.testing.assert_allclose(policy_gradient(log_prob, advantage), [0.2, -3.0, 0.5], rtol=1e-6)
+    got = gradient(lambda x: losses.policy_gradient(x, advantage), log_prob)
+    np.testing.assert_array_equal(got, -advantage)
+
+
+def test_the_mean_of_k3_is_kl_of_the_policy_from_the_reference():
+    p, q = np.random.default_rng(0).dirichlet(np.ones(6), size=2)
+    got = p @ np.asarray(kl_k3(array(*np.log(p)), array(*np.log(q))))
+    np.testing.assert_allclose(got, stats.entropy(p, q), rtol=1e-4)
+    assert abs(stats.entropy(p, q) - stats.entropy(q, p)) > 0.1
+
+
+def test_k2_has_the_gradient_of_the_kl_on_average():
+    logit, ref = np.random.default_rng(1).normal(size=(2, 6)).astype(np.float32)
+
+    def exact(logit):
+        log_p, log_q = jax.nn.log_softmax(logit), jax.nn.log_softmax(ref)
+        return jnp.sum(jnp.exp(log_p) * (log_p - log_q))
+
+    def on_samples(logit):
+        log_p = jax.nn.log_softmax(logit)
+        weight = jax.lax.stop_gradient(jnp.exp(log_p))  # how often each is drawn
+        return jnp.sum(weight * losses.kl_k2(log_p, jax.nn.log_softmax(ref)))
+
+    got, expected = (jit(jax.grad(f))(logit) for f in (on_samples, exact))
+    np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(kl_k2(array(-1.0, 2.0), array(1.0, 1.0)), [2.0, 0.5])
+
+
+def test_the_preference_losses_equal_minus_log_sigmoid():
+    chosen, rejected, ref_chosen, ref_rejected = np.random.default_rng(2).normal(
+        scale=4.0, size=(4, 9)
+    )
+    inputs = [array(*x) for x in (chosen, rejected, ref_chosen, ref_rejected)]
+    expected = np.log1p(np.exp(-(chosen - rejected - 0.5)))
+    np.testing.assert_allclose(bradley_terry(*inputs[:2], 0.5), expected, rtol=1e-4)
+    margin = 0.3 * ((chosen - ref_chosen) - (rejected - ref_rejected))
+    np.testing.assert_allclose(dpo(*inputs, 0.3), np.log1p(np.exp(-margin)), rtol=1e-4)
+
+
+def test_a_hopeless_pair_has_a_finite_loss_and_gradient():
+    got = gradient(lambda x: losses.bradley_terry(x, array(0.0, 0.0)), array(-500.0, 500.0))
+    np.testing.assert_array_equal(got, [-1.0, 0.0])
+    np.testing.assert_allclose(bradley_terry(array(-500.0), array(500.0), 0.0), [1000.0])
+
+
+def test_the_gradients_of_the_language_losses_agree_with_finite_differences():
+    rng = np.random.default_rng(3)
+    x, ref, other = rng.normal(size=(3, 8))
+
+    def every_loss(x):
+        return jnp.stack(
+            [
+                losses.kl_k2(x, ref),
+                losses.kl_k3(x, ref),
+                losses.bradley_terry(x, ref, 0.3),
+                losses.dpo(x, ref, other, -other, 0.5),
+                losses.dpo(ref, x, other, -other, 0.5),
+                losses.clipped_ratio(x, other, 0.2, 0.28, 3.0),
+            ]
+        )
+
+    with jax.enable_x64(True):
+        along = jit(lambda x: jax.jvp(every_loss, (x,), (jnp.ones_like(x),)))
+        below, above, (_, slope) = jax.device_get((along(x - 1e-6), along(x + 1e-6), along(x)))
+    np.testing.assert_allclose(slope, (above[0] - below[0]) / 2e-6, rtol=1e-6, atol=1e-8)
