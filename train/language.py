@@ -83,23 +83,9 @@ def save_models(agent: Agent, folder: Path, models: Any) -> None:
 
 
 EPISODE_METRICS = frozenset(
-    [
-        "episode_return",
-        "success",
-        "turns",
-        "truncated_share",
-        "cut_share",
-        "response_tokens",
-        "learned_share",
-        "lane_occupancy",
-        "log_prob_gap",
-        "log_prob_gap_max",
-        "uniform_groups",
-        "approx_kl",
-        "clip_fraction",
-        "ratio_error",
-        "kl_to_reference",
-    ]
+    {"episode_return", "success", "turns", "truncated_share", "cut_share", "response_tokens"}
+    | {"learned_share", "lane_occupancy", "log_prob_gap", "uniform_groups", "approx_kl"}
+    | {"clip_fraction", "ratio_error", "kl_to_reference"}
 )
 
 

@@ -45,7 +45,7 @@ class Config:
     grad_clip: Literal["global", "network"] = "global"  # one norm, or one for each network
     target_kl: float = 0.0  # skip the rest of an iteration's minibatches above this KL; 0: off
     advantage_norm: Literal["minibatch", "batch", "none"] = "minibatch"  # over all devices
-    accumulate: int = 1  # pieces a minibatch's gradient is computed in, to save memory
+    accumulate: int = 0  # pieces a minibatch's gradient is computed in; 0: what fits a CPU's cache
     normalize_obs: bool = False  # by running mean and variance
     normalize_reward: bool = False  # by the running std of the discounted return
     network: Literal["mlp", "cnn"] = "mlp"
@@ -57,7 +57,7 @@ class Config:
     def __post_init__(self):
         for field in ("total_steps", "num_envs", "num_steps", "num_epochs", "num_minibatches"):
             config.check_positive(field, getattr(self, field), getattr(Config, field))
-        for field in ("learning_rate", "max_grad_norm", "clip_eps", "accumulate"):
+        for field in ("learning_rate", "max_grad_norm", "clip_eps"):
             config.check_positive(field, getattr(self, field), getattr(Config, field))
         for field in ("gamma", "gae_lambda"):
             config.check_range(field, getattr(self, field), 0.0, 1.0, getattr(Config, field))
@@ -67,9 +67,9 @@ class Config:
             config.check_positive("hidden", width, 64)
         rows = self.num_envs * self.num_steps
         config.check_divides("num_minibatches", self.num_minibatches, "num_envs*num_steps", rows)
-        config.check_divides(
-            "accumulate", self.accumulate, "rows per minibatch", rows // self.num_minibatches
-        )
+        if self.accumulate:
+            rows //= self.num_minibatches
+            config.check_divides("accumulate", self.accumulate, "rows per minibatch", rows)
 
     @property
     def num_iterations(self) -> int:
@@ -213,7 +213,7 @@ def prepare(state: State, steps: Transition, cfg: Config) -> Rows:
     """Values, advantages and value targets of the rollout, as rows t*B + b."""
     obs = normalize.normalize_obs(state.obs_stats, steps.obs)
     next_obs = normalize.normalize_obs(state.obs_stats, steps.next_obs)
-    value, next_value = state.policy.value(obs), state.policy.value(next_obs)
+    value, next_value = values(state.policy, obs), values(state.policy, next_obs)
     advantage = returns.gae(
         steps.reward,
         value,
@@ -225,6 +225,24 @@ def prepare(state: State, steps: Transition, cfg: Config) -> Rows:
     )
     rows = Rows(obs, steps.action, steps.aux, value, advantage, advantage + value)
     return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), rows)
+
+
+def values(policy: ActorCritic, obs: Any) -> jax.Array:
+    """V(obs) [T, B], on a CPU in pieces that its cache holds."""
+    shape = jax.eval_shape(policy.value, obs).shape
+    rows = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), obs)
+    count = sgd.pieces_in_cache(shape[0] * shape[1])
+
+    def in_pieces(policy, rows):
+        pieces = jax.tree.map(lambda x: x.reshape(count, -1, *x.shape[1:]), rows)
+        return jax.lax.map(policy.value, pieces).reshape(shape)
+
+    def whole(policy, rows):
+        return policy.value(rows).reshape(shape)
+
+    if count == 1:
+        return whole(policy, rows)
+    return jax.lax.platform_dependent(policy, rows, cpu=in_pieces, default=whole)
 
 
 def advantage_moments(
@@ -268,20 +286,33 @@ def loss(policy: ActorCritic, batch: Rows, cfg: Config) -> tuple[jax.Array, dict
 
 
 def gradient(policy: ActorCritic, batch: Rows, cfg: Config) -> tuple[ActorCritic, dict]:
-    """Gradient of `loss` over the batch and its metrics, in `accumulate` pieces."""
+    """Gradient of `loss` over the batch and its metrics, in `accumulate` pieces.
+
+    With accumulate=0 a CPU takes pieces that its cache holds, an accelerator the whole.
+    """
+    count = cfg.accumulate or sgd.pieces_in_cache(batch.advantage.shape[0])
+    in_pieces = partial(_gradient, cfg=cfg, count=count)
+    if cfg.accumulate or count == 1:
+        return in_pieces(policy, batch)
+    whole = partial(_gradient, cfg=cfg, count=1)
+    return jax.lax.platform_dependent(policy, batch, cpu=in_pieces, default=whole)
+
+
+def _gradient(
+    policy: ActorCritic, batch: Rows, *, cfg: Config, count: int
+) -> tuple[ActorCritic, dict]:
     grad_fn = jax.grad(loss, has_aux=True)
-    if cfg.accumulate == 1:
+    if count == 1:
         return grad_fn(policy, batch, cfg)
-    split = lambda x: x.reshape(cfg.accumulate, -1, *x.shape[1:])  # noqa: E731
 
     def add(total, piece):
         return jax.tree.map(jnp.add, total, grad_fn(policy, piece, cfg)), None
 
-    pieces = jax.tree.map(split, batch)
+    pieces = jax.tree.map(lambda x: x.reshape(count, -1, *x.shape[1:]), batch)
     shapes = jax.eval_shape(partial(grad_fn, cfg=cfg), policy, jax.tree.map(lambda x: x[0], pieces))
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
     total, _ = jax.lax.scan(add, zeros, pieces)
-    return jax.tree.map(lambda x: x / cfg.accumulate, total)
+    return jax.tree.map(lambda x: x / count, total)
 
 
 def minibatch_step(

@@ -1,4 +1,4 @@
-"""A language agent's fixed parts: environment, conversation, architecture; and the shared options."""
+"""A language agent's fixed parts, and the options that every algorithm for one has."""
 
 from dataclasses import dataclass
 from typing import Any, Literal

@@ -112,7 +112,7 @@ def render(template: str, *values: jax.Array | int | Text, capacity: int) -> Tex
     pieces = [literal or "" for literal, _, _, _ in string.Formatter().parse(template)]
     fields = [name for _, name, _, _ in string.Formatter().parse(template) if name is not None]
     if len(fields) != len(values) or any(fields):
-        raise ValueError(f"template={template!r} has {len(fields)} fields for {len(values)} values.")
+        raise ValueError(f"template={template!r} wants {len(fields)} values, not {len(values)}.")
     parts: list[Part] = []
     left = list(values)
     for piece, (_, name, _, _) in zip(pieces, string.Formatter().parse(template), strict=True):
