@@ -8,9 +8,8 @@ play belongs to the same program.
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Literal
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
@@ -18,13 +17,13 @@ from jax.sharding import PartitionSpec as P
 
 from jaxrl import advantages, config, losses, mesh, objectives
 from jaxrl.env import per_env_keys
-from jaxrl.lm.agent import Agent, SharedConfig, optimizer
+from jaxrl.lm.agent import Agent, SharedConfig, State, optimizer
 from jaxrl.lm.episodes import Episodes
 from jaxrl.lm.learn import Rows, gradient, map_pieces, predict
 from jaxrl.lm.model import Transformer
 from jaxrl.lm.play import play
 from jaxrl.lm.report import played_metrics, shown, to_token_mask
-from jaxrl.lm.warm_up import warm_up
+from jaxrl.lm.warm_up import after_warm_up
 
 
 @dataclass(frozen=True)
@@ -69,16 +68,6 @@ class Config(SharedConfig):
         return self.num_epochs * self.num_minibatches
 
 
-class State(flax.struct.PyTreeNode):
-    """All that must survive a crash."""
-
-    model: Transformer
-    opt_state: Any
-    reference: Transformer | None  # the model after the warm start, where KL is used
-    shown: Episodes  # a few of the last iteration's episodes, for the transcripts
-    iteration: jax.Array  # int32 []
-
-
 def specs() -> State:
     """How a State is laid out on a mesh, seeds stacked in front: all of it on every device."""
     return P(mesh.SEED)  # pyright: ignore
@@ -87,14 +76,7 @@ def specs() -> State:
 def init(key: jax.Array, *, cfg: Config, agent: Agent, axis: str | None = None) -> State:
     """A fresh State; with `agent.weights` from there instead of random."""
     del axis
-    model = agent.make_model(key)
-    return State(
-        model=model,
-        opt_state=optimizer(cfg, cfg.num_steps).init(model),  # pyright: ignore
-        reference=None if cfg.kl == "none" else jax.tree.map(jnp.copy, model),
-        shown=agent.nothing_shown(),
-        iteration=jnp.zeros((), jnp.int32),
-    )
+    return agent.start(key, optimizer(cfg, cfg.num_steps), keep_reference=cfg.kl != "none")
 
 
 def update(
@@ -102,10 +84,7 @@ def update(
 ) -> tuple[State, dict[str, jax.Array]]:
     """One iteration: `sft_steps` of the warm start first, then of `improve`."""
     improving = partial(improve, cfg=cfg, agent=agent, axis=axis)
-    if not cfg.sft_steps:
-        return improving(state, key)
-    warming = partial(warm_up, cfg=cfg, agent=agent, axis=axis, like=improving)
-    return jax.lax.cond(state.iteration < cfg.sft_steps, warming, improving, state, key)
+    return after_warm_up(improving, state, key, cfg=cfg, agent=agent, axis=axis)
 
 
 def improve(

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
@@ -60,6 +61,16 @@ class SharedConfig:
         return self.sft_steps + -(-self.total_episodes // self.episodes)
 
 
+class State(flax.struct.PyTreeNode):
+    """All that must survive a crash."""
+
+    model: Transformer
+    opt_state: Any
+    reference: Transformer | None  # the model after the warm start, where KL is used
+    shown: Episodes  # a few of the last iteration's episodes, for the transcripts
+    iteration: jax.Array  # int32 []
+
+
 @dataclass(frozen=True)
 class Agent:
     """What an algorithm needs to know besides its options."""
@@ -77,9 +88,18 @@ class Agent:
             return self.weights
         return Transformer(self.model_config, nnx.Rngs(params=key))
 
-    def nothing_shown(self) -> Episodes:
-        """An empty record of the episodes shown."""
-        return empty(self.num_shown, self.limits.context, self.limits.max_turns)
+    def start(
+        self, key: jax.Array, transform: optax.GradientTransformation, keep_reference: bool
+    ) -> State:
+        """A fresh State for an optimiser, with a copy of the model to stay near to if wanted."""
+        model = self.make_model(key)
+        return State(
+            model=model,
+            opt_state=transform.init(model),  # pyright: ignore
+            reference=jax.tree.map(jnp.copy, model) if keep_reference else None,
+            shown=empty(self.num_shown, self.limits.context, self.limits.max_turns),
+            iteration=jnp.zeros((), jnp.int32),
+        )
 
 
 def optimizer(cfg: SharedConfig, steps_per_iteration: int = 1) -> optax.GradientTransformation:

@@ -2,29 +2,46 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from jaxrl import mesh, objectives
-from jaxrl.lm.agent import Agent, SharedConfig, optimizer
+from jaxrl.lm.agent import Agent, SharedConfig, State, optimizer
 from jaxrl.lm.demonstrate import demonstrate
 from jaxrl.lm.episodes import Episodes
 from jaxrl.lm.learn import gradient, predict
 from jaxrl.lm.model import Transformer
 
+Improve = Callable[[State, jax.Array], tuple[State, dict[str, jax.Array]]]
 
-def warm_up(
-    state: Any,
+
+def after_warm_up(
+    improve: Improve,
+    state: State,
     key: jax.Array,
     *,
     cfg: SharedConfig,
     agent: Agent,
     axis: str | None,
-    like: Callable,
-) -> tuple[Any, dict[str, jax.Array]]:
+) -> tuple[State, dict[str, jax.Array]]:
+    """One iteration: of the warm start while it lasts, then of `improve`."""
+    if not cfg.sft_steps:
+        return improve(state, key)
+    warming = partial(warm_up, cfg=cfg, agent=agent, axis=axis, like=improve)
+    return jax.lax.cond(state.iteration < cfg.sft_steps, warming, improve, state, key)
+
+
+def warm_up(
+    state: State,
+    key: jax.Array,
+    *,
+    cfg: SharedConfig,
+    agent: Agent,
+    axis: str | None,
+    like: Improve,
+) -> tuple[State, dict[str, jax.Array]]:
     """One supervised step on fresh scripted episodes.
 
     Its metrics are those of `like(state, key)`, another kind of iteration of the same program, NaN
