@@ -71,7 +71,7 @@ def turn_return(
 ) -> Float[Array, "N U"]:
     """Discounted sum of the rewards from each turn on; 0 where no turn was played."""
     reward = jnp.where(mask, reward, 0.0)
-    return _trace(reward, jnp.full_like(reward, gamma))
+    return _trace(reward, gamma)
 
 
 def rebn_advantage(
@@ -107,7 +107,7 @@ def turn_gae(
     at_end = jnp.where(truncated, last_value, 0.0)[:, None]
     next_value = jnp.where(followed, following, at_end)
     delta = jnp.where(mask, reward + gamma * next_value - value, 0.0)
-    return _trace(delta, jnp.where(followed, gamma * lam, 0.0))
+    return _trace(delta, gamma * lam)
 
 
 def kl_in_reward(
@@ -154,16 +154,14 @@ def _centred(episode_return: jax.Array, group_size: int) -> jax.Array:
     return group - jnp.mean(group, 1, keepdims=True)
 
 
-def _trace(x: jax.Array, decay: jax.Array) -> jax.Array:
-    """y[:, u] = x[:, u] + decay[:, u] * y[:, u + 1]."""
+def _trace(x: jax.Array, decay: float) -> jax.Array:
+    """y[:, u] = x[:, u] + decay * y[:, u + 1]: 0 where x is 0 from there on."""
 
-    def backward(y, inputs):
-        x, decay = inputs
+    def backward(y, x):
         y = x + decay * y
         return y, y
 
-    _, y = jax.lax.scan(backward, jnp.zeros_like(x[:, 0]), (x.T, decay.T), reverse=True, unroll=8)
-    return y.T
+    return jax.lax.scan(backward, jnp.zeros_like(x[:, 0]), x.T, reverse=True, unroll=8)[1].T
 
 
 def _total(x: jax.Array, axis: str | None) -> jax.Array:
