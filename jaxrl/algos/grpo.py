@@ -39,7 +39,7 @@ class Config(SharedConfig):
     mean: Literal["token", "sequence", "constant"] = "token"  # how tokens are averaged
     kl: Literal["none", "k1", "k2", "k3"] = "none"  # to the model at the start; k1 in the reward
     kl_coef: float = 0.001  # its weight
-    overlong: Literal["mask", "penalise", "keep"] = "mask"  # responses the length limit cut
+    overlong: Literal["keep", "mask", "penalise"] = "keep"  # responses the length limit cut
 
     def __post_init__(self):
         super().__post_init__()

@@ -31,7 +31,7 @@ class Config(SharedConfig):
     advantage: Literal["rebn", "returns", "rloo"] = "rebn"  # what a turn's return is compared with
     gamma: float = 0.9  # discount per turn, of rebn and returns
     sample_std: bool = False  # rebn: n - 1 in the standard deviation
-    overlong: Literal["mask", "penalise", "keep"] = "mask"  # responses the length limit cut
+    overlong: Literal["keep", "mask", "penalise"] = "keep"  # responses the length limit cut
     num_minibatches: int = 1
 
     def __post_init__(self):

@@ -36,6 +36,7 @@ class SharedConfig:
     chunk: int = 4096  # tokens whose logits exist at the same time
     sft_steps: int = 0  # supervised steps before, on scripted play
     sft_episodes: int = 256  # scripted episodes in each of these
+    sft_on: Literal["actions", "all"] = "all"  # learn the player's tokens, or the answers too
     sft_player: Literal["random", "expert"] = "random"  # who plays them
     sft_learning_rate: float = 3e-3  # Adam's, for these steps
 

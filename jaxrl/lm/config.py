@@ -92,6 +92,7 @@ _TINY = ModelConfig(
     hidden=256,
 )
 PRESETS: dict[str, ModelConfig] = {
+    "nano": replace(_TINY, width=64, num_layers=2, head_dim=16, hidden=192),  # 0.12 M parameters
     "tiny": _TINY,  # 0.36 M parameters
     "small": replace(_TINY, width=256, num_layers=4, head_dim=64, hidden=768),  # 3.2 M
     "base": replace(

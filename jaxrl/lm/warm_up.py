@@ -53,7 +53,7 @@ def warm_up(
         agent.env, agent.chat, agent.limits, player, key, mesh.global_index(count, axis)
     )
     grads, told = gradient(
-        partial(imitation_loss, chunk=cfg.chunk), state.model, episodes, cfg.micro_batch, axis
+        partial(imitation_loss, chunk=cfg.chunk, on=cfg.sft_on), state.model, episodes, cfg.micro_batch, axis
     )
     updates, opt_state = optimizer(cfg).update(grads, state.opt_state, state.model)
     model = optax.apply_updates(state.model, updates)
@@ -68,11 +68,17 @@ def warm_up(
 
 
 def imitation_loss(
-    model: Transformer, episodes: Episodes, chunk: int
+    model: Transformer, episodes: Episodes, chunk: int, on: str
 ) -> tuple[jax.Array, tuple[jax.Array, dict[str, objectives.Sums]]]:
-    """Cross-entropy of the player's tokens, its sum, (their number, the metrics as sums)."""
+    """Cross-entropy of the player's tokens, its sum, (their number, the metrics as sums).
+
+    With on="all" of the environment's tokens too: how a game answers is learned with its form, but
+    nothing of what to play.
+    """
     log_prob, entropy = predict(model, episodes.token, episodes.length, 1.0, chunk)
     mask = episodes.action[:, 1:]
+    if on == "all":
+        mask = jnp.arange(1, episodes.token.shape[1]) < episodes.length[:, None]
     numerator, denominator = objectives.sft_loss(log_prob, mask)
     told = {
         "loss": (numerator, denominator),
