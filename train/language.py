@@ -19,6 +19,7 @@ from jaxrl.program import seed_keys
 from jaxrl.statistics import summarize_returns
 from jaxrl.text import ByteTokenizer, PlainChat
 from train import flags, loop
+from train.transcribe import Transcriber
 
 EVALUATION_LANES = 256
 
@@ -105,6 +106,8 @@ def make_task(args: Any, algorithm: Any, name: str) -> loop.Task:
         policy=lambda state: state.model,
         save=partial(save_models, agent),
         evaluate=lambda models, seed, n: evaluate_models(models, agent, cfg, seed, n),
+        shown=lambda state: state.shown,
+        transcribe=Transcriber(agent.chat.tokenizer, agent.chat.end_of_turn, cfg.group_size),
         unit="episodes",
         told=frozenset({"success", "turns"}),
         how_to_play="",

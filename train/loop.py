@@ -75,7 +75,8 @@ class Task:
     policy: Callable[[Any], Any]  # what is trained, in a state: leaves [K, ...]
     save: Callable[[Path, Any], None]  # write that into the run folder
     evaluate: Callable[[Any, int, int], dict]  # (that, seed, episodes) -> the final return
-    transcripts: Callable[[Any], Any] | None = None  # what is shown of the last iteration
+    shown: Callable[[Any], Any] | None = None  # what a state keeps of its last episodes
+    transcribe: Callable[..., list[dict]] | None = None  # (that, iteration, steps, seed) -> lines
     unit: str = "steps"  # what steps_per_iteration counts: environment steps, or episodes
     told: frozenset[str] = frozenset()  # what else of the final evaluation the terminal tells
     how_to_play: str = "play it: jaxrl.load_policy('{}')"
@@ -161,6 +162,7 @@ class Run:
             if pending is not None:
                 self.record(*pending, progress)
             pending = (self.iteration, count, metrics)
+            self.transcribe(state)  # before the next chunk takes its memory
             due = time.monotonic() - saved_at > self.args.checkpoint_every
             stopping, due = agree(stop.signum, int(due))
             if stopping or due or self.iteration >= self.task.num_iterations:
@@ -171,6 +173,16 @@ class Run:
             if stopping:
                 raise Interrupted(stopping, self.folder.path)
         return state
+
+    def transcribe(self, state: Any) -> None:
+        """Write down the episodes that the state shows, if its task keeps any."""
+        task = self.task
+        if task.shown is None or task.transcribe is None:
+            return
+        shown = jax.tree.map(to_host, task.shown(state))
+        steps = self.iteration * task.steps_per_iteration
+        for line in task.transcribe(shown, self.iteration, steps, self.args.seed):
+            self.folder.transcribe(line)
 
     def next_count(self) -> int:
         """Iterations in the next chunk: about CHUNK_SECONDS, in whole log lines."""
@@ -259,7 +271,9 @@ def train(args: Options, task: Task) -> dict[str, Any]:
     """
     run = Run(args, task)
     progress = Progress(
-        task.num_iterations * task.steps_per_iteration, 0, shows=jax.process_index() == 0
+        task.num_iterations * task.steps_per_iteration,
+        task.unit.removesuffix("s"),
+        shows=jax.process_index() == 0,
     )
     try:
         with StopSignal() as stop:
@@ -267,6 +281,7 @@ def train(args: Options, task: Task) -> dict[str, Any]:
             seeds = program.seeds(args.seed, args.num_seeds)
             state = run.start(init, seeds)
             run.folder.open_logs(run.iteration)
+            progress.resumed(run.iteration * task.steps_per_iteration)
             state = run.advance(program, execute, state, seeds, progress, stop)
     finally:
         progress.close()

@@ -7,12 +7,16 @@ from tqdm import tqdm
 
 
 class Progress:
-    """A bar of environment steps; silent on every process but the first."""
+    """A bar of environment steps or episodes; silent on every process but the first."""
 
-    def __init__(self, total_steps: int, done_steps: int, *, shows: bool):
+    def __init__(self, total: int, unit: str = "step", *, shows: bool):
         self.shows = shows
         self._bar: tqdm | None = None
-        self._total, self._start = total_steps, done_steps
+        self._total, self._unit, self._start = total, unit, 0
+
+    def resumed(self, done: int) -> None:
+        """The run goes on from here; to be said before the first `update`."""
+        self._start = done
 
     def say(self, text: str) -> None:
         """A line above the bar."""
@@ -31,12 +35,12 @@ class Progress:
             self._bar = tqdm(
                 total=self._total,
                 initial=self._start,
-                unit="step",
+                unit=self._unit,
                 unit_scale=True,
                 dynamic_ncols=True,
                 desc="train",
                 mininterval=0.2 if sys.stderr.isatty() else 10.0,
-                bar_format="{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} steps "
+                bar_format="{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} {unit}s "
                 "[{elapsed}<{remaining}, {rate_fmt}]{postfix}",
             )
         if episode_return is not None:

@@ -18,6 +18,7 @@ import jax
 import numpy as np
 
 PACKAGES = ("jaxrl", "jax", "jaxlib", "flax", "optax", "chex", "orbax-checkpoint", "numpy")
+TRANSCRIPTS = "transcripts.jsonl"
 UNCHANGEABLE = ("env", "env_args", "seed", "num_seeds", "preset", "algo", "log_every")
 
 
@@ -49,6 +50,7 @@ class RunFolder:
         self._wandb_wanted = wandb
         self._wandb: Any = None
         self._metrics: Any = None
+        self._transcripts: Any = None
         self._events: Any = None
 
     @classmethod
@@ -92,15 +94,9 @@ class RunFolder:
         """Open the metrics for appending, without what was logged after `iteration`."""
         if not self.writes:
             return
-        path = self.path / "metrics.jsonl"
-        if path.exists():
-            kept = [
-                line for line in _whole_lines(path) if json.loads(line)["iteration"] <= iteration
-            ]
-            partial = path.with_suffix(".tmp")
-            partial.write_text("".join(line + "\n" for line in kept))
-            os.replace(partial, path)
-        self._metrics = path.open("a")
+        self._metrics = _open_lines(self.path / "metrics.jsonl", iteration)
+        if (self.path / TRANSCRIPTS).exists():
+            self._transcripts = _open_lines(self.path / TRANSCRIPTS, iteration)
         from tensorboardX import SummaryWriter
 
         self._events = SummaryWriter(str(self.path), purge_step=iteration or None)
@@ -121,11 +117,19 @@ class RunFolder:
         if self._wandb is not None:
             self._wandb.log(entry, step=step)
 
+    def transcribe(self, entry: dict[str, Any]) -> None:
+        """One episode as text."""
+        if self.writes:
+            self._transcripts = self._transcripts or (self.path / TRANSCRIPTS).open("a")
+            self._transcripts.write(json.dumps(entry) + "\n")
+
     def flush(self) -> None:
         """Make what was logged so far survive a crash."""
         if self._metrics is not None:
             self._metrics.flush()
             self._events.flush()
+        if self._transcripts is not None:
+            self._transcripts.flush()
 
     def write_json(self, name: str, content: dict[str, Any]) -> None:
         """Write a file whole or not at all."""
@@ -139,6 +143,8 @@ class RunFolder:
         if self._metrics is not None:
             self._metrics.close()
             self._events.close()
+        if self._transcripts is not None:
+            self._transcripts.close()
         if self._wandb is not None:
             self._wandb.finish()
 
@@ -161,6 +167,16 @@ def read_config(path: Path) -> dict[str, Any]:
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """The logged lines of a run, oldest first."""
     return [json.loads(line) for line in _whole_lines(path / "metrics.jsonl")]
+
+
+def _open_lines(path: Path, iteration: int) -> Any:
+    """A file of JSON lines open for appending, without those of after `iteration`."""
+    kept = [line for line in _whole_lines(path) if json.loads(line)["iteration"] <= iteration]
+    if path.exists():
+        partial = path.with_suffix(".tmp")
+        partial.write_text("".join(line + "\n" for line in kept))
+        os.replace(partial, path)
+    return path.open("a")
 
 
 def _whole_lines(path: Path) -> list[str]:
