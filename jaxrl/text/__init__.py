@@ -1,6 +1,20 @@
 """Text and tokens inside jit."""
 
-from jaxrl.text.text import Text, concat, equal, from_int, literal, render, select, to_str, where
+from jaxrl.text.numbers import from_int, integer, integers
+from jaxrl.text.render import board, listed, render
+from jaxrl.text.text import (
+    Text,
+    concat,
+    equal,
+    find,
+    find_last,
+    literal,
+    resize,
+    select,
+    substring,
+    to_str,
+    where,
+)
 from jaxrl.text.tokens import ByteTokenizer, PlainChat, Tokens
 
 __all__ = [
@@ -8,12 +22,20 @@ __all__ = [
     "PlainChat",
     "Text",
     "Tokens",
+    "board",
     "concat",
     "equal",
+    "find",
+    "find_last",
     "from_int",
+    "integer",
+    "integers",
+    "listed",
     "literal",
     "render",
+    "resize",
     "select",
+    "substring",
     "to_str",
     "where",
 ]

@@ -1,6 +1,5 @@
 """Strings inside jit: bytes with a length, and what games do with them."""
 
-import string
 from collections.abc import Sequence
 
 import flax.struct
@@ -10,7 +9,10 @@ import numpy as np
 
 
 class Text(flax.struct.PyTreeNode):
-    """At most L bytes. Functions here are written for one text; `jax.vmap` them."""
+    """At most L bytes. Functions here are written for one text; `jax.vmap` them.
+
+    What does not fit is lost and told in `cut`, which every text made of this one inherits.
+    """
 
     bytes: jax.Array  # uint8 [L], 0 beyond `length`
     length: jax.Array  # int32 []
@@ -22,7 +24,7 @@ class Text(flax.struct.PyTreeNode):
         return self.bytes.shape[-1]
 
 
-Part = str | Text
+Part = str | bytes | Text
 
 
 def literal(value: str | bytes, capacity: int | None = None) -> Text:
@@ -42,82 +44,104 @@ def to_str(text: Text) -> str:
     return np.asarray(text.bytes)[:length].tobytes().decode("utf-8", errors="backslashreplace")
 
 
+def as_text(part: Part) -> Text:
+    return part if isinstance(part, Text) else literal(part)
+
+
 def concat(parts: Sequence[Part], capacity: int) -> Text:
     """One after the other; what does not fit is lost and told in `cut`."""
-    texts = [literal(part) if isinstance(part, str) else part for part in parts]
-    bytes_ = jnp.concatenate([text.bytes for text in texts])
-    step = np.concatenate([np.arange(text.capacity) for text in texts])
-    lengths = jnp.stack([text.length for text in texts])
-    part = np.concatenate([np.full(text.capacity, i) for i, text in enumerate(texts)])
-    start = jnp.cumsum(lengths) - lengths
-    total = jnp.sum(lengths)
-    at = jnp.where(step < lengths[part], start[part] + step, capacity)
-    out = jnp.zeros(capacity, jnp.uint8).at[at].set(bytes_, mode="drop")
-    lost = jnp.any(jnp.stack([text.cut for text in texts])) | (total > capacity)
-    return Text(out, jnp.minimum(total, capacity).astype(jnp.int32), lost)
+    texts = [as_text(part) for part in parts]
+    if len(texts) == 1:
+        return resize(texts[0], capacity)
+    rooms = [text.capacity for text in texts]
+    return pack(
+        jnp.concatenate([text.bytes for text in texts]),
+        np.cumsum([0, *rooms[:-1]]),
+        jnp.stack([text.length for text in texts]),
+        capacity,
+        jnp.any(jnp.stack([text.cut for text in texts])),
+    )
+
+
+def pack(
+    buffer: jax.Array,
+    start: jax.Array | np.ndarray,
+    length: jax.Array,
+    capacity: int,
+    cut: jax.Array | bool = False,
+) -> Text:
+    """The pieces buffer[start[i] : start[i] + length[i]] one after the other.
+
+    A gather: each place of the result knows how many pieces end before it. Reading goes on where
+    the next piece starts, so each piece that is over adds the gap that follows it.
+    """
+    place = jnp.arange(capacity)
+    end = jnp.cumsum(length)
+    gap = start[1:] - start[:-1] - length[:-1]
+    source = place + start[0] + jnp.sum(jnp.where(place[:, None] >= end[:-1], gap, 0), 1)
+    data = jnp.take(buffer, source, mode="clip")
+    total = end[-1].astype(jnp.int32)
+    data = jnp.where(place < total, data, 0).astype(jnp.uint8)
+    return Text(data, jnp.minimum(total, capacity), jnp.asarray(cut | (total > capacity)))
 
 
 def resize(text: Text, capacity: int) -> Text:
     """The same text with room for `capacity` bytes."""
-    return concat([text], capacity)
+    if capacity >= text.capacity:
+        return text.replace(bytes=jnp.pad(text.bytes, (0, capacity - text.capacity)))
+    lost = text.cut | (text.length > capacity)
+    return Text(text.bytes[:capacity], jnp.minimum(text.length, capacity), lost)
+
+
+def substring(text: Text, start: jax.Array | int, stop: jax.Array | int, capacity: int) -> Text:
+    """Bytes start .. stop-1, with `capacity` room; places beyond the text's ends are left out."""
+    start = jnp.clip(start, 0, text.length)
+    length = jnp.clip(stop, start, text.length) - start
+    return pack(text.bytes, start[None], length[None], capacity, text.cut)
 
 
 def equal(a: Text, b: Part) -> jax.Array:
     """bool []: the same bytes; the `cut` flags do not count."""
-    b = literal(b) if isinstance(b, str) else b
+    b = as_text(b)
     size = max(a.capacity, b.capacity)
-    pad = [jnp.pad(x.bytes, (0, size - x.capacity)) for x in (a, b)]
-    return (a.length == b.length) & jnp.all(pad[0] == pad[1])
+    same = resize(a, size).bytes == resize(b, size).bytes
+    return (a.length == b.length) & jnp.all(same)
 
 
-def where(condition: jax.Array, a: Text, b: Text) -> Text:
+def where(condition: jax.Array, a: Part, b: Part) -> Text:
     """a or b, whichever the condition [] says, in the larger capacity."""
+    a, b = as_text(a), as_text(b)
     size = max(a.capacity, b.capacity)
-    a, b = resize(a, size), resize(b, size)
-    return jax.tree.map(lambda x, y: jnp.where(condition, x, y), a, b)
+    return jax.tree.map(lambda x, y: jnp.where(condition, x, y), resize(a, size), resize(b, size))
 
 
-def select(index: jax.Array, options: Sequence[str], capacity: int | None = None) -> Text:
-    """The `index`-th of constant texts."""
-    size = max(len(option.encode()) for option in options) if capacity is None else capacity
-    table = [literal(option, size) for option in options]
-    stacked = jax.tree.map(lambda *x: jnp.stack(x), *table)
+def select(index: jax.Array, options: Sequence[Part], capacity: int | None = None) -> Text:
+    """The `index`-th text, in `capacity` or, by default, the largest one's."""
+    texts = [as_text(option) for option in options]
+    size = max(text.capacity for text in texts) if capacity is None else capacity
+    stacked = jax.tree.map(lambda *x: jnp.stack(x), *(resize(text, size) for text in texts))
     return jax.tree.map(lambda x: x[index], stacked)
 
 
-MAX_DIGITS = 10  # of an int32
+def matches_at(text: Text, part: Part) -> jax.Array:
+    """bool [L]: `part` stands in the text from this place on."""
+    part = as_text(part)
+    place = jnp.arange(text.capacity)
+    padded = jnp.pad(text.bytes, (0, part.capacity))
+    same = place + part.length <= text.length
+    for i in range(part.capacity):
+        here = padded[i : i + text.capacity] == part.bytes[i]
+        same &= here | (i >= part.length)
+    return same
 
 
-def from_int(value: jax.Array) -> Text:
-    """A number of int32 in decimal, at most 11 bytes."""
-    value = jnp.asarray(value, jnp.int32)
-    negative = value < 0
-    # As unsigned, because the least int32 has no positive counterpart.
-    size = jnp.where(negative, -value.astype(jnp.uint32), value.astype(jnp.uint32))
-    powers = np.asarray([10**i for i in range(MAX_DIGITS)], np.uint32)
-    count = jnp.maximum(jnp.sum(size >= powers, dtype=jnp.int32), 1)
-    place = count - 1 - (jnp.arange(MAX_DIGITS + 1) - negative)
-    digit = (size // jnp.asarray(powers)[jnp.clip(place, 0, MAX_DIGITS - 1)]) % 10
-    symbol = jnp.where(place == count, ord("-"), digit.astype(jnp.uint8) + ord("0"))
-    symbol = jnp.where(negative & (jnp.arange(MAX_DIGITS + 1) == 0), ord("-"), symbol)
-    out = jnp.where(place >= 0, symbol, 0).astype(jnp.uint8)
-    return Text(out, count + negative, jnp.asarray(False))
+def find(text: Text, part: Part) -> jax.Array:
+    """int32 []: the first place where `part` stands, -1 if nowhere; like `str.find`."""
+    here = matches_at(text, part)
+    return jnp.where(jnp.any(here), jnp.argmax(here), -1).astype(jnp.int32)
 
 
-def render(template: str, *values: jax.Array | int | Text, capacity: int) -> Text:
-    """The template with each {} replaced by an integer or a text, as `str.format` does it.
-
-    Braces of the text itself are written twice.
-    """
-    pieces = [literal or "" for literal, _, _, _ in string.Formatter().parse(template)]
-    fields = [name for _, name, _, _ in string.Formatter().parse(template) if name is not None]
-    if len(fields) != len(values) or any(fields):
-        raise ValueError(f"template={template!r} wants {len(fields)} values, not {len(values)}.")
-    parts: list[Part] = []
-    left = list(values)
-    for piece, (_, name, _, _) in zip(pieces, string.Formatter().parse(template), strict=True):
-        parts += [piece] if piece else []
-        if name is not None:
-            value = left.pop(0)
-            parts.append(value if isinstance(value, Text) else from_int(jnp.asarray(value)))
-    return concat(parts or [""], capacity)
+def find_last(text: Text, part: Part) -> jax.Array:
+    """int32 []: the last place where `part` stands, -1 if nowhere."""
+    here = matches_at(text, part)
+    return jnp.max(jnp.where(here, jnp.arange(text.capacity), -1)).astype(jnp.int32)
