@@ -1,55 +1,78 @@
 r"""Reading a move out of what a model wrote: the payload of its last `\boxed{...}`."""
 
+import functools
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from jaxrl.text.text import Text
+from jaxrl.text.numbers import integer
+from jaxrl.text.regular import ALL, Automaton, Reader, automaton, bits, cat, sets, star
+from jaxrl.text.text import Text, find_last, substring
 
-OPENING = np.frombuffer(rb"\boxed{", np.uint8)
-CLOSING = ord("}")
-LARGEST = 999_999_999  # larger integers are read as this: every game's range ends far below
+OPENING = "\\boxed{"
+BRACES = bits(b"\\{}")
+
+
+class Move(NamedTuple):
+    r"""What the last complete `\boxed{...}` of a text holds."""
+
+    payload: Text  # empty where there is none
+    found: jax.Array  # bool []
 
 
 class Integer(NamedTuple):
     """A number read from a text."""
 
-    value: jax.Array  # int32 [], at most LARGEST; 0 where there is none
+    value: jax.Array  # int32 [], saturating; 0 where there is none
     found: jax.Array  # bool []
 
 
-def boxed_integer(text: Text) -> Integer:
-    r"""The integer of the last `\boxed{DIGITS}`, as `re.findall(r"\\boxed{(\d+)}", text)[-1]`.
+def boxed(pattern: str, text: Text, capacity: int | None = None) -> Move:
+    r"""The payload of the last match, as `re.findall(r"\\boxed{(pattern)}", text)[-1]` has it.
 
-    Digits of ASCII alone, no sign and no space.
+    The pattern is of `jaxrl.text.regular` and matches no brace and no backslash. So two matches
+    never overlap, and one automaton that reads the text once finds where the last one ends.
     """
-    size = text.capacity
-    inside = jnp.arange(size) < text.length
-    padded = jnp.pad(text.bytes, (0, OPENING.size))
-    windows = [padded[i : i + size] == byte for i, byte in enumerate(OPENING)]
-    opens = jnp.all(jnp.stack(windows), 0) & inside
-    digit = text.bytes - ord("0")
-    is_digit = (digit <= 9) & inside
-    # For each place: where the run of digits that goes through it began, and where it ends.
-    place = jnp.arange(size)
-    starts = jax.lax.cummax(jnp.where(is_digit, -1, place)) + 1
-    closes = (text.bytes == CLOSING) & inside
-    before = starts - OPENING.size  # of the run that ends just before this place
-    first = jnp.roll(before, 1).at[0].set(-1)
-    ends = jnp.roll(is_digit, 1).at[0].set(False)
-    match = closes & ends & (first >= 0) & opens[jnp.maximum(first, 0)]
-    last = jnp.max(jnp.where(match, place, -1))
-    begin = jnp.where(last >= 0, first[last] + OPENING.size, 0)
-    return Integer(_decimal(digit, begin, last), last >= 0)
+    machine = _machine(pattern)
+    last = _last_match(machine, text)
+    read = substring(text, 0, last, text.capacity)
+    begin = find_last(read, OPENING) + len(OPENING)
+    room = text.capacity if capacity is None else capacity
+    payload = substring(text, jnp.where(last < 0, 0, begin), jnp.maximum(last, 0), room)
+    return Move(payload, last >= 0)
 
 
-def _decimal(digit: jax.Array, begin: jax.Array, end: jax.Array) -> jax.Array:
-    """int32 []: the digits of places begin .. end-1 as a number, at most LARGEST."""
-    power = end - 1 - jnp.arange(digit.shape[0])
-    used = (power >= 0) & (jnp.arange(digit.shape[0]) >= begin)
-    weight = jnp.asarray([10**i for i in range(9)], jnp.int32)[jnp.clip(power, 0, 8)]
-    value = jnp.sum(jnp.where(used & (power < 9), digit.astype(jnp.int32) * weight, 0))
-    large = jnp.any(used & (power >= 9) & (digit > 0))
-    return jnp.where(large, LARGEST, value)
+def boxed_integer(text: Text, *, signed: bool = False) -> Integer:
+    r"""The integer of the last `\boxed{N}`: digits of ASCII, `signed` ones after a minus."""
+    move = boxed(r"-?\d+" if signed else r"\d+", text)
+    return Integer(integer(move.payload), move.found)
+
+
+def _last_match(machine: Automaton, text: Text) -> jax.Array:
+    """int32 []: where the last match has its closing brace, -1 if there is none."""
+    table = jnp.asarray(machine.table)
+    kind = jnp.asarray(machine.byte_class)[text.bytes]
+
+    def read(state, kind):
+        state = table[state, kind]
+        return state, state
+
+    _, state = jax.lax.scan(read, jnp.zeros((), table.dtype), kind)
+    place = jnp.arange(text.capacity)
+    ends = jnp.asarray(machine.accepts)[state] & (place < text.length)
+    return jnp.max(jnp.where(ends, place, -1))
+
+
+@functools.cache
+def _machine(pattern: str) -> Automaton:
+    r"""It accepts every text that ends with a match."""
+    payload = Reader(pattern).read()
+    if any(members & BRACES for members in sets(payload)):
+        raise ValueError(
+            f"pattern={pattern!r} may match a brace or a backslash, which end a payload; "
+            r"try [^\\{}] in place of such a class."
+        )
+    symbols = [("set", bits(symbol.encode())) for symbol in OPENING]
+    parts = [star(("set", ALL)), *symbols, payload, ("set", bits(b"}"))]
+    return automaton(functools.reduce(lambda rest, part: cat(part, rest), reversed(parts)))
