@@ -1,0 +1,167 @@
+"""Playing with a language model: the record is what happened, whatever the lanes."""
+
+from dataclasses import replace
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from quick import jit
+
+import envs
+from jaxrl.lm.config import preset
+from jaxrl.lm.demonstrate import demonstrate
+from jaxrl.lm.learn import predict
+from jaxrl.lm.model import Transformer
+from jaxrl.lm.play import limits, play
+from jaxrl.lm.sample import draw
+from jaxrl.text import ByteTokenizer, PlainChat, literal, to_str
+
+ENV = envs.make("language/GuessTheNumber-easy")
+CHAT = PlainChat(ByteTokenizer())
+SIZES = limits(ENV, CHAT)
+CONFIG = replace(preset("nano", 260), width=16, num_layers=1, head_dim=8, hidden=16)
+P, G = 3, 2
+
+
+@pytest.fixture(scope="module")
+def model():
+    return Transformer(CONFIG, nnx.Rngs(params=jax.random.key(0)))
+
+
+def run(model, key=7, lanes=4, refill_at=0.5, prompts=P, response=0):
+    sizes = limits(ENV, CHAT, response)
+    playing = partial(
+        play, env=ENV, chat=CHAT, sizes=sizes, group_size=G, num_lanes=lanes, refill_at=refill_at
+    )
+
+    @jit
+    def played(model, key, index):
+        return playing(model, key=key, prompt_index=index)
+
+    return played(model, jax.random.key(key), jnp.arange(prompts))
+
+
+@pytest.fixture(scope="module")
+def played(model):
+    return run(model)
+
+
+@pytest.fixture(scope="module")
+def scripted():
+    @jit
+    def make(key):
+        return demonstrate(ENV, CHAT, SIZES, ENV.random_player, key, jnp.arange(16))
+
+    return make(jax.random.key(3))
+
+
+def conversation(record, row):
+    """[(observation, response), ...] as text, from the tokens and their masks."""
+    turns = []
+    for turn in range(int(record.played[row].sum())):
+        mine = (np.asarray(record.turn[row]) == turn) & (
+            np.arange(SIZES.context) < record.length[row]
+        )
+        action = np.asarray(record.action[row])
+        said = [bytes(int(t) for t in np.asarray(record.token[row])[mine & a] if t < 256)
+                for a in (~action, action)]  # fmt: skip
+        turns.append(tuple(s.decode("latin1") for s in said))
+    return turns
+
+
+def test_the_sampler_and_the_learner_give_a_token_the_same_log_prob(model, played):
+    record, _ = played
+    log_prob, _ = jit(lambda m, r: predict(m, r.token, r.length, 1.0, 64))(model, record)
+    drawn = np.asarray(record.action[:, 1:])
+    assert drawn.sum() > 50
+    gap = np.abs(np.asarray(log_prob) - np.asarray(record.log_prob[:, 1:]))
+    assert gap[drawn].max() < 1e-5
+    assert not np.asarray(record.log_prob)[~np.asarray(record.action)].any()
+
+
+@pytest.mark.parametrize(("lanes", "refill_at"), [(1, 0.5), (64, 1.0)])
+def test_what_is_played_does_not_depend_on_the_lanes(model, played, lanes, refill_at):
+    other, _ = run(model, lanes=lanes, refill_at=refill_at)
+    for name in ("token", "action", "turn", "length", "reward", "played", "cut", "terminated"):
+        np.testing.assert_array_equal(getattr(played[0], name), getattr(other, name), err_msg=name)
+
+
+def test_what_is_played_from_a_prompt_does_not_depend_on_how_many_there_are(model, played):
+    fewer, _ = run(model, prompts=2)
+    np.testing.assert_array_equal(played[0].token[: 2 * G], fewer.token)
+
+
+def test_other_keys_and_other_samples_give_other_episodes(model, played):
+    other, _ = run(model, key=8)
+    assert (np.asarray(played[0].token) != np.asarray(other.token)).any()
+    first, second = np.asarray(played[0].token[:2])
+    prompt = int(np.argmax(np.asarray(played[0].action[0])))
+    assert (first[:prompt] == second[:prompt]).all() and (first != second).any()
+
+
+def test_every_episode_is_played_to_its_end_and_work_is_counted(played):
+    record, work = played
+    assert np.asarray(record.terminated | record.truncated).all()
+    assert np.asarray(record.played[:, 0]).all()
+    drawn_in_steps = np.asarray(record.action).sum() - np.asarray(record.played).sum()
+    assert int(work.busy) == drawn_in_steps  # the first token of a turn is drawn with the answer
+    assert 0 < float(work.busy) <= float(work.steps)
+
+
+def test_a_response_at_the_length_limit_is_told_as_cut(model):
+    record, _ = run(model, response=3)
+    ended = np.asarray(record.token == ByteTokenizer.END)
+    for row in range(P * G):
+        for turn in range(int(record.played[row].sum())):
+            mine = np.asarray((record.turn[row] == turn) & record.action[row])
+            assert mine.sum() <= 3
+            assert bool(record.cut[row, turn]) == (not ended[row][mine].any())
+    assert np.asarray(record.cut).any()
+
+
+def test_a_record_replays_to_its_own_observations_and_rewards(scripted):
+    """Observations are in the turn that answers them, and rewards in the turn that earned them."""
+    for row in range(4):
+        key = jax.random.split(jax.random.fold_in(jax.random.key(3), row))[0]
+        state, ts = ENV.reset(key)
+        turns = conversation(scripted, row)
+        assert turns
+        for turn, (seen, said) in enumerate(turns):
+            assert seen == to_str(ts.obs)
+            assert not bool(ts.done)
+            state, ts = ENV.step(state, literal(said, ENV.response_bytes), jax.random.key(0))
+            assert float(ts.reward) == pytest.approx(float(scripted.reward[row, turn]))
+        assert bool(ts.done)
+        assert float(ts.metrics["success"]) == float(scripted.success[row])
+
+
+def test_the_end_of_turn_is_an_action(scripted):
+    ended = np.asarray(scripted.token == ByteTokenizer.END)
+    assert (np.asarray(scripted.action)[ended]).all()
+    assert ended.sum() == np.asarray(scripted.played).sum()
+
+
+def test_drawn_tokens_follow_the_distribution_at_the_temperature():
+    logit = jnp.asarray([0.0, 1.0, -1.0, 2.0, -30.0])
+    keys = jax.random.split(jax.random.key(0), 20_000)
+    drawn = jit(lambda k: draw(jnp.tile(logit, (20_000, 1)), k, 2.0))(keys)
+    expected = np.asarray(jax.nn.log_softmax(logit / 2.0))
+    share = np.bincount(np.asarray(drawn.token), minlength=5) / 20_000
+    np.testing.assert_allclose(share, np.exp(expected), atol=0.015)
+    np.testing.assert_allclose(drawn.log_prob, expected[np.asarray(drawn.token)], atol=1e-5)
+
+
+def test_at_temperature_0_the_likeliest_token_is_drawn():
+    logit = jnp.asarray([[0.0, 3.0, 1.0], [2.0, -1.0, 1.0]])
+    keys = jax.random.split(jax.random.key(0), 2)
+    np.testing.assert_array_equal(draw(logit, keys, 0).token, [1, 0])
+
+
+def test_a_context_that_an_episode_could_outgrow_is_refused():
+    with pytest.raises(
+        ValueError, match=rf"context=64 is too short .* needs {SIZES.context} tokens"
+    ):
+        limits(ENV, CHAT, context=64)
