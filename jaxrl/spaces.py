@@ -181,6 +181,20 @@ def is_space(leaf: Any) -> bool:
     return isinstance(leaf, Discrete | MultiDiscrete | Box | TextSpace)
 
 
+def by_leaf(space: Space) -> Space:
+    """The space with a Box for each array of its values: a TextSpace becomes a Text of Boxes."""
+
+    def boxes(leaf):
+        if not isinstance(leaf, TextSpace):
+            return leaf
+        size = leaf.capacity
+        byte, length = Box(0, 255, (size,), np.uint8), Box(0, size, (), np.int32)
+        parts: Any = (byte, length, Box(False, False, (), np.bool_))
+        return Text(*parts)
+
+    return jax.tree.map(boxes, space, is_leaf=is_space)
+
+
 def sample(space: Space, key: jax.Array) -> Any:
     """One value of a space or of a pytree of spaces; every leaf has a key of its own."""
     leaves, treedef = jax.tree.flatten(space, is_leaf=is_space)

@@ -38,8 +38,9 @@ def test_environment_keeps_the_contract(id):
         ((), jnp.bool_, False),
         ((), jnp.bool_, False),
     )
-    space = env.observation_space
-    assert avals(ts.obs) == (space.shape, space.dtype, False)
+    space = spaces.by_leaf(env.observation_space)
+    wanted = jax.tree.map(lambda s: (s.shape, s.dtype, False), space, is_leaf=spaces.is_space)
+    assert avals(ts.obs) == wanted
     assert all(aval == ((), jnp.float32, False) for aval in avals(ts.metrics).values())
     assert hash(jax.tree.structure(env)) == hash(jax.tree.structure(envs.make(id)))
 

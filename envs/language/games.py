@@ -5,6 +5,7 @@ from functools import partial
 from typing import Any
 
 from envs.language.guess_the_number import GuessTheNumber
+from envs.language.tower_of_hanoi import TowerofHanoi
 
 LEVELS: dict[str, tuple[Callable[..., Any], dict[str, dict[str, Any]]]] = {
     "GuessTheNumber": (
@@ -12,6 +13,14 @@ LEVELS: dict[str, tuple[Callable[..., Any], dict[str, dict[str, Any]]]] = {
         {
             "easy": {"low": 1, "high": 10, "turns": 4},
             "hard": {"low": 1, "high": 50, "turns": 7},
+            "random": {"random_level": True},
+        },
+    ),
+    "TowerofHanoi": (
+        TowerofHanoi,
+        {
+            "easy": {"disks": 3, "turns": 10},
+            "hard": {"disks": 5, "turns": 35},
             "random": {"random_level": True},
         },
     ),

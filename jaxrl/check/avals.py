@@ -7,7 +7,7 @@ import numpy as np
 
 from jaxrl.check.fields import EnvCheckError
 from jaxrl.check.trace import Trace
-from jaxrl.spaces import Space, is_space
+from jaxrl.spaces import Space, by_leaf, is_space
 
 
 def named_leaves(tree: Any, name: str) -> dict[str, Any]:
@@ -66,7 +66,7 @@ def check_no_float64(name: str, returned: tuple[Any, Any]) -> None:
 
 def check_obs(traced: Trace, space: Space) -> None:
     """obs and final_obs have the structure, shapes and dtypes of observation_space."""
-    spaces, treedef = jax.tree.flatten(space, is_leaf=is_space)
+    spaces, treedef = jax.tree.flatten(by_leaf(space), is_leaf=is_space)
     for field in ("obs", "final_obs"):
         obs = getattr(traced.out[1], field)
         if jax.tree.structure(obs) != treedef:

@@ -70,7 +70,7 @@ def _look(env: Environment, state: Any, ts: TimeStep, restarted: jax.Array) -> S
 
 def named_spaces(env: Environment) -> dict[str, Space]:
     """The space of each leaf of obs and final_obs, by path."""
-    space = env.observation_space
+    space = spaces.by_leaf(env.observation_space)
     return {k: s for name in ("obs", "final_obs") for k, s in named_leaves(space, name).items()}
 
 
