@@ -17,6 +17,7 @@ from envs.grid.corridor import SimpleCorridor
 from envs.grid.gridworld import GridWorld
 from envs.language import games
 from envs.probe import loop, value
+from envs.reasoning.chain_sum import ChainSum
 from jaxrl.env import Environment
 from jaxrl.wrappers import TimeLimit
 
@@ -45,6 +46,7 @@ TABLE: dict[str, tuple[Constructor, int | None]] = {
     "probe/OneStepReward-v0": (value.OneStepReward, None),
     "probe/Target-v0": (value.Target, None),
     "probe/TwoStepDiscount-v0": (value.TwoStepDiscount, None),
+    "reasoning/chain_sum": (ChainSum, None),
 }
 
 

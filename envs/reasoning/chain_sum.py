@@ -1,0 +1,97 @@
+"""Sums and differences of numbers: `12+34-5=`; after reasoning-gym 0.1.23's chain_sum."""
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from envs.reasoning.question import Question, check_difficulty
+from jaxrl.env import TimeStep, static
+from jaxrl.text import Text, concat, from_int, render
+from jaxrl.text.patterns import boxed_integer
+from jaxrl.text.text import pack
+
+MOST_DIGITS = 8  # so that sums of 20 terms fit an int32
+
+
+class State(flax.struct.PyTreeNode):
+    number: jax.Array  # int32 [max_terms]: signed, 0 beyond the question's terms
+
+
+class ChainSum(Question):
+    r"""`terms` numbers of `digits` digits each, the first without a sign; answer `\boxed{41}`.
+
+    Both are leaves, so a batch may mix difficulties; a traced one is clipped to its `max_`. Numbers
+    of one digit may be 0, longer ones begin with no 0.
+    """
+
+    terms: int = 2
+    digits: int = 2
+    max_terms: int = static(4)
+    max_digits: int = static(4)
+    response_bytes: int = static(16)  # room for `\boxed{-12345}`
+
+    def __post_init__(self):
+        for name, most, top in (
+            ("terms", self.max_terms, 20),
+            ("digits", self.max_digits, MOST_DIGITS),
+        ):
+            if not 1 <= most <= top:
+                raise ValueError(f"max_{name}={most} must be 1 to {top}; try 4.")
+            check_difficulty(name, getattr(self, name), most)
+        needed = len(rf"\boxed{{-{self.max_terms * (10**self.max_digits - 1)}}}")
+        if self.response_bytes < needed:
+            raise ValueError(
+                f"response_bytes={self.response_bytes} has no room for the longest answer; "
+                f"try {needed}."
+            )
+
+    @property
+    def prompt_bytes(self) -> int:
+        return self.max_terms * (self.max_digits + 1) - 1 + len(r"=\boxed{N}")
+
+    def reset(self, key: jax.Array) -> tuple[State, TimeStep]:
+        state = State(self.draw(key))
+        return state, self.asked(self.question(state))
+
+    def step(self, state: State, action: Text, key: jax.Array) -> tuple[State, TimeStep]:
+        del key  # the question has one answer
+        answer = boxed_integer(action, signed=True)
+        return state, self.judged(answer.found, answer.value == jnp.sum(state.number))
+
+    def draw(self, key: jax.Array) -> jax.Array:
+        """int32 [max_terms]: the signed numbers of a question."""
+        number_key, sign_key = jax.random.split(key)
+        digits = jnp.clip(self.digits, 1, self.max_digits)
+        power = jnp.asarray([10**i for i in range(self.max_digits + 1)], jnp.int32)
+        low = jnp.where(digits == 1, 0, power[digits - 1])
+        number = jax.random.randint(number_key, (self.max_terms,), low, power[digits])
+        minus = jax.random.bernoulli(sign_key, shape=(self.max_terms,)).at[0].set(False)
+        return jnp.where(self.asks(), jnp.where(minus, -number, number), 0)
+
+    def asks(self) -> jax.Array:
+        """bool [max_terms]: this number belongs to the question."""
+        return jnp.arange(self.max_terms) < jnp.clip(self.terms, 1, self.max_terms)
+
+    def question(self, state: State) -> Text:
+        said = jax.vmap(from_int)(state.number)
+        plus = (state.number >= 0) & (np.arange(self.max_terms) > 0)
+        # Rows of a plus and a number; one that shows no plus starts behind it.
+        rows = jnp.pad(said.bytes, ((0, 0), (1, 0)), constant_values=ord("+"))
+        start = np.arange(self.max_terms) * rows.shape[1] + ~plus
+        length = jnp.where(self.asks(), said.length + plus, 0)
+        chain = pack(rows.ravel(), start, length, self.prompt_bytes)
+        return concat([chain, r"=\boxed{N}"], self.observation_space.capacity)
+
+    def expert(self, state: State, key: jax.Array) -> Text:
+        """The right answer."""
+        del key
+        return self._say(jnp.sum(state.number))
+
+    def random_player(self, state: State, key: jax.Array) -> Text:
+        """The answer to another question."""
+        del state
+        return self._say(jnp.sum(self.draw(key)))
+
+    def _say(self, number: jax.Array) -> Text:
+        return render(r"\boxed{{{}}}", number, capacity=self.response_bytes)
