@@ -1,7 +1,8 @@
 """What more seeds and costly resets cost: `python benchmarks/scaling.py --out FILE`.
 
 Each figure is a ratio of run times in one process, compile time apart, the two programs taking
-turns: ten seeds against one (CartPole-v1, default options), and an environment whose reset costs
+turns: ten seeds against one (CartPole-v1, default options; with 4 environments, where one seed
+leaves a core without work, and with 16, where it does not), and an environment whose reset costs
 100 steps against the same one with a free reset (probe/CostlyReset-v0, default options).
 """
 
@@ -28,9 +29,11 @@ from train.devices import Distributed, choose, join
 ITERATIONS = 60  # in one timed run
 
 
-def runner(env_id: str, num_seeds: int, **fields: object) -> Callable[[], float]:
+def runner(
+    env_id: str, num_seeds: int, num_envs: int = 16, **fields: object
+) -> Callable[[], float]:
     """A function that trains for ITERATIONS more and returns the seconds that took."""
-    cfg = ppo.Config()
+    cfg = ppo.Config(num_envs=num_envs)
     env = ppo.wrap(envs.make(env_id, **fields), cfg)
     groups = cfg.num_envs // sgd.group_size(cfg.num_steps, cfg.num_minibatches)
     rows = cfg.num_envs * cfg.num_steps // cfg.num_minibatches
@@ -79,7 +82,14 @@ def main() -> None:
     join(Distributed())
     costly = "probe/CostlyReset-v0"
     records = [
-        compare("ten seeds / one", runner("CartPole-v1", 10), runner("CartPole-v1", 1)),
+        *(
+            compare(
+                f"ten seeds / one, {n} environments",
+                runner("CartPole-v1", 10, n),
+                runner("CartPole-v1", 1, n),
+            )
+            for n in (4, 16)
+        ),
         compare(
             "reset of 100 steps / free reset",
             runner(costly, 1, reset_cost=100, max_steps=500),
