@@ -135,3 +135,26 @@ def solve(disks: int, source: str = "A", goal: str = "C") -> list[str]:
     other = ({*"ABC"} - {source, goal}).pop()
     before, after = solve(disks - 1, source, other), solve(disks - 1, other, goal)
     return [*before, source + goal, *after]
+
+
+@pytest.mark.parametrize(("level", "turns"), [("easy", 10), ("hard", 30), ("random", 30)])
+def test_mastermind_pays_and_ends_as_the_peer(level, turns):
+    def hide(theirs, state):
+        theirs.code_length, theirs.num_numbers = int(state.length), int(state.numbers)
+        theirs.max_turns = int(state.limit)
+        theirs.game_code = [int(number) for number in state.code if number]
+
+    def say(rng):
+        length = 2 if level == "easy" else rng.choice([4, 4, 4, 2])
+        if rng.random() < 0.1:
+            length += rng.choice([-1, 1, 3])
+        top = rng.choice([2, 4, 6, 6, 6, 8, 8, 8, 9, 30])
+        guess = [rng.randint(rng.random() > 0.1, top) for _ in range(length)]
+        if rng.random() < 0.3:
+            guess[0] = 1
+        gap = rng.choice([" ", " ", "\t\n", "  "])
+        return rng.choice(["\\boxed{%s}", "\\boxed{1 2}\\boxed{%s}"]) % gap.join(map(str, guess))
+
+    moves = list(scripts(say, turns, 3))
+    seen = compare(f"gem/Mastermind-{level}", peer("mastermind", "MastermindEnv"), hide, moves)
+    assert min(seen[kind] for kind in seen if kind != "won" or level == "easy") > 0, seen

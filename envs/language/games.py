@@ -5,6 +5,7 @@ from functools import partial
 from typing import Any
 
 from envs.language.guess_the_number import GuessTheNumber
+from envs.language.mastermind import Mastermind
 from envs.language.tower_of_hanoi import TowerofHanoi
 
 LEVELS: dict[str, tuple[Callable[..., Any], dict[str, dict[str, Any]]]] = {
@@ -13,6 +14,14 @@ LEVELS: dict[str, tuple[Callable[..., Any], dict[str, dict[str, Any]]]] = {
         {
             "easy": {"low": 1, "high": 10, "turns": 4},
             "hard": {"low": 1, "high": 50, "turns": 7},
+            "random": {"random_level": True},
+        },
+    ),
+    "Mastermind": (
+        Mastermind,
+        {
+            "easy": {"length": 2, "numbers": 6, "turns": 10},
+            "hard": {"length": 4, "numbers": 8, "turns": 30},
             "random": {"random_level": True},
         },
     ),

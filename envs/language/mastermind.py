@@ -1,0 +1,171 @@
+"""Mastermind, the rules of gem-llm 0.1.0: black and white pegs until the code is found."""
+
+import itertools
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from envs.language.game import ending
+from jaxrl.env import TimeStep, static, timestep
+from jaxrl.language import LanguageEnvironment
+from jaxrl.text import Text, integers, listed, render, resize, select, where
+from jaxrl.text.patterns import boxed
+
+RANDOM_LEVELS = np.asarray([(2, 4, 10), (4, 6, 20), (4, 8, 30)], np.int32)  # length, numbers, turns
+ANSWERS = ("repeated", "range", "length", "right", "no move")
+NUMBERS = r"\d+(\s+\d+)*"
+
+
+class State(flax.struct.PyTreeNode):
+    code: jax.Array  # int32 [length]: different numbers from 1, 0 beyond the episode's length
+    length: jax.Array  # int32 []: of this episode's code
+    numbers: jax.Array  # int32 []: the code's are 1 .. numbers
+    limit: jax.Array  # int32 []: turns of this episode
+    turn: jax.Array  # int32 []: turns taken
+    best: jax.Array  # int32 []: most black pegs so far
+    guess: jax.Array  # int32 [turns, length]: valid guesses, 0 where there is none
+    black: jax.Array  # int32 [turns]
+    white: jax.Array  # int32 [turns]
+
+
+class Mastermind(LanguageEnvironment):
+    r"""A secret code of different numbers; a response guesses it as `\boxed{1 2}`.
+
+    A guess may repeat numbers. Each black peg beyond the most so far pays its share of 1, so the
+    code pays 1 in all. With `random_level` each episode has 2 numbers of 1-4 and 10 turns, 4 of 1-6
+    and 20, or 4 of 1-8 and 30. The answer `1b 2w` is one black peg and two white ones.
+    """
+
+    length: int = static(2)
+    numbers: int = static(6)
+    turns: int = static(10)
+    random_level: bool = static(False)
+    response_bytes: int = static(16)  # room for `\boxed{1 2 3 4}`
+    gem: bool = static(False)  # the peer's flags at the end of an episode
+
+    def __post_init__(self):
+        if not 1 <= self.length <= min(self.numbers, 4) or self.numbers > 9:
+            raise ValueError(
+                f"length={self.length} of numbers={self.numbers}: a code has 1 to 4 different "
+                "numbers of at most 9; try length=4, numbers=8."
+            )
+
+    @property
+    def level(self) -> np.ndarray:
+        """int32 [levels, 3]: length, numbers and turns that an episode may have."""
+        own = np.asarray([(self.length, self.numbers, self.turns)], np.int32)
+        return RANDOM_LEVELS if self.random_level else own
+
+    @property
+    def max_turns(self) -> int:
+        return int(self.level[-1, 2])
+
+    @property
+    def prompt_bytes(self) -> int:
+        return len(rf"Code: 4 different of 1-8, {self.max_turns} turns: \boxed{{1 2}}")
+
+    @property
+    def feedback_bytes(self) -> int:
+        return max(map(len, ANSWERS))
+
+    def reset(self, key: jax.Array) -> tuple[State, TimeStep]:
+        level_key, code_key = jax.random.split(key)
+        length, numbers, limit = jax.random.choice(level_key, jnp.asarray(self.level))
+        most_length, _, most_turns = self.level[-1]
+        zero, row = jnp.zeros((), jnp.int32), jnp.zeros(most_turns, jnp.int32)
+        guess = jnp.zeros((most_turns, most_length), jnp.int32)
+        state = State(guess[0], length, numbers, limit, zero, zero, guess, row, row)
+        state = state.replace(code=self._draw(self.legal(state), code_key))
+        prompt = render(
+            r"Code: {} different of 1-{}, {} turns: \boxed{{1 2}}",
+            length, numbers, limit,
+            capacity=self.observation_space.capacity,
+        )  # fmt: skip
+        return state, timestep(prompt, metrics={"success": jnp.zeros(())})
+
+    def step(self, state: State, action: Text, key: jax.Array) -> tuple[State, TimeStep]:
+        del key  # the dynamics are deterministic
+        move = boxed(NUMBERS, action)
+        read = integers(move.payload, state.code.shape[0])
+        inside = jnp.arange(state.code.shape[0]) < state.length
+        guess = jnp.where(inside, read.value, 0)
+        wrong_length = read.count != state.length
+        outside = jnp.any(inside & ((guess < 1) | (guess > state.numbers)))
+        repeated = jnp.any(jnp.all(state.guess == guess, 1))
+        valid = move.found & ~wrong_length & ~outside & ~repeated
+        black, white = pegs(state.code, guess)
+        won = valid & (black == state.length)
+        reward = jnp.where(valid, jnp.maximum(black - state.best, 0) / state.length, 0.0)
+        obs = render("{}b {}w", black, white, capacity=self.observation_space.capacity)
+        answer = jnp.asarray(0)
+        for problem, index in ((outside, 1), (wrong_length, 2), (won, 3), (~move.found, 4)):
+            answer = jnp.where(problem, index, answer)
+        said = select(answer, ANSWERS, self.observation_space.capacity)
+        obs = where(valid & ~won, resize(obs, said.capacity), said)
+        at = jnp.where(valid, state.turn, state.black.shape[0])  # beyond the record: dropped
+        state = state.replace(
+            turn=state.turn + 1,
+            best=jnp.where(valid, jnp.maximum(black, state.best), state.best),
+            guess=state.guess.at[at].set(guess, mode="drop"),
+            black=state.black.at[at].set(black, mode="drop"),
+            white=state.white.at[at].set(white, mode="drop"),
+        )
+        last = state.turn >= state.limit
+        ts = ending(obs, reward, malformed=~move.found, won=won, out_of_turns=last, gem=self.gem)
+        return state, ts
+
+    @property
+    def codes(self) -> np.ndarray:
+        """int32 [C, length]: every code of every level, 0 beyond its length."""
+        most = self.level[-1, 0]
+        longest = {int(length): int(numbers) for length, numbers, _ in self.level}
+        rows = [
+            code + (0,) * (most - length)
+            for length, numbers in longest.items()
+            for code in itertools.permutations(range(1, numbers + 1), length)
+        ]
+        return np.asarray(rows, np.int32)
+
+    def legal(self, state: State) -> jax.Array:
+        """bool [C]: this code may be the one of the episode."""
+        codes = self.codes
+        return (np.sum(codes > 0, 1) == state.length) & (np.max(codes, 1) <= state.numbers)
+
+    def guessed(self, state: State) -> jax.Array:
+        """bool [C]: this code has been guessed."""
+        return jnp.any(jnp.all(state.guess == self.codes[:, None], 2), 1)
+
+    def possible(self, state: State) -> jax.Array:
+        """bool [C]: this code agrees with every answer so far."""
+        black, white = jax.vmap(jax.vmap(pegs, (None, 0)), (0, None))(
+            jnp.asarray(self.codes), state.guess
+        )
+        agrees = (black == state.black) & (white == state.white)
+        return self.legal(state) & jnp.all(agrees | (state.guess[:, 0] == 0), 1)
+
+    def expert(self, state: State, key: jax.Array) -> Text:
+        """Any code that the answers so far leave possible."""
+        return self._say(self._draw(self.possible(state), key), state.length)
+
+    def random_player(self, state: State, key: jax.Array) -> Text:
+        """Any code that has not been guessed."""
+        fresh = self.legal(state) & ~self.guessed(state)
+        return self._say(self._draw(fresh, key), state.length)
+
+    def _draw(self, among: jax.Array, key: jax.Array) -> jax.Array:
+        """int32 [length]: one of the codes where `among` [C] is set."""
+        index = jax.random.categorical(key, jnp.where(among, 0.0, -jnp.inf))
+        return jnp.asarray(self.codes)[index]
+
+    def _say(self, code: jax.Array, length: jax.Array) -> Text:
+        numbers = listed(code, length, capacity=2 * code.shape[0])
+        return render(r"\boxed{{{}}}", numbers, capacity=self.response_bytes)
+
+
+def pegs(code: jax.Array, guess: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """int32 [], int32 []: black pegs and white ones; 0 is no number, and the code repeats none."""
+    black = jnp.sum((code == guess) & (code > 0), dtype=jnp.int32)
+    either = jnp.any((code[:, None] == guess) & (code > 0)[:, None], 1)
+    return black, jnp.sum(either, dtype=jnp.int32) - black
