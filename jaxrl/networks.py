@@ -151,7 +151,7 @@ class ActorCritic(nnx.Module):
         """Both at once: the towers' first layers as one product, a wider and so a faster one."""
         if self.actor.convs:
             return self.distribution(obs), self.value(obs)
-        first = self.actor.layers[0], self.critic.layers[0]
+        first: list[Any] = [self.actor.layers[0], self.critic.layers[0]]
         kernel = jnp.concatenate([layer.kernel[...] for layer in first], -1)
         bias = jnp.concatenate([layer.bias[...] for layer in first])
         x = features(self.spec.observation_space, obs) @ kernel + bias

@@ -76,10 +76,11 @@ def load_policies(folder: str | Path) -> Policy:
         raise FileNotFoundError(f"{folder} holds no {DESCRIPTION}: give a finished run's folder.")
     description = json.loads((folder / DESCRIPTION).read_text())
     template = jax.eval_shape(lambda: _template(description))
-    return fill_leaves(template, _read_weights(folder / WEIGHTS), str(folder / WEIGHTS))
+    return fill_leaves(template, read_weights(folder / WEIGHTS), str(folder / WEIGHTS))
 
 
-def _read_weights(path: Path) -> dict[str, np.ndarray]:
+def read_weights(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of a file of weights; ValueError for a damaged one."""
     try:
         with path.open("rb") as file, np.load(file) as weights:
             return dict(weights)

@@ -1,20 +1,25 @@
 """What the trainers of language agents share: their flags, the agent, evaluation, saving."""
 
 import json
+import math
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 
 import envs
+from jaxrl.algos import sft
 from jaxrl.language import LanguageEnvironment
 from jaxrl.lm.agent import Agent, SharedConfig
-from jaxrl.lm.config import preset
+from jaxrl.lm.config import ModelConfig, RopeScaling, preset
+from jaxrl.lm.model import Transformer
 from jaxrl.lm.play import limits, play
-from jaxrl.policy import named_leaves
+from jaxrl.policy import fill_leaves, named_leaves, read_weights
 from jaxrl.program import seed_keys
 from jaxrl.statistics import summarize_returns
 from jaxrl.text import ByteTokenizer, PlainChat
@@ -27,7 +32,8 @@ EVALUATION_LANES = 256
 @dataclass(frozen=True)
 class Options(loop.Options):
     env: str = "language/GuessTheNumber-easy"  # environment id; `python -m envs` lists them
-    model: str = "tiny"  # a preset to train from scratch
+    model: str = "nano"  # a preset to train from scratch: nano, tiny, small or base
+    init_from: Path | None = None  # start from the weights of this run's folder
     eval_episodes: int = 1024  # fresh episodes of each seed for the final return
 
 
@@ -38,11 +44,25 @@ def make_agent(args: Any, cfg: SharedConfig) -> Agent:
         raise ValueError(
             f"env={args.env} is not spoken to; try language/GuessTheNumber-easy, or train.ppo."
         )
+    if cfg.sft_steps or isinstance(cfg, sft.Config):
+        check_player(args.env, env, cfg.sft_player)
     tokenizer = ByteTokenizer()
     chat = PlainChat(tokenizer)
     sizes = limits(env, chat, cfg.response_tokens, cfg.context)
+    if args.init_from is not None:
+        return Agent(env, chat, sizes, *load_model(args.init_from))
     model = replace(preset(args.model, tokenizer.vocab_size), context=sizes.context)
     return Agent(env, chat, sizes, model)
+
+
+def check_player(env_id: str, env: LanguageEnvironment, player: str) -> None:
+    """ValueError where the environment has no such player to learn from."""
+    method = {"expert": "expert", "random": "random_player"}[player]
+    if getattr(type(env), method) is getattr(LanguageEnvironment, method):
+        raise ValueError(
+            f"sft_player={player}: {env_id} has no such player; write its {method}(state, key), or "
+            "leave the supervised steps out."
+        )
 
 
 def evaluate_models(
@@ -56,7 +76,7 @@ def evaluate_models(
         model, seed = model_and_seed
         key = seed_keys(seed)[2]
         record, _ = play(
-            model, agent.env, agent.chat, agent.limits, key, np.arange(episodes, dtype=np.int32),
+            model, agent.env, agent.chat, agent.limits, key, jnp.arange(episodes),
             group_size=1, num_lanes=EVALUATION_LANES, temperature=cfg.temperature,
             refill_at=cfg.refill_at,
         )  # fmt: skip
@@ -83,6 +103,25 @@ def save_models(agent: Agent, folder: Path, models: Any) -> None:
     (folder / "model.json").write_text(json.dumps(asdict(agent.model_config), indent=2) + "\n")
 
 
+def load_model(folder: Path, seed_index: int = 0) -> tuple[ModelConfig, Transformer]:
+    """One seed's model of a run folder; ValueError where there is none or it does not fit."""
+    try:
+        saved = json.loads((folder / "policy" / "model.json").read_text())
+    except FileNotFoundError:
+        raise ValueError(
+            f"init_from={folder} holds no policy/model.json; give the folder of a finished run of "
+            "a language agent."
+        ) from None
+    fields: Any = {name: tuple(x) if isinstance(x, list) else x for name, x in saved.items()}
+    if fields.get("rope_scaling"):
+        fields["rope_scaling"] = RopeScaling(**fields["rope_scaling"])
+    model_config = ModelConfig(**fields)
+    template = jax.eval_shape(lambda: Transformer(model_config, nnx.Rngs(0)))
+    path = folder / "policy" / "weights.npz"
+    leaves = {name: x[seed_index] for name, x in read_weights(path).items()}
+    return model_config, jax.tree.map(jnp.asarray, fill_leaves(template, leaves, str(path)))
+
+
 EPISODE_METRICS = frozenset(
     {"episode_return", "success", "turns", "truncated_share", "cut_share", "response_tokens"}
     | {"learned_share", "lane_occupancy", "log_prob_gap", "uniform_groups", "approx_kl"}
@@ -100,9 +139,14 @@ def make_task(args: Any, algorithm: Any, name: str) -> loop.Task:
         specs=algorithm.specs(),
         num_iterations=cfg.num_iterations,
         steps_per_iteration=cfg.episodes,
-        num_groups=cfg.num_prompts // cfg.num_minibatches,
+        num_groups=math.gcd(
+            cfg.num_prompts // cfg.num_minibatches,
+            cfg.num_lanes,
+            cfg.sft_episodes // cfg.micro_batch,
+            cfg.episodes // cfg.num_minibatches // cfg.micro_batch,
+        ),
         minibatch_rows=cfg.episodes * agent.limits.context,
-        episode_metrics=EPISODE_METRICS,
+        episode_metrics=EPISODE_METRICS,  # NaN while nothing is played
         policy=lambda state: state.model,
         save=partial(save_models, agent),
         evaluate=lambda models, seed, n: evaluate_models(models, agent, cfg, seed, n),

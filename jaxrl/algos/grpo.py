@@ -19,7 +19,7 @@ from jaxrl import advantages, config, losses, mesh, objectives
 from jaxrl.env import per_env_keys
 from jaxrl.lm.agent import Agent, SharedConfig, State, optimizer
 from jaxrl.lm.episodes import Episodes
-from jaxrl.lm.learn import Rows, gradient, map_pieces, predict
+from jaxrl.lm.learn import Rows, descend, gradient, map_pieces, predict
 from jaxrl.lm.model import Transformer
 from jaxrl.lm.play import play
 from jaxrl.lm.report import played_metrics, shown, to_token_mask
@@ -131,7 +131,8 @@ def prepare(state: State, episodes: Episodes, cfg: Config) -> Rows:
 
     def predicted(model):
         def piece(rows):
-            return predict(model, *rows, cfg.temperature, cfg.chunk)[0]
+            token, length = rows
+            return predict(model, token, length, cfg.temperature, cfg.chunk)[0]
 
         return map_pieces(piece, (token, length), cfg.micro_batch)
 
@@ -174,8 +175,7 @@ def learn(
     """One optimizer step; its only collective is the sum of gradients and metrics."""
     model, opt_state = carry
     grads, metrics = gradient(partial(loss, cfg=cfg), model, batch, cfg.micro_batch, axis)
-    updates, opt_state = optimizer(cfg, cfg.num_steps).update(grads, opt_state, model)
-    model = optax.apply_updates(model, updates)
+    model, opt_state = descend(optimizer(cfg, cfg.num_steps), grads, opt_state, model)
     metrics["grad_norm"] = optax.tree.norm(grads)
     metrics["param_norm"] = optax.tree.norm(model)
     return (model, opt_state), metrics

@@ -17,7 +17,7 @@ from jax.sharding import PartitionSpec as P
 from jaxrl import advantages, config, losses, mesh, objectives
 from jaxrl.lm.agent import Agent, SharedConfig, State, optimizer
 from jaxrl.lm.episodes import Episodes
-from jaxrl.lm.learn import Rows, gradient, predict
+from jaxrl.lm.learn import Rows, descend, gradient, predict
 from jaxrl.lm.model import Transformer
 from jaxrl.lm.play import play
 from jaxrl.lm.report import played_metrics, shown, to_token_mask
@@ -87,8 +87,7 @@ def improve(
     )
     rows = prepare(episodes, cfg, axis)
     grads, metrics = gradient(partial(loss, cfg=cfg), state.model, rows, cfg.micro_batch, axis)
-    updates, opt_state = optimizer(cfg).update(grads, state.opt_state, state.model)
-    model = optax.apply_updates(state.model, updates)
+    model, opt_state = descend(optimizer(cfg), grads, state.opt_state, state.model)
     metrics |= {"grad_norm": optax.tree.norm(grads), "param_norm": optax.tree.norm(model)}
     state = state.replace(
         model=model,

@@ -11,6 +11,7 @@ from typing import Any
 import flax.struct
 import jax
 import jax.numpy as jnp
+import optax
 
 from jaxrl import mesh
 from jaxrl.lm.log_prob import token_log_prob
@@ -74,3 +75,11 @@ def gradient(
     grads, (count, sums) = mesh.psum(total, axis)
     metrics = {name: quotient(pair) for name, pair in sums.items()}
     return jax.tree.map(lambda g: g / jnp.maximum(count, 1.0), grads), metrics
+
+
+def descend(
+    transform: optax.GradientTransformation, grads: Any, opt_state: Any, model: Any
+) -> tuple[Any, Any]:
+    """(model, optimiser state) after one step against the gradient."""
+    updates, opt_state = transform.update(grads, opt_state, model)
+    return optax.apply_updates(model, updates), opt_state

@@ -11,7 +11,7 @@ from jaxrl import mesh, objectives
 from jaxrl.lm.agent import Agent, SharedConfig, State, optimizer
 from jaxrl.lm.demonstrate import demonstrate
 from jaxrl.lm.episodes import Episodes
-from jaxrl.lm.learn import gradient, predict
+from jaxrl.lm.learn import descend, gradient, predict
 from jaxrl.lm.model import Transformer
 
 Improve = Callable[[State, jax.Array], tuple[State, dict[str, jax.Array]]]
@@ -47,24 +47,30 @@ def warm_up(
     Its metrics are those of `like(state, key)`, another kind of iteration of the same program, NaN
     where they have no meaning here.
     """
+    _, shapes = jax.eval_shape(like, state, key)
+    state, _, told = imitate(state, key, cfg=cfg, agent=agent, axis=axis)
+    metrics = {name: jnp.full(x.shape, jnp.nan, x.dtype) for name, x in shapes.items()}
+    metrics |= {name: told[name] for name in told if name in metrics}
+    if state.reference is not None:
+        state = state.replace(reference=state.model)
+    return state, metrics | {"episodes": jnp.zeros(())}
+
+
+def imitate(
+    state: State, key: jax.Array, *, cfg: SharedConfig, agent: Agent, axis: str | None
+) -> tuple[State, Episodes, dict[str, jax.Array]]:
+    """One optimizer step on `sft_episodes` fresh scripted episodes; also this device's episodes."""
     count = cfg.sft_episodes // mesh.axis_size(axis)
     player = agent.env.expert if cfg.sft_player == "expert" else agent.env.random_player
     episodes = demonstrate(
         agent.env, agent.chat, agent.limits, player, key, mesh.global_index(count, axis)
     )
-    grads, told = gradient(
-        partial(imitation_loss, chunk=cfg.chunk, on=cfg.sft_on), state.model, episodes, cfg.micro_batch, axis
-    )
-    updates, opt_state = optimizer(cfg).update(grads, state.opt_state, state.model)
-    model = optax.apply_updates(state.model, updates)
+    imitation = partial(imitation_loss, chunk=cfg.chunk, on=cfg.sft_on)
+    grads, told = gradient(imitation, state.model, episodes, cfg.micro_batch, axis)
+    model, opt_state = descend(optimizer(cfg), grads, state.opt_state, state.model)
     told |= {"grad_norm": optax.tree.norm(grads), "param_norm": optax.tree.norm(model)}
-    _, shapes = jax.eval_shape(like, state, key)
-    metrics = {name: jnp.full(x.shape, jnp.nan, x.dtype) for name, x in shapes.items()}
-    metrics |= {name: told[name] for name in told if name in metrics}
     state = state.replace(model=model, opt_state=opt_state, iteration=state.iteration + 1)
-    if state.reference is not None:
-        state = state.replace(reference=model)
-    return state, metrics | {"episodes": jnp.zeros(())}
+    return state, episodes, told
 
 
 def imitation_loss(

@@ -78,7 +78,7 @@ def load(
     _check(folder, cfg, tensors, wanted, sources)
 
     def place(name: str, leaf: Any) -> jax.Array:
-        def part(index: tuple[slice, ...]) -> np.ndarray:
+        def part(index: Any) -> np.ndarray:  # a slice for each axis
             return _read(tensors, sources[name], leaf.shape, index).astype(leaf.dtype)
 
         if sharding is None:

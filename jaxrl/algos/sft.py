@@ -1,0 +1,61 @@
+"""Supervised fine-tuning of a language agent on scripted play, generated inside the program."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import PartitionSpec as P
+
+from jaxrl import mesh
+from jaxrl.lm.agent import Agent, SharedConfig, State, optimizer
+from jaxrl.lm.warm_up import imitate
+
+
+@dataclass(frozen=True)
+class Config(SharedConfig):
+    total_episodes: int = 25_600  # scripted episodes learned from
+    sft_player: Literal["random", "expert"] = "expert"  # who plays them
+    sft_on: Literal["actions", "all"] = "actions"  # learn the player's tokens, or the answers too
+    learning_rate: float = 3e-3  # Adam's, at the start
+    group_size: int = 1
+    num_minibatches: int = 1
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.sft_steps:
+            raise ValueError(f"sft_steps={self.sft_steps} belongs to other trainers; leave it out.")
+
+    @property
+    def episodes(self) -> int:
+        return self.sft_episodes
+
+    @property
+    def num_prompts(self) -> int:
+        """Different episode starts in an iteration."""
+        return self.sft_episodes
+
+
+def specs() -> State:
+    """How a State is laid out on a mesh, seeds stacked in front: all of it on every device."""
+    return P(mesh.SEED)  # pyright: ignore
+
+
+def init(key: jax.Array, *, cfg: Config, agent: Agent, axis: str | None = None) -> State:
+    """A fresh State; with `agent.weights` from there instead of random."""
+    del axis
+    return agent.start(key, optimizer(cfg), keep_reference=False)
+
+
+def update(
+    state: State, key: jax.Array, *, cfg: Config, agent: Agent, axis: str | None = None
+) -> tuple[State, dict[str, jax.Array]]:
+    """One optimizer step on fresh scripted episodes."""
+    state, episodes, metrics = imitate(state, key, cfg=cfg, agent=agent, axis=axis)
+    count = jnp.float32(cfg.episodes)
+    told = {
+        "episode_return": jnp.mean(episodes.episode_return),
+        "success": jnp.mean(episodes.success),
+        "turns": jnp.mean(episodes.num_turns.astype(jnp.float32)),
+    }
+    return state, metrics | mesh.pmean(told, axis) | {"episodes": count}

@@ -1,0 +1,21 @@
+"""Teach a language agent by scripted play: `python -m train.sft --env ID`."""
+
+import sys
+from dataclasses import dataclass, field
+
+from jaxrl.algos import sft
+from train import flags, language, loop
+
+
+@dataclass(frozen=True)
+class Args(language.Options):
+    algo: sft.Config = field(default_factory=sft.Config)
+
+
+def make_task(args: Args) -> loop.Task:
+    """Supervised training on the environment that the options name."""
+    return language.make_task(args, sft, "sft")
+
+
+if __name__ == "__main__":
+    loop.main(flags.parse(Args, __doc__ or "", {}, sys.argv[1:]), make_task)
