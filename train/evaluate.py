@@ -17,6 +17,7 @@ from jaxrl.policy import Policy, load_policies
 from jaxrl.program import seed_keys
 from jaxrl.statistics import summarize_returns
 from train.flags import cli, parse_fields
+from train.language import evaluate_run
 from train.run_folder import read_config
 
 
@@ -54,6 +55,10 @@ def evaluate_policies(policies: Policy, env: Environment, seed: int, episodes: i
 
 def main(args: Args) -> dict[str, Any]:
     options = read_config(args.run)["options"]
+    if (args.run / "policy" / "model.json").is_file():
+        result = evaluate_run(args.run, options, args.seed, args.episodes)
+        print(json.dumps(result, indent=2))
+        return result
     env = envs.make(options["env"], **parse_fields(options["env_args"]))
     result = evaluate_policies(load_policies(args.run), env, args.seed, args.episodes)
     print(json.dumps(result, indent=2))

@@ -2,7 +2,7 @@
 
 import json
 import math
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ EVALUATION_LANES = 256
 class Options(loop.Options):
     env: str = "language/GuessTheNumber-easy"  # environment id; `python -m envs` lists them
     model: str = "nano"  # a preset to train from scratch: nano, tiny, small or base
-    init_from: Path | None = None  # start from the weights of this run's folder
+    init_from: Path | None = None  # start from the first seed's weights of this run's folder
     eval_episodes: int = 1024  # fresh episodes of each seed for the final return
 
 
@@ -50,7 +50,8 @@ def make_agent(args: Any, cfg: SharedConfig) -> Agent:
     chat = PlainChat(tokenizer)
     sizes = limits(env, chat, cfg.response_tokens, cfg.context)
     if args.init_from is not None:
-        return Agent(env, chat, sizes, *load_model(args.init_from))
+        model, weights = load_models(args.init_from)
+        return Agent(env, chat, sizes, model, jax.tree.map(lambda x: jnp.asarray(x[0]), weights))
     model = replace(preset(args.model, tokenizer.vocab_size), context=sizes.context)
     return Agent(env, chat, sizes, model)
 
@@ -103,8 +104,8 @@ def save_models(agent: Agent, folder: Path, models: Any) -> None:
     (folder / "model.json").write_text(json.dumps(asdict(agent.model_config), indent=2) + "\n")
 
 
-def load_model(folder: Path, seed_index: int = 0) -> tuple[ModelConfig, Transformer]:
-    """One seed's model of a run folder; ValueError where there is none or it does not fit."""
+def load_models(folder: Path) -> tuple[ModelConfig, Transformer]:
+    """The models of all seeds of a run folder, leaves [K, ...]; ValueError where there are none."""
     try:
         saved = json.loads((folder / "policy" / "model.json").read_text())
     except FileNotFoundError:
@@ -112,14 +113,30 @@ def load_model(folder: Path, seed_index: int = 0) -> tuple[ModelConfig, Transfor
             f"init_from={folder} holds no policy/model.json; give the folder of a finished run of "
             "a language agent."
         ) from None
-    fields: Any = {name: tuple(x) if isinstance(x, list) else x for name, x in saved.items()}
-    if fields.get("rope_scaling"):
-        fields["rope_scaling"] = RopeScaling(**fields["rope_scaling"])
-    model_config = ModelConfig(**fields)
-    template = jax.eval_shape(lambda: Transformer(model_config, nnx.Rngs(0)))
+    known: Any = {name: tuple(x) if isinstance(x, list) else x for name, x in saved.items()}
+    if known.get("rope_scaling"):
+        known["rope_scaling"] = RopeScaling(**known["rope_scaling"])
+    model_config = ModelConfig(**known)
     path = folder / "policy" / "weights.npz"
-    leaves = {name: x[seed_index] for name, x in read_weights(path).items()}
-    return model_config, jax.tree.map(jnp.asarray, fill_leaves(template, leaves, str(path)))
+    leaves = read_weights(path)
+    count = min(len(x) for x in leaves.values())
+
+    def stacked():
+        model = Transformer(model_config, nnx.Rngs(0))
+        return jax.tree.map(lambda x: jnp.broadcast_to(x, (count, *x.shape)), model)
+
+    return model_config, fill_leaves(jax.eval_shape(stacked), leaves, str(path))
+
+
+def evaluate_run(folder: Path, options: dict[str, Any], seed: int, episodes: int) -> dict[str, Any]:
+    """Fresh episodes of every seed of a finished run of a language agent."""
+    shared = {f.name: options["algo"][f.name] for f in fields(SharedConfig)}
+    cfg = SharedConfig(**shared)
+    env = envs.make(options["env"], **flags.parse_fields(options["env_args"]))
+    chat = PlainChat(ByteTokenizer())
+    model_config, models = load_models(folder)
+    sizes = limits(env, chat, cfg.response_tokens, cfg.context)
+    return evaluate_models(models, Agent(env, chat, sizes, model_config), cfg, seed, episodes)
 
 
 EPISODE_METRICS = frozenset(
