@@ -18,6 +18,7 @@ from envs.grid.gridworld import GridWorld
 from envs.language import games
 from envs.probe import loop, value
 from envs.reasoning.chain_sum import ChainSum
+from envs.reasoning.countdown import Countdown
 from jaxrl.env import Environment
 from jaxrl.wrappers import TimeLimit
 
@@ -47,6 +48,7 @@ TABLE: dict[str, tuple[Constructor, int | None]] = {
     "probe/Target-v0": (value.Target, None),
     "probe/TwoStepDiscount-v0": (value.TwoStepDiscount, None),
     "reasoning/chain_sum": (ChainSum, None),
+    "reasoning/countdown": (Countdown, None),
 }
 
 

@@ -74,10 +74,14 @@ class Mastermind(LanguageEnvironment):
         level_key, code_key = jax.random.split(key)
         length, numbers, limit = jax.random.choice(level_key, jnp.asarray(self.level))
         most_length, _, most_turns = self.level[-1]
+        most_numbers = int(np.max(self.level[:, 1]))
+        place = jax.random.uniform(code_key, (most_numbers,))
+        shuffled = 1 + jnp.argsort(place + (jnp.arange(most_numbers) >= numbers))
+        code = jnp.where(jnp.arange(most_length) < length, shuffled[:most_length], 0)
         zero, row = jnp.zeros((), jnp.int32), jnp.zeros(most_turns, jnp.int32)
         guess = jnp.zeros((most_turns, most_length), jnp.int32)
-        state = State(guess[0], length, numbers, limit, zero, zero, guess, row, row)
-        state = state.replace(code=self._draw(self.legal(state), code_key))
+        code = code.astype(jnp.int32)
+        state = State(code, length, numbers, limit, zero, zero, guess, row, row)
         prompt = render(
             r"Code: {} different of 1-{}, {} turns: \boxed{{1 2}}",
             length, numbers, limit,

@@ -37,10 +37,10 @@ class Question(LanguageEnvironment):
         return timestep(obs, reward, True, False, {"success": right.astype(jnp.float32)})
 
 
-def check_difficulty(name: str, value: Any, most: int) -> None:
+def check_difficulty(name: str, value: Any, most: int, least: int = 1) -> None:
     """A number of the difficulty fits the room there is; tracers and arrays are clipped later."""
-    if isinstance(value, int) and not 1 <= value <= most:
+    if isinstance(value, int) and not least <= value <= most:
         raise ValueError(
-            f"{name}={value} must be 1 to max_{name}={most}; try {name}={most}, or make the "
+            f"{name}={value} must be {least} to max_{name}={most}; try {name}={most}, or make the "
             f"environment with a larger max_{name}."
         )

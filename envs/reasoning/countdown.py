@@ -1,0 +1,140 @@
+"""Countdown: reach a target with given numbers, each used once; after reasoning-gym 0.1.23's."""
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from envs.reasoning.arithmetic import evaluate
+from envs.reasoning.question import Question, check_difficulty
+from jaxrl.env import TimeStep, static
+from jaxrl.text import Text, from_int, listed, render
+from jaxrl.text.patterns import boxed
+from jaxrl.text.text import pack
+
+OPERATORS = "+-*/"
+MOST = 999  # no target is larger
+
+
+class State(flax.struct.PyTreeNode):
+    number: jax.Array  # int32 [max_numbers]: in the order of a solution, 0 beyond the question's
+    operator: jax.Array  # int32 [max_numbers]: what joins the number to those before it; 0 is first
+    target: jax.Array  # int32 []
+
+
+class Countdown(Question):
+    r"""Make the target of `numbers` numbers from 1..`largest` with + - * / and parentheses.
+
+    The answer is an expression, `\boxed{(2+3)*4}`, that uses each number exactly once; it is
+    computed in fractions, exactly. Both fields are leaves, so a batch may mix difficulties; a
+    traced one is clipped to its `max_`. Targets are 1 to 999, and one way to reach them joins the
+    numbers one by one.
+    """
+
+    numbers: int = 3
+    largest: int = 10
+    max_numbers: int = static(4)
+    max_largest: int = static(99)
+    response_bytes: int = static(24)  # room for `\boxed{((12+34)*5-67)/8}`
+
+    def __post_init__(self):
+        most = (self.max_largest + 1) ** self.max_numbers
+        if not (self.max_numbers >= 2 and 1 <= self.max_largest <= MOST // 2 and most < 2**31):
+            raise ValueError(
+                f"max_numbers={self.max_numbers} numbers up to max_largest={self.max_largest}: "
+                f"at least 2, up to {MOST // 2}, and (max_largest + 1) ** max_numbers below 2**31 "
+                "keep the arithmetic exact; try max_numbers=4, max_largest=99."
+            )
+        check_difficulty("numbers", self.numbers, self.max_numbers, least=2)
+        check_difficulty("largest", self.largest, self.max_largest)
+        digits = self.max_numbers * len(str(self.max_largest))
+        needed = digits + (self.max_numbers - 1) + 2 * (self.max_numbers - 2) + len(r"\boxed{}")
+        if self.response_bytes < needed:
+            raise ValueError(
+                f"response_bytes={self.response_bytes} has no room for the longest solution; "
+                f"try {needed}."
+            )
+
+    @property
+    def prompt_bytes(self) -> int:
+        numbers = self.max_numbers * (len(str(self.max_largest)) + 1) - 1
+        return len(str(MOST)) + numbers + len(r"Make  of , each once: \boxed{1+2}")
+
+    @property
+    def count(self) -> jax.Array:
+        """int32 []: numbers of a question."""
+        return jnp.clip(self.numbers, 2, self.max_numbers)
+
+    def reset(self, key: jax.Array) -> tuple[State, TimeStep]:
+        number_key, operator_key = jax.random.split(key)
+        largest = jnp.clip(self.largest, 1, self.max_largest)
+        number = jax.random.randint(number_key, (self.max_numbers,), 1, largest + 1)
+        number = jnp.where(jnp.arange(self.max_numbers) < self.count, number, 0)
+
+        def join(value, given):
+            number, chance = given
+            result = jnp.stack([value + number, value - number, value * number, value // number])
+            exact = jnp.asarray([True, True, True, False]) | ((value % number == 0) & (number > 1))
+            fits = exact & (result >= 1) & (result <= MOST)
+            operator = jnp.argmax(jnp.where(fits, chance, -1.0))
+            used = number > 0
+            return jnp.where(used, result[operator], value), jnp.where(used, operator, 0)
+
+        chance = jax.random.uniform(operator_key, (self.max_numbers - 1, len(OPERATORS)))
+        target, operator = jax.lax.scan(join, number[0], (number[1:], chance))
+        state = State(number, jnp.pad(operator, (1, 0)).astype(jnp.int32), target)
+        # Sorted, so that their order says nothing.
+        shown = jnp.roll(jnp.sort(number), self.count - self.max_numbers)
+        question = render(
+            r"Make {} of {}, each once: \boxed{{1+2}}",
+            target, listed(shown, self.count, capacity=self.prompt_bytes),
+            capacity=self.observation_space.capacity,
+        )  # fmt: skip
+        return state, self.asked(question)
+
+    def step(self, state: State, action: Text, key: jax.Array) -> tuple[State, TimeStep]:
+        del key  # whether an answer is right is no matter of chance
+        answer = boxed(r"[-0-9+*/() ]+", action)
+        depth = self.response_bytes // 2  # each parenthesis takes two bytes
+        value = evaluate(answer.payload, state.number, self.count, depth)
+        whole = jnp.where(value.denominator == 0, 1, value.denominator)
+        right = (value.numerator % whole == 0) & (value.numerator // whole == state.target)
+        return state, self.judged(answer.found, value.valid & right)
+
+    def expert(self, state: State, key: jax.Array) -> Text:
+        """The solution that the question was made from."""
+        del key
+        additive = state.operator < 2
+        # What stands before * or / needs a parenthesis where its own last operator is + or -.
+        closes = ~additive & jnp.roll(additive, 1) & (jnp.arange(self.max_numbers) > 1)
+        return self._say(state.number, state.operator, closes)
+
+    def random_player(self, state: State, key: jax.Array) -> Text:
+        """The numbers in any order, with any operators between them."""
+        order_key, operator_key = jax.random.split(key)
+        place = jax.random.uniform(order_key, (self.max_numbers,))
+        order = jnp.argsort(place + (state.number == 0))
+        operator = jax.random.randint(operator_key, (self.max_numbers,), 0, len(OPERATORS))
+        return self._say(state.number[order], operator, jnp.zeros(self.max_numbers, bool))
+
+    def _say(self, number: jax.Array, operator: jax.Array, closes: jax.Array) -> Text:
+        """`closes`, bool [max_numbers]: all that stands before this operator is in parentheses."""
+        size = self.max_numbers
+        inside, first = jnp.arange(size) < self.count, jnp.arange(size) == 0
+        closes &= inside
+        digits = jax.vmap(from_int)(number)
+        symbol = jnp.asarray([*OPERATORS.encode()], jnp.uint8)[operator]
+        # Rows of a closing parenthesis, an operator and a number, of which only some parts show.
+        close = jnp.full((size, 1), ord(")"), jnp.uint8)
+        rows = jnp.concatenate([close, symbol[:, None], digits.bytes], 1)
+        opening = jnp.full(size, ord("("), jnp.uint8)
+        hidden = jnp.where(first, 2, ~closes)
+        start = jnp.arange(size) * rows.shape[1] + hidden + size
+        length = jnp.where(inside, digits.length + 2 - hidden, 0)
+        said = pack(
+            jnp.concatenate([opening, rows.ravel()]),
+            jnp.concatenate([np.zeros(1, int), start]),
+            jnp.concatenate([jnp.sum(closes)[None], length]),
+            self.response_bytes,
+        )
+        return render(r"\boxed{{{}}}", said, capacity=self.response_bytes)
