@@ -39,11 +39,7 @@ class Options(loop.Options):
 
 def make_agent(args: Any, cfg: SharedConfig) -> Agent:
     """The agent that the options name; ValueError where they do not fit."""
-    env = envs.make(args.env, **flags.parse_fields(args.env_args))
-    if not isinstance(env, LanguageEnvironment):
-        raise ValueError(
-            f"env={args.env} is not spoken to; try language/GuessTheNumber-easy, or train.ppo."
-        )
+    env = make_env(args.env, args.env_args)
     if cfg.sft_steps or isinstance(cfg, sft.Config):
         check_player(args.env, env, cfg.sft_player)
     tokenizer = ByteTokenizer()
@@ -54,6 +50,16 @@ def make_agent(args: Any, cfg: SharedConfig) -> Agent:
         return Agent(env, chat, sizes, model, jax.tree.map(lambda x: jnp.asarray(x[0]), weights))
     model = replace(preset(args.model, tokenizer.vocab_size), context=sizes.context)
     return Agent(env, chat, sizes, model)
+
+
+def make_env(env_id: str, env_args: Any) -> LanguageEnvironment:
+    """The environment that is spoken to; ValueError where the id names another kind."""
+    env = envs.make(env_id, **flags.parse_fields(env_args))
+    if not isinstance(env, LanguageEnvironment):
+        raise ValueError(
+            f"env={env_id} is not spoken to; try language/GuessTheNumber-easy, or train.ppo."
+        )
+    return env
 
 
 def check_player(env_id: str, env: LanguageEnvironment, player: str) -> None:
@@ -132,7 +138,7 @@ def evaluate_run(folder: Path, options: dict[str, Any], seed: int, episodes: int
     """Fresh episodes of every seed of a finished run of a language agent."""
     shared = {f.name: options["algo"][f.name] for f in fields(SharedConfig)}
     cfg = SharedConfig(**shared)
-    env = envs.make(options["env"], **flags.parse_fields(options["env_args"]))
+    env = make_env(options["env"], options["env_args"])
     chat = PlainChat(ByteTokenizer())
     model_config, models = load_models(folder)
     sizes = limits(env, chat, cfg.response_tokens, cfg.context)
