@@ -15,7 +15,7 @@ from jaxrl.lm.config import preset
 from jaxrl.lm.play import limits
 from jaxrl.mesh import make_mesh
 from jaxrl.program import make_program
-from jaxrl.text import ByteTokenizer, PlainChat
+from jaxrl.text import ByteTokenizer, make_chat
 
 CFG = grpo.Config(
     num_prompts=4,
@@ -31,7 +31,7 @@ CFG = grpo.Config(
 @pytest.fixture(scope="module")
 def agent():
     env = envs.make("language/GuessTheNumber-easy")
-    chat = PlainChat(ByteTokenizer())
+    chat = make_chat(ByteTokenizer())
     model = replace(preset("nano", 260), width=16, num_layers=1, head_dim=8, hidden=16)
     return Agent(env, chat, limits(env, chat), model)
 

@@ -17,10 +17,10 @@ from jaxrl.lm.learn import predict
 from jaxrl.lm.model import Transformer
 from jaxrl.lm.play import limits, play
 from jaxrl.lm.sample import draw
-from jaxrl.text import ByteTokenizer, PlainChat, literal, to_str
+from jaxrl.text import ByteTokenizer, literal, make_chat, to_str
 
 ENV = envs.make("language/GuessTheNumber-easy")
-CHAT = PlainChat(ByteTokenizer())
+CHAT = make_chat(ByteTokenizer())
 SIZES = limits(ENV, CHAT)
 CONFIG = replace(preset("nano", 260), width=16, num_layers=1, head_dim=8, hidden=16)
 P, G = 3, 2
@@ -113,7 +113,7 @@ def test_every_episode_is_played_to_its_end_and_work_is_counted(played):
 
 def test_a_response_at_the_length_limit_is_told_as_cut(model):
     record, _ = run(model, response=3)
-    ended = np.asarray(record.token == ByteTokenizer.END)
+    ended = np.asarray(record.token == CHAT.end_of_turn)
     for row in range(P * G):
         for turn in range(int(record.played[row].sum())):
             mine = np.asarray((record.turn[row] == turn) & record.action[row])
@@ -139,7 +139,7 @@ def test_a_record_replays_to_its_own_observations_and_rewards(scripted):
 
 
 def test_the_end_of_turn_is_an_action(scripted):
-    ended = np.asarray(scripted.token == ByteTokenizer.END)
+    ended = np.asarray(scripted.token == CHAT.end_of_turn)
     assert (np.asarray(scripted.action)[ended]).all()
     assert ended.sum() == np.asarray(scripted.played).sum()
 

@@ -1,29 +1,23 @@
 """What the trainers of language agents share: their flags, the agent, evaluation, saving."""
 
-import json
 import math
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 
 import envs
 from jaxrl.algos import sft
 from jaxrl.language import LanguageEnvironment
 from jaxrl.lm.agent import Agent, SharedConfig
-from jaxrl.lm.config import ModelConfig, RopeScaling, preset
-from jaxrl.lm.model import Transformer
 from jaxrl.lm.play import limits, play
-from jaxrl.policy import fill_leaves, named_leaves, read_weights
 from jaxrl.program import seed_keys
 from jaxrl.statistics import summarize_returns
-from jaxrl.text import ByteTokenizer, PlainChat
-from train import flags, loop
+from train import flags, loop, models
 from train.transcribe import Transcriber
 
 EVALUATION_LANES = 256
@@ -32,24 +26,32 @@ EVALUATION_LANES = 256
 @dataclass(frozen=True)
 class Options(loop.Options):
     env: str = "language/GuessTheNumber-easy"  # environment id; `python -m envs` lists them
-    model: str = "nano"  # a preset to train from scratch: nano, tiny, small or base
-    init_from: Path | None = None  # start from the first seed's weights of this run's folder
+    model: str = "nano"  # from scratch: nano, tiny, small or base; or a folder of transformers
+    init_from: Path | None = None  # start from a run's first seed, or such a folder
+    tokenizer: Path | None = None  # a tokenizer.json; by default the model's own, or bytes
+    chat: Literal["", "plain", "chatml", "llama3", "gemma"] = ""  # by default what fits
+    system: str = ""  # message before the conversation; by default what the model's template has
+    dtype: Literal["float32", "bfloat16"] = "float32"  # of the computation, not of the parameters
     eval_episodes: int = 1024  # fresh episodes of each seed for the final return
 
 
-def make_agent(args: Any, cfg: SharedConfig) -> Agent:
-    """The agent that the options name; ValueError where they do not fit."""
+def make_agent(args: Any, cfg: SharedConfig) -> tuple[models.Speech, Agent]:
+    """The agent that the options name, and how it speaks; ValueError where they do not fit."""
     env = make_env(args.env, args.env_args)
     if cfg.sft_steps or isinstance(cfg, sft.Config):
         check_player(args.env, env, cfg.sft_player)
-    tokenizer = ByteTokenizer()
-    chat = PlainChat(tokenizer)
-    sizes = limits(env, chat, cfg.response_tokens, cfg.context)
-    if args.init_from is not None:
-        model, weights = load_models(args.init_from)
-        return Agent(env, chat, sizes, model, jax.tree.map(lambda x: jnp.asarray(x[0]), weights))
-    model = replace(preset(args.model, tokenizer.vocab_size), context=sizes.context)
-    return Agent(env, chat, sizes, model)
+    said, model, weights = models.start(
+        args.model, args.init_from, args.tokenizer, args.chat, args.system, args.dtype
+    )
+    sizes = limits(env, said.chat, cfg.response_tokens, cfg.context)
+    if weights is None:
+        model = replace(model, context=sizes.context)
+    elif model.context < sizes.context:
+        raise ValueError(
+            f"the model's context of {model.context} tokens is too short for {args.env}, whose "
+            f"longest episode needs {sizes.context}; set --algo.response-tokens lower."
+        )
+    return said, Agent(env, said.chat, sizes, model, weights)
 
 
 def make_env(env_id: str, env_args: Any) -> LanguageEnvironment:
@@ -73,10 +75,10 @@ def check_player(env_id: str, env: LanguageEnvironment, player: str) -> None:
 
 
 def evaluate_models(
-    models: Any, agent: Agent, cfg: SharedConfig, seed: int, episodes: int
+    trained: Any, agent: Agent, cfg: SharedConfig, seed: int, episodes: int
 ) -> dict[str, Any]:
-    """Fresh episodes of each model [K, ...] at the temperature it was trained with."""
-    count = jax.tree.leaves(models)[0].shape[0]
+    """Fresh episodes of each trained model [K, ...] at the temperature it was trained with."""
+    count = jax.tree.leaves(trained)[0].shape[0]
     seeds = np.arange(seed, seed + count, dtype=np.uint32)
 
     def one(model_and_seed):
@@ -90,7 +92,7 @@ def evaluate_models(
         return record.episode_return, record.success, record.num_turns, record.cut.sum()
 
     returns, success, turns, cut = jax.device_get(
-        jax.jit(lambda x: jax.lax.map(one, x))((models, seeds))
+        jax.jit(lambda x: jax.lax.map(one, x))((trained, seeds))
     )
     return summarize_returns(returns) | {
         "success": float(success.mean()),
@@ -101,48 +103,15 @@ def evaluate_models(
     }
 
 
-def save_models(agent: Agent, folder: Path, models: Any) -> None:
-    """Weights of all seeds and what rebuilds the model, into `policy/`."""
-    folder = folder / "policy"
-    folder.mkdir(parents=True, exist_ok=True)
-    weights: Any = {name: np.asarray(x) for name, x in named_leaves(models).items()}
-    np.savez(folder / "weights.npz", **weights)
-    (folder / "model.json").write_text(json.dumps(asdict(agent.model_config), indent=2) + "\n")
-
-
-def load_models(folder: Path) -> tuple[ModelConfig, Transformer]:
-    """The models of all seeds of a run folder, leaves [K, ...]; ValueError where there are none."""
-    try:
-        saved = json.loads((folder / "policy" / "model.json").read_text())
-    except FileNotFoundError:
-        raise ValueError(
-            f"init_from={folder} holds no policy/model.json; give the folder of a finished run of "
-            "a language agent."
-        ) from None
-    known: Any = {name: tuple(x) if isinstance(x, list) else x for name, x in saved.items()}
-    if known.get("rope_scaling"):
-        known["rope_scaling"] = RopeScaling(**known["rope_scaling"])
-    model_config = ModelConfig(**known)
-    path = folder / "policy" / "weights.npz"
-    leaves = read_weights(path)
-    count = min(len(x) for x in leaves.values())
-
-    def stacked():
-        model = Transformer(model_config, nnx.Rngs(0))
-        return jax.tree.map(lambda x: jnp.broadcast_to(x, (count, *x.shape)), model)
-
-    return model_config, fill_leaves(jax.eval_shape(stacked), leaves, str(path))
-
-
 def evaluate_run(folder: Path, options: dict[str, Any], seed: int, episodes: int) -> dict[str, Any]:
     """Fresh episodes of every seed of a finished run of a language agent."""
     shared = {f.name: options["algo"][f.name] for f in fields(SharedConfig)}
     cfg = SharedConfig(**shared)
     env = make_env(options["env"], options["env_args"])
-    chat = PlainChat(ByteTokenizer())
-    model_config, models = load_models(folder)
+    chat = models.load_speech(folder / "policy").chat
+    model_config, trained = models.load_models(folder)
     sizes = limits(env, chat, cfg.response_tokens, cfg.context)
-    return evaluate_models(models, Agent(env, chat, sizes, model_config), cfg, seed, episodes)
+    return evaluate_models(trained, Agent(env, chat, sizes, model_config), cfg, seed, episodes)
 
 
 EPISODE_METRICS = frozenset(
@@ -154,7 +123,8 @@ EPISODE_METRICS = frozenset(
 
 def make_task(args: Any, algorithm: Any, name: str) -> loop.Task:
     """An algorithm for language agents as the host loop wants it."""
-    cfg, agent = args.algo, make_agent(args, args.algo)
+    cfg = args.algo
+    said, agent = make_agent(args, cfg)
     return loop.Task(
         name=name,
         init=partial(algorithm.init, cfg=cfg, agent=agent),
@@ -171,8 +141,8 @@ def make_task(args: Any, algorithm: Any, name: str) -> loop.Task:
         minibatch_rows=cfg.episodes * agent.limits.context,
         episode_metrics=EPISODE_METRICS,  # NaN while nothing is played
         policy=lambda state: state.model,
-        save=partial(save_models, agent),
-        evaluate=lambda models, seed, n: evaluate_models(models, agent, cfg, seed, n),
+        save=partial(models.save_models, said, agent.model_config),
+        evaluate=lambda trained, seed, n: evaluate_models(trained, agent, cfg, seed, n),
         shown=lambda state: state.shown,
         transcribe=Transcriber(agent.chat.tokenizer, agent.chat.end_of_turn, cfg.group_size),
         unit="episodes",

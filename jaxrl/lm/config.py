@@ -101,8 +101,8 @@ PRESETS: dict[str, ModelConfig] = {
 }
 
 
-def preset(name: str, vocab_size: int) -> ModelConfig:
-    """A model to train from scratch, for a tokenizer's vocabulary."""
+def preset(name: str, vocab_size: int, dtype: str = "float32") -> ModelConfig:
+    """A model to train from scratch, for a tokenizer's vocabulary; `dtype` of the computation."""
     if name not in PRESETS:
         raise ValueError(f"model={name} is no preset; try one of {', '.join(PRESETS)}.")
-    return replace(PRESETS[name], vocab_size=vocab_size)
+    return replace(PRESETS[name], vocab_size=vocab_size, dtype=dtype)

@@ -1,5 +1,7 @@
 """Text and tokens inside jit."""
 
+from jaxrl.text.bpe import BpeTokenizer
+from jaxrl.text.chat import FORMATS, Chat, make_chat
 from jaxrl.text.numbers import from_int, integer, integers
 from jaxrl.text.render import board, listed, render
 from jaxrl.text.text import (
@@ -11,16 +13,20 @@ from jaxrl.text.text import (
     literal,
     resize,
     select,
+    strip,
     substring,
     to_str,
     where,
 )
-from jaxrl.text.tokens import ByteTokenizer, PlainChat, Tokens
+from jaxrl.text.tokens import ByteTokenizer, Tokenizer, Tokens
 
 __all__ = [
+    "FORMATS",
+    "BpeTokenizer",
     "ByteTokenizer",
-    "PlainChat",
+    "Chat",
     "Text",
+    "Tokenizer",
     "Tokens",
     "board",
     "concat",
@@ -32,9 +38,11 @@ __all__ = [
     "integers",
     "listed",
     "literal",
+    "make_chat",
     "render",
     "resize",
     "select",
+    "strip",
     "substring",
     "to_str",
     "where",

@@ -1,5 +1,8 @@
 """Tokens of a text, and the tokenizer whose tokens are bytes."""
 
+from collections.abc import Sequence
+from typing import Protocol
+
 import flax.struct
 import jax
 import jax.numpy as jnp
@@ -15,11 +18,10 @@ class Tokens(flax.struct.PyTreeNode):
     cut: jax.Array  # bool []: something did not fit
 
 
-def join(parts: list[Tokens | int], capacity: int) -> Tokens:
-    """One after the other; an integer is a single token."""
-    whole = [_single(part) if isinstance(part, int) else part for part in parts]
+def join(parts: list[Tokens], capacity: int) -> Tokens:
+    """One after the other."""
     out, start, cut = jnp.zeros(capacity, jnp.int32), jnp.zeros((), jnp.int32), jnp.asarray(False)
-    for part in whole:
+    for part in parts:
         step = jnp.arange(part.ids.shape[0])
         at = jnp.where(step < part.length, start + step, capacity)
         out = out.at[at].set(part.ids, mode="drop")
@@ -27,17 +29,33 @@ def join(parts: list[Tokens | int], capacity: int) -> Tokens:
     return Tokens(out, jnp.minimum(start, capacity), cut | (start > capacity))
 
 
-def _single(token: int) -> Tokens:
-    return Tokens(jnp.full(1, token, jnp.int32), jnp.ones((), jnp.int32), jnp.asarray(False))
+def constant(ids: Sequence[int]) -> Tokens:
+    """Tokens that are always the same."""
+    length = jnp.asarray(len(ids), jnp.int32)
+    return Tokens(jnp.asarray(ids, jnp.int32), length, jnp.asarray(False))
+
+
+class Tokenizer(Protocol):
+    """What turns texts into tokens inside jit, and back."""
+
+    @property
+    def special(self) -> dict[str, int]: ...
+
+    @property
+    def vocab_size(self) -> int: ...
+
+    def encode(self, text: Text, capacity: int) -> Tokens: ...
+
+    def decode(self, tokens: Tokens, capacity: int) -> Text: ...
 
 
 class ByteTokenizer(flax.struct.PyTreeNode):
     """Token i < 256 is the byte i; four special tokens follow."""
 
-    END = 256  # ends the assistant's turn
-    USER = 257
-    ASSISTANT = 258
-    PAD = 259
+    @property
+    def special(self) -> dict[str, int]:
+        """Ids of the special tokens by name."""
+        return {"<|end|>": 256, "<|user|>": 257, "<|assistant|>": 258, "<|pad|>": 259}
 
     @property
     def vocab_size(self) -> int:
@@ -56,31 +74,3 @@ class ByteTokenizer(flax.struct.PyTreeNode):
         out = jnp.zeros(capacity, jnp.uint8).at[at].set(tokens.ids.astype(jnp.uint8), mode="drop")
         total = jnp.sum(kept, dtype=jnp.int32)
         return Text(out, jnp.minimum(total, capacity), tokens.cut | (total > capacity))
-
-
-class PlainChat(flax.struct.PyTreeNode):
-    """<|user|> text <|assistant|> response <|end|>, for models trained from scratch."""
-
-    tokenizer: ByteTokenizer
-
-    @property
-    def end_of_turn(self) -> int:
-        return ByteTokenizer.END
-
-    @property
-    def overhead(self) -> int:
-        """Most tokens that `first` or `next` add to those of the text."""
-        return 2
-
-    def first(self, text: Text, capacity: int) -> Tokens:
-        """What precedes the first response."""
-        said = self.tokenizer.encode(text, text.capacity)
-        return join([ByteTokenizer.USER, said, ByteTokenizer.ASSISTANT], capacity)
-
-    def next(self, text: Text, capacity: int) -> Tokens:
-        """What follows a response's end of turn, up to the next response."""
-        return self.first(text, capacity)
-
-    def response(self, text: Text, capacity: int) -> Tokens:
-        """An assistant's turn, its end of turn included."""
-        return join([self.tokenizer.encode(text, text.capacity), ByteTokenizer.END], capacity)

@@ -1,0 +1,160 @@
+"""Where a language agent's weights and tokenizer come from, and how a run folder keeps them."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from jaxrl.lm import weights
+from jaxrl.lm.config import ModelConfig, RopeScaling, preset
+from jaxrl.lm.model import Transformer
+from jaxrl.policy import fill_leaves, named_leaves, read_weights
+from jaxrl.text import BpeTokenizer, ByteTokenizer, Chat, Tokenizer, make_chat
+from jaxrl.text.chat import check_template
+
+
+@dataclass(frozen=True)
+class Speech:
+    """A tokenizer with its form of conversation, and what rebuilds them."""
+
+    chat: Chat
+    form: str  # a name in jaxrl.text.FORMATS; "" takes the one that fits
+    opening: str | None  # before the first user's turn; None: the form's own
+    tokenizer_json: str | None  # the file's text; None: bytes
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        return self.chat.tokenizer
+
+    def save(self, folder: Path) -> None:
+        """`chat.json` and, where there is one, `tokenizer.json`."""
+        if self.tokenizer_json is not None:
+            (folder / "tokenizer.json").write_text(self.tokenizer_json)
+        kept = {"form": self.form, "opening": self.opening}
+        (folder / "chat.json").write_text(json.dumps(kept, indent=2) + "\n")
+
+
+def speech(tokenizer: Path | None, form: str = "", system: str = "") -> Speech:
+    """The conversation of a tokenizer.json, or of the folder it lies in; None: of bytes.
+
+    A chat template beside the file says what opens a conversation and is held against the form;
+    ValueError where they differ.
+    """
+    if tokenizer is None:
+        return Speech(make_chat(ByteTokenizer(), form, system), form, None, None)
+    path = tokenizer / "tokenizer.json" if tokenizer.is_dir() else tokenizer
+    read = BpeTokenizer.from_file(path)
+    template, names = _template(path.parent)
+    opening = None if template is None else check_template(read, form, system, template, names)
+    return Speech(make_chat(read, form, system, opening), form, opening, path.read_text())
+
+
+def load_speech(folder: Path) -> Speech:
+    """The conversation that a run's `policy/` keeps."""
+    kept = json.loads((folder / "chat.json").read_text())
+    path = folder / "tokenizer.json"
+    if not path.is_file():
+        chat = make_chat(ByteTokenizer(), kept["form"], "", kept["opening"])
+        return Speech(chat, kept["form"], kept["opening"], None)
+    chat = make_chat(BpeTokenizer.from_file(path), kept["form"], "", kept["opening"])
+    return Speech(chat, kept["form"], kept["opening"], path.read_text())
+
+
+def _template(folder: Path) -> tuple[str | None, dict[str, str]]:
+    """The chat template of a model's folder, and the names of tokens that it may use."""
+    path = folder / "tokenizer_config.json"
+    try:
+        kept = json.loads(path.read_text()) if path.is_file() else {}
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is not JSON: {error}.") from None
+    names = {
+        name: token["content"] if isinstance(token, dict) else token
+        for name, token in kept.items()
+        if name in ("bos_token", "eos_token", "pad_token", "unk_token") and token
+    }
+    template = kept.get("chat_template")
+    if isinstance(template, list):
+        template = next((t["template"] for t in template if t["name"] == "default"), None)
+    separate = folder / "chat_template.jinja"
+    return (separate.read_text() if separate.is_file() else template), names
+
+
+def start(
+    model: str,
+    init_from: Path | None,
+    tokenizer: Path | None,
+    form: str,
+    system: str,
+    dtype: str,
+) -> tuple[Speech, ModelConfig, Transformer | None]:
+    """What a run starts with: its conversation, the model's structure, and weights if not random.
+
+    `model` is a preset's name or a folder saved by `transformers`; `init_from`, a run's folder or
+    such a one, replaces it.
+    """
+    folder = init_from or (Path(model) if Path(model).is_dir() else None)
+    if folder is not None and is_run(folder):
+        if tokenizer is not None:
+            raise ValueError(f"tokenizer={tokenizer}: {folder} has its own; leave the option out.")
+        config, found = load_models(folder)
+        return load_speech(folder / "policy"), config, jax.tree.map(lambda x: x[0], found)
+    if folder is None:
+        said = speech(tokenizer, form, system)
+        return said, preset(model, said.tokenizer.vocab_size, dtype), None
+    found = folder / "tokenizer.json"
+    if tokenizer is None and not found.is_file():
+        raise ValueError(f"{folder} has no tokenizer.json; give one with --tokenizer FILE.")
+    said = speech(tokenizer or found, form, system)
+    config, loaded = weights.load(folder, param_dtype="float32", dtype=dtype)
+    if said.tokenizer.vocab_size > config.vocab_size:
+        raise ValueError(
+            f"the tokenizer has {said.tokenizer.vocab_size} tokens, the model in {folder} "
+            f"{config.vocab_size}; give the tokenizer that the model was trained with."
+        )
+    return said, config, loaded
+
+
+def is_run(folder: Path) -> bool:
+    """A run's folder, or one that is meant to be; not a model's, which has safetensors files."""
+    if (folder / "policy" / "model.json").is_file():
+        return True
+    if not any(folder.glob("*.safetensors")):
+        raise ValueError(
+            f"{folder} holds neither policy/model.json nor *.safetensors; give the folder of a "
+            "finished run of a language agent, or one saved by transformers."
+        )
+    return False
+
+
+def save_models(said: Speech, config: ModelConfig, folder: Path, models: Any) -> None:
+    """Weights of all seeds, the structure and the conversation, into `policy/`."""
+    folder = folder / "policy"
+    folder.mkdir(parents=True, exist_ok=True)
+    leaves: Any = {name: np.asarray(x) for name, x in named_leaves(models).items()}
+    np.savez(folder / "weights.npz", **leaves)
+    (folder / "model.json").write_text(json.dumps(asdict(config), indent=2) + "\n")
+    said.save(folder)
+
+
+def load_models(folder: Path) -> tuple[ModelConfig, Transformer]:
+    """The models of all seeds of a run folder, leaves [K, ...]."""
+    saved = json.loads((folder / "policy" / "model.json").read_text())
+    known: Any = {name: tuple(x) if isinstance(x, list) else x for name, x in saved.items()}
+    if known.get("rope_scaling"):
+        known["rope_scaling"] = RopeScaling(**known["rope_scaling"])
+    config = ModelConfig(**known)
+    path = folder / "policy" / "weights.npz"
+    leaves = read_weights(path)
+    count = min(len(x) for x in leaves.values())
+
+    def stacked():
+        model = Transformer(config, nnx.Rngs(0))
+        return jax.tree.map(lambda x: jnp.broadcast_to(x, (count, *x.shape)), model)
+
+    found = fill_leaves(jax.eval_shape(stacked), leaves, str(path))
+    return config, jax.tree.map(jnp.asarray, found)
