@@ -30,6 +30,7 @@ class LanguageEnvironment(Environment):
         """Bytes of the longest observation after a step."""
         raise NotImplementedError(f"{type(self).__name__} must define feedback_bytes")
 
+    truncates: bool = static(False)  # an episode may be cut off, its last observation worth reading
     response_bytes: int = static(64)  # bytes of an action
 
     @property

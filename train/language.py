@@ -14,9 +14,10 @@ import envs
 from jaxrl.algos import sft
 from jaxrl.language import LanguageEnvironment
 from jaxrl.lm.agent import Agent, SharedConfig
-from jaxrl.lm.play import limits, play
+from jaxrl.lm.play import Limits, limits, play
 from jaxrl.program import seed_keys
 from jaxrl.statistics import summarize_returns
+from jaxrl.text import Chat
 from train import flags, loop, models
 from train.transcribe import Transcriber
 
@@ -43,7 +44,7 @@ def make_agent(args: Any, cfg: SharedConfig) -> tuple[models.Speech, Agent]:
     said, model, weights = models.start(
         args.model, args.init_from, args.tokenizer, args.chat, args.system, args.dtype
     )
-    sizes = limits(env, said.chat, cfg.response_tokens, cfg.context)
+    sizes = sizes_of(env, said.chat, cfg)
     if weights is None:
         model = replace(model, context=sizes.context)
     elif model.context < sizes.context:
@@ -62,6 +63,11 @@ def make_env(env_id: str, env_args: Any) -> LanguageEnvironment:
             f"env={env_id} is not spoken to; try language/GuessTheNumber-easy, or train.ppo."
         )
     return env
+
+
+def sizes_of(env: LanguageEnvironment, chat: Chat, cfg: SharedConfig) -> Limits:
+    """The sizes of conversations that the options ask for."""
+    return limits(env, chat, cfg.response_tokens, cfg.context, cfg.prompt_tokens, cfg.answer_tokens)
 
 
 def check_player(env_id: str, env: LanguageEnvironment, player: str) -> None:
@@ -110,14 +116,15 @@ def evaluate_run(folder: Path, options: dict[str, Any], seed: int, episodes: int
     env = make_env(options["env"], options["env_args"])
     chat = models.load_speech(folder / "policy").chat
     model_config, trained = models.load_models(folder)
-    sizes = limits(env, chat, cfg.response_tokens, cfg.context)
+    sizes = sizes_of(env, chat, cfg)
     return evaluate_models(trained, Agent(env, chat, sizes, model_config), cfg, seed, episodes)
 
 
 EPISODE_METRICS = frozenset(
-    {"episode_return", "success", "turns", "truncated_share", "cut_share", "response_tokens"}
-    | {"learned_share", "lane_occupancy", "log_prob_gap", "uniform_groups", "approx_kl"}
-    | {"clip_fraction", "ratio_error", "kl_to_reference"}
+    {"episode_return", "success", "turns", "truncated_share", "cut_share", "unread_share"}
+    | {"response_tokens", "learned_share", "lane_occupancy", "log_prob_gap", "uniform_groups"}
+    | {"approx_kl", "clip_fraction", "ratio_error", "kl_to_reference"}
+    | {"value_loss", "explained_variance", "critic_grad_norm"}
 )
 
 

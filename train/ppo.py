@@ -1,17 +1,21 @@
 """Train with PPO: `python -m train.ppo` solves CartPole-v1 in 0.5 M steps, seconds on two cores."""
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 
 import jax
 
 import envs
 from jaxrl import sgd
-from jaxrl.algos import ppo
+from jaxrl.algos import ppo, turn_ppo
+from jaxrl.language import LanguageEnvironment
 from jaxrl.policy import save_policy
-from train import flags, loop
+from train import flags, language, loop
 from train.evaluate import evaluate_policies
+from train.run_folder import read_config
 
 PRESETS = {
     "default": ppo.Config(),
@@ -66,5 +70,30 @@ def make_task(args: Args) -> loop.Task:
     )
 
 
+@dataclass(frozen=True)
+class LanguageArgs(language.Options):
+    algo: turn_ppo.Config = field(default_factory=turn_ppo.Config)
+
+
+def make_language_task(args: LanguageArgs) -> loop.Task:
+    """PPO with a critic of turns, on an environment that is spoken to."""
+    return language.make_task(args, turn_ppo, "ppo")
+
+
+def is_spoken_to(argv: Sequence[str]) -> bool:
+    """Whether the flags name an environment for language agents, or a run with one."""
+    resumed = flags.flag_value(argv, "--resume")
+    env_id = flags.flag_value(argv, "--env")
+    if resumed is not None and (Path(resumed) / "config.json").is_file():
+        env_id = read_config(Path(resumed))["options"]["env"]
+    try:
+        return env_id is not None and isinstance(envs.make(env_id), LanguageEnvironment)
+    except ValueError:  # told where all options are read
+        return False
+
+
 if __name__ == "__main__":
-    loop.main(flags.parse(Args, __doc__ or "", PRESETS, sys.argv[1:]), make_task)
+    if is_spoken_to(sys.argv[1:]):
+        loop.main(flags.parse(LanguageArgs, __doc__ or "", {}, sys.argv[1:]), make_language_task)
+    else:
+        loop.main(flags.parse(Args, __doc__ or "", PRESETS, sys.argv[1:]), make_task)

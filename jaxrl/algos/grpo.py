@@ -17,7 +17,7 @@ from jax.sharding import PartitionSpec as P
 
 from jaxrl import advantages, config, losses, mesh, objectives
 from jaxrl.env import per_env_keys
-from jaxrl.lm.agent import Agent, SharedConfig, State, optimizer
+from jaxrl.lm.agent import Agent, SharedConfig, State, entropy_coef, optimizer
 from jaxrl.lm.episodes import Episodes
 from jaxrl.lm.learn import Rows, descend, gradient, map_pieces, predict
 from jaxrl.lm.model import Transformer
@@ -108,9 +108,11 @@ def improve(
     rows = prepare(state, episodes, cfg)
     order = shuffled_groups(order_key, mesh.global_index(prompts, axis), cfg)
 
+    weight = entropy_coef(cfg, state.iteration)
+
     def step(carry, index):
         batch = jax.tree.map(lambda x: x[index], rows)
-        return learn(carry, batch, cfg=cfg, axis=axis)
+        return learn(carry, batch, weight, cfg=cfg, axis=axis)
 
     carry, learning = jax.lax.scan(step, (state.model, state.opt_state), order)
     state = state.replace(
@@ -170,11 +172,13 @@ def shuffled_groups(key: jax.Array, prompt_index: jax.Array, cfg: Config) -> jax
 
 
 def learn(
-    carry: tuple, batch: Rows, *, cfg: Config, axis: str | None
+    carry: tuple, batch: Rows, entropy_coef: jax.Array, *, cfg: Config, axis: str | None
 ) -> tuple[tuple, dict[str, jax.Array]]:
     """One optimizer step; its only collective is the sum of gradients and metrics."""
     model, opt_state = carry
-    grads, metrics = gradient(partial(loss, cfg=cfg), model, batch, cfg.micro_batch, axis)
+    grads, metrics = gradient(
+        partial(loss, entropy_coef=entropy_coef, cfg=cfg), model, batch, cfg.micro_batch, axis
+    )
     model, opt_state = descend(optimizer(cfg, cfg.num_steps), grads, opt_state, model)
     metrics["grad_norm"] = optax.tree.norm(grads)
     metrics["param_norm"] = optax.tree.norm(model)
@@ -182,7 +186,7 @@ def learn(
 
 
 def loss(
-    model: Transformer, batch: Rows, cfg: Config
+    model: Transformer, batch: Rows, entropy_coef: jax.Array, cfg: Config
 ) -> tuple[jax.Array, tuple[jax.Array, dict[str, objectives.Sums]]]:
     """The loss as a sum, (its denominator, the metrics as sums)."""
     log_prob, entropy = predict(model, batch.token, batch.length, cfg.temperature, cfg.chunk)
@@ -199,7 +203,7 @@ def loss(
     if cfg.kl in ("k2", "k3"):
         estimate = losses.kl_k2 if cfg.kl == "k2" else losses.kl_k3
         token_loss = token_loss + cfg.kl_coef * estimate(log_prob, batch.ref_log_prob)
-    token_loss = token_loss - cfg.entropy_coef * entropy
+    token_loss = token_loss - entropy_coef * entropy
     means = {
         "token": objectives.token_mean,
         "sequence": objectives.sequence_mean,
@@ -212,7 +216,7 @@ def loss(
         "approx_kl": losses.approx_kl(log_prob, old_log_prob),
         "clip_fraction": clipped.astype(jnp.float32),
         "ratio_error": jnp.abs(jnp.expm1(log_ratio)),
-        "log_prob_gap": jnp.abs(log_prob - batch.sampled_log_prob),
+        "log_prob_gap": jnp.abs(old_log_prob - batch.sampled_log_prob),
         "kl_to_reference": losses.kl_k3(log_prob, batch.ref_log_prob),
     }
     if cfg.kl == "none":

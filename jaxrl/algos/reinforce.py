@@ -15,7 +15,7 @@ import optax
 from jax.sharding import PartitionSpec as P
 
 from jaxrl import advantages, config, losses, mesh, objectives
-from jaxrl.lm.agent import Agent, SharedConfig, State, optimizer
+from jaxrl.lm.agent import Agent, SharedConfig, State, entropy_coef, optimizer
 from jaxrl.lm.episodes import Episodes
 from jaxrl.lm.learn import Rows, descend, gradient, predict
 from jaxrl.lm.model import Transformer
@@ -86,7 +86,8 @@ def improve(
         refill_at=cfg.refill_at,
     )
     rows = prepare(episodes, cfg, axis)
-    grads, metrics = gradient(partial(loss, cfg=cfg), state.model, rows, cfg.micro_batch, axis)
+    objective = partial(loss, entropy_coef=entropy_coef(cfg, state.iteration), cfg=cfg)
+    grads, metrics = gradient(objective, state.model, rows, cfg.micro_batch, axis)
     model, opt_state = descend(optimizer(cfg), grads, state.opt_state, state.model)
     metrics |= {"grad_norm": optax.tree.norm(grads), "param_norm": optax.tree.norm(model)}
     state = state.replace(
@@ -119,11 +120,11 @@ def prepare(episodes: Episodes, cfg: Config, axis: str | None) -> Rows:
 
 
 def loss(
-    model: Transformer, batch: Rows, cfg: Config
+    model: Transformer, batch: Rows, entropy_coef: jax.Array, cfg: Config
 ) -> tuple[jax.Array, tuple[jax.Array, dict[str, objectives.Sums]]]:
     """The loss as a sum, (its denominator, the metrics as sums)."""
     log_prob, entropy = predict(model, batch.token, batch.length, cfg.temperature, cfg.chunk)
-    token_loss = losses.policy_gradient(log_prob, batch.advantage) - cfg.entropy_coef * entropy
+    token_loss = losses.policy_gradient(log_prob, batch.advantage) - entropy_coef * entropy
     numerator, denominator = objectives.token_mean(token_loss, batch.mask)
     over_tokens = {
         "entropy": entropy,

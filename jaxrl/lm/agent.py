@@ -26,12 +26,15 @@ class SharedConfig:
     refill_at: float = 0.5  # share of finished responses at which the environments answer
     temperature: float = 1.0  # of the policy, where it plays and where it learns
     response_tokens: int = 0  # a response's length limit, end of turn included; 0: what fits
+    prompt_tokens: int = 0  # the longest first observation; 0: as many as it has bytes
+    answer_tokens: int = 0  # the longest later one; 0: as many as it has bytes
     context: int = 0  # tokens of a conversation; 0: what the longest episode needs
     learning_rate: float = 1e-3  # Adam's, at the start
     lr_schedule: Literal["constant", "linear"] = "constant"  # linear: to 0 at the end
     max_grad_norm: float = 1.0  # gradients are clipped to this norm
     weight_decay: float = 0.0  # of matrices, decoupled (AdamW)
-    entropy_coef: float = 0.0  # bonus for the entropy of every token
+    entropy_coef: float = 0.0  # bonus for the entropy of every token, at the start
+    entropy_schedule: Literal["constant", "linear"] = "constant"  # linear: to 0 at the end
     micro_batch: int = 8  # episodes whose gradient is computed at once, then added up
     chunk: int = 4096  # tokens whose logits exist at the same time
     sft_steps: int = 0  # supervised steps before, on scripted play
@@ -45,7 +48,9 @@ class SharedConfig:
             config.check_positive(name, getattr(self, name), 1)
         for name in ("max_grad_norm", "sft_learning_rate", "sft_episodes", "micro_batch"):
             config.check_positive(name, getattr(self, name), 1)
-        for name in ("response_tokens", "context", "sft_steps", "weight_decay"):
+        for name in ("response_tokens", "prompt_tokens", "answer_tokens", "context"):
+            config.check_range(name, getattr(self, name), 0, float("inf"), 0)
+        for name in ("sft_steps", "weight_decay"):
             config.check_range(name, getattr(self, name), 0, float("inf"), 0)
         config.check_range("refill_at", self.refill_at, 0.0, 1.0, 0.5)
         config.check_range("entropy_coef", self.entropy_coef, -1.0, 1.0, 0.0)
@@ -114,6 +119,13 @@ def optimizer(cfg: SharedConfig, steps_per_iteration: int = 1) -> optax.Gradient
         rate = optax.join_schedules([warm, rate], [cfg.sft_steps])
     adam = optax.adamw(rate, b2=0.99, weight_decay=cfg.weight_decay, mask=_matrices)
     return optax.chain(optax.clip_by_global_norm(cfg.max_grad_norm), adam)
+
+
+def entropy_coef(cfg: SharedConfig, iteration: jax.Array) -> jax.Array:
+    """float32 []: the weight of the entropy bonus in this iteration, counted from 0."""
+    done = jnp.maximum(iteration - cfg.sft_steps, 0) / (cfg.num_iterations - cfg.sft_steps)
+    left = 1.0 - done if cfg.entropy_schedule == "linear" else 1.0
+    return jnp.asarray(cfg.entropy_coef * left, jnp.float32)
 
 
 def _matrices(params: Any) -> Any:

@@ -53,7 +53,8 @@ def _episode(
             played=record.played.at[t].set(live),
         )
         obs = after.obs.replace(bytes=after.obs.bytes[: env.feedback_bytes])
-        record = _append(record, chat.next(obs, sizes.following), t + 1, False, live & ~after.done)
+        reads = ~after.done | (after.truncated & ~after.terminated & env.truncates)
+        record = _append(record, chat.next(obs, sizes.following), t + 1, False, live & reads)
         state, ts = jax.tree.map(lambda a, b: jnp.where(live, a, b), (stepped, after), (state, ts))
         return (state, ts, record), None
 
@@ -75,4 +76,5 @@ def _append(
         action=record.action.at[at].set(action, mode="drop"),
         turn=record.turn.at[at].set(turn, mode="drop"),
         length=record.length + jnp.where(where, tokens.length, 0),
+        unread=record.unread | (tokens.cut & where & (not action)),
     )

@@ -18,6 +18,7 @@ class Episodes(flax.struct.PyTreeNode):
     reward: jax.Array  # float32 [N, U]
     played: jax.Array  # bool [N, U]: the turn took place
     cut: jax.Array  # bool [N, U]: the response met the length limit before its end of turn
+    unread: jax.Array  # bool [N]: something the environment said did not fit
     terminated: jax.Array  # bool [N]
     truncated: jax.Array  # bool [N]
     success: jax.Array  # float32 [N]: the environment's metric at the end
@@ -48,6 +49,7 @@ def empty(num_episodes: int, context: int, max_turns: int) -> Episodes:
         reward=zeros(max_turns, dtype=jnp.float32),
         played=zeros(max_turns, dtype=jnp.bool_),
         cut=zeros(max_turns, dtype=jnp.bool_),
+        unread=zeros(dtype=jnp.bool_),
         terminated=zeros(dtype=jnp.bool_),
         truncated=zeros(dtype=jnp.bool_),
         success=zeros(dtype=jnp.float32),

@@ -19,7 +19,7 @@ from jaxrl.lm.model import Transformer, forward, unstack
 from jaxrl.objectives import Sums, quotient
 
 Told = tuple[jax.Array, dict[str, Sums]]  # a loss's denominator, and metrics as sums
-Loss = Callable[[Transformer, Any], tuple[jax.Array, Told]]
+Loss = Callable[[Any, Any], tuple[jax.Array, Told]]
 
 
 class Rows(flax.struct.PyTreeNode):
@@ -38,9 +38,14 @@ def predict(
     model: Transformer, token: jax.Array, length: jax.Array, temperature: float, chunk: int
 ) -> tuple[jax.Array, jax.Array]:
     """Log-prob and entropy [N, C-1] of the tokens 1 .. C-1, each given those before it."""
-    model = unstack(model)  # a loop over stacked layers would copy what the backward pass needs
-    hidden, _ = forward(model, token[:, :-1], jnp.minimum(length, token.shape[1] - 1))
+    hidden = hidden_states(model, token, length)
     return token_log_prob(model, hidden, token[:, 1:], chunk, temperature)
+
+
+def hidden_states(model: Transformer, token: jax.Array, length: jax.Array) -> jax.Array:
+    """[N, C-1, D]: after each of the tokens 0 .. C-2."""
+    model = unstack(model)  # a loop over stacked layers would copy what the backward pass needs
+    return forward(model, token[:, :-1], jnp.minimum(length, token.shape[1] - 1))[0]
 
 
 def in_pieces(rows: Any, size: int) -> Any:
@@ -55,8 +60,8 @@ def map_pieces(f: Callable[[Any], Any], rows: Any, size: int) -> Any:
 
 
 def gradient(
-    loss: Loss, model: Transformer, rows: Any, size: int, axis: str | None
-) -> tuple[Transformer, dict[str, jax.Array]]:
+    loss: Loss, model: Any, rows: Any, size: int, axis: str | None
+) -> tuple[Any, dict[str, jax.Array]]:
     """Gradient of numerator / denominator over all rows of all devices, and the mean metrics.
 
     `loss(model, piece)` sees `size` rows and returns its numerator and (denominator, metrics as

@@ -32,15 +32,25 @@ class Limits:
     context: int  # the whole conversation, C
 
 
-def limits(env: LanguageEnvironment, chat: Any, response: int = 0, context: int = 0) -> Limits:
-    """The sizes that the longest episode needs; 0 takes the least that is enough.
+def limits(
+    env: LanguageEnvironment,
+    chat: Any,
+    response: int = 0,
+    context: int = 0,
+    first: int = 0,
+    following: int = 0,
+) -> Limits:
+    """The sizes that the longest episode needs; 0 takes what is enough for any.
 
-    Raises ValueError for a context that an episode could outgrow.
+    An observation that is longer than `first` or `following` is cut, which the record tells in
+    `unread`. Raises ValueError for a context that an episode could outgrow.
     """
-    overhead = chat.overhead
-    first, following = env.prompt_bytes + overhead, env.feedback_bytes + overhead
+    first = first or env.prompt_bytes + chat.overhead
+    following = following or env.feedback_bytes + chat.overhead
     response = response or env.response_bytes + 1
     needed = first + env.max_turns * response + (env.max_turns - 1) * following
+    if env.truncates:  # what the critic reads after the last turn, and a place behind it
+        needed += following + 1
     if context and context < needed:
         raise ValueError(
             f"context={context} is too short for the longest episode, which needs {needed} tokens "
@@ -57,6 +67,7 @@ class Prompts(flax.struct.PyTreeNode):
     token: jax.Array  # int32 [P, F]
     cache: Cache  # capacity F
     hidden: jax.Array  # [P, D]: after the last token
+    cut: jax.Array  # bool [P]: the observation did not fit
 
 
 class Lanes(flax.struct.PyTreeNode):
@@ -156,7 +167,7 @@ def open_prompts(player: Player, key: jax.Array, prompt_index: jax.Array) -> Pro
     cache = init_cache(player.model.cfg, prompt_index.shape[0], size)
     hidden, cache = forward(player.model, tokens.ids, tokens.length, cache)
     assert cache is not None
-    return Prompts(env_state, tokens.ids, cache, _last(hidden, tokens.length))
+    return Prompts(env_state, tokens.ids, cache, _last(hidden, tokens.length), tokens.cut)
 
 
 def idle_lanes(player: Player, prompts: Prompts, num_lanes: int) -> Lanes:
@@ -255,11 +266,13 @@ def answer(
     record = keep_outcome(player, lanes, record, ts, ready)
     over = ready & ts.done
     lanes = lanes.replace(
-        env_state=_where(ready, env_state, lanes.env_state),
-        turn=lanes.turn + (ready & ~over),
-        episode=jnp.where(over, player.num_episodes, lanes.episode),
+        env_state=_where(ready, env_state, lanes.env_state), turn=lanes.turn + ready
     )
-    lanes, record, hidden = read_answer(player, lanes, record, ts.obs, ready & ~over)
+    reads = ready & ~over
+    if player.env.truncates:
+        reads |= over & ~ts.terminated
+    lanes, record, hidden = read_answer(player, lanes, record, ts.obs, reads)
+    lanes = lanes.replace(episode=jnp.where(over, player.num_episodes, lanes.episode))
     lanes, record, queue, fresh, first = take_episodes(player, prompts, lanes, record, queue)
     hidden = jnp.where(fresh[:, None], first, hidden)
     starts = fresh | (ready & ~over)
@@ -316,11 +329,14 @@ def read_answer(
     hidden, cache = forward(player.model, chunk, length, lanes.cache)
     step = jnp.arange(size)
     inside = who[:, None] & (step < tokens.length[:, None])
+    where = jnp.where(who, lanes.episode, player.num_episodes)
     row = jnp.where(inside, lanes.episode[:, None], player.num_episodes)
     at = (row, start[:, None] + step)
     record = record.replace(
         token=record.token.at[at].set(tokens.ids, mode="drop"),
         turn=record.turn.at[at].set(jnp.broadcast_to(lanes.turn[:, None], row.shape), mode="drop"),
+        length=record.length.at[where].set(start + tokens.length, mode="drop"),
+        unread=record.unread.at[where].max(tokens.cut, mode="drop"),
     )
     return lanes.replace(cache=cache), record, _last(hidden, length)
 
@@ -349,7 +365,8 @@ def take_episodes(
         cache=cache,
         turn=jnp.where(fresh, 0, lanes.turn),
     )
-    return lanes, record.replace(token=token), queue + jnp.sum(fresh), fresh, mine.hidden
+    record = record.replace(token=token, unread=record.unread.at[row].set(mine.cut, mode="drop"))
+    return lanes, record, queue + jnp.sum(fresh), fresh, mine.hidden
 
 
 def _where(who: jax.Array, on_true: Any, on_false: Any) -> Any:

@@ -26,6 +26,7 @@ def played_metrics(
         "success": (jnp.sum(episodes.success), count),
         "turns": (turns, count),
         "truncated_share": (jnp.sum(episodes.truncated, dtype=jnp.float32), count),
+        "unread_share": (jnp.sum(episodes.unread, dtype=jnp.float32), count),
         "cut_share": (jnp.sum(episodes.cut, dtype=jnp.float32), turns),
         "response_tokens": (tokens, turns),
         "learned_share": (jnp.sum(mask, dtype=jnp.float32), tokens),

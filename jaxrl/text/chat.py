@@ -125,7 +125,7 @@ def make_chat(
     ValueError for an unknown form, or one whose tokens the tokenizer does not have.
     """
     form = FORMATS[name] if name in FORMATS else _matching(tokenizer, name)
-    missing = [special for special in _specials(form) if special not in tokenizer.special]
+    missing = [special for special in special_tokens(form) if special not in tokenizer.special]
     if missing:
         raise ValueError(
             f"chat={form.name} needs the special token {missing[0]}, which the tokenizer lacks; "
@@ -140,9 +140,10 @@ def make_chat(
     return Chat(tokenizer, first, following, tokenizer.special[form.end], form.strips)
 
 
-def _specials(form: Format) -> list[str]:
+def special_tokens(form: Format) -> list[str]:
+    """The names of a form's special tokens, each once."""
     whole = form.opening + form.system + form.user + form.reply + form.end
-    return re.findall(r"<[^<>\s]+>", whole)
+    return list(dict.fromkeys(re.findall(r"<[^<>\s]+>", whole)))
 
 
 def _matching(tokenizer: Tokenizer, name: str) -> Format:
@@ -150,7 +151,7 @@ def _matching(tokenizer: Tokenizer, name: str) -> Format:
     if name:
         raise ValueError(f"chat={name} is not known; try one of {', '.join(FORMATS)}.")
     for form in FORMATS.values():
-        if all(special in tokenizer.special for special in _specials(form)):
+        if all(special in tokenizer.special for special in special_tokens(form)):
             return form
     raise ValueError(
         f"the tokenizer has the special tokens of none of {', '.join(FORMATS)}; it has "

@@ -1,0 +1,296 @@
+"""PPO of a language agent (arXiv:1707.06347) whose critic judges turns, not tokens.
+
+A turn is the step of generalized advantage estimation: the critic, a linear head on the policy's
+own layers, is read at the last token before each response. All tokens of a response share their
+turn's advantage. The mean is over the tokens of the global batch.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import PartitionSpec as P
+
+from jaxrl import advantages, config, losses, mesh, objectives, returns
+from jaxrl.env import per_env_keys
+from jaxrl.lm import agent as agents
+from jaxrl.lm.agent import Agent, SharedConfig, entropy_coef, optimizer
+from jaxrl.lm.episodes import Episodes
+from jaxrl.lm.learn import Rows, descend, gradient, hidden_states, map_pieces
+from jaxrl.lm.log_prob import token_log_prob
+from jaxrl.lm.model import Transformer
+from jaxrl.lm.play import play
+from jaxrl.lm.report import played_metrics, shown, to_token_mask
+from jaxrl.lm.warm_up import after_warm_up
+
+
+@dataclass(frozen=True)
+class Config(SharedConfig):
+    num_prompts: int = 256  # episodes in an iteration, each from another start
+    num_epochs: int = 2  # passes over an iteration's episodes
+    num_minibatches: int = 4  # optimizer steps per pass
+    gamma: float = 0.95  # discount per turn
+    gae_lambda: float = 0.95  # weight of longer returns, over turns
+    clip_low: float = 0.2  # the ratio is clipped to 1 - clip_low ..
+    clip_high: float = 0.28  # .. 1 + clip_high
+    value_coef: float = 1.0  # of the squared error at each turn, averaged over tokens like the rest
+    entropy_coef: float = 0.01  # bonus for the entropy of every token
+    overlong: Literal["keep", "mask", "penalise"] = "penalise"  # responses the length limit cut
+    group_size: int = 1
+
+    def __post_init__(self):
+        super().__post_init__()
+        for name in ("gamma", "gae_lambda"):
+            config.check_range(name, getattr(self, name), 0.0, 1.0, 0.95)
+        for name in ("num_prompts", "num_epochs", "clip_low", "clip_high"):
+            config.check_positive(name, getattr(self, name), 1)
+        config.check_range("value_coef", self.value_coef, 0.0, float("inf"), 1.0)
+        if self.group_size != 1:
+            raise ValueError(f"group_size={self.group_size}: a critic needs no groups; try 1.")
+        rows = self.num_prompts // max(self.num_minibatches, 1)
+        config.check_divides(
+            "num_minibatches", self.num_minibatches, "num_prompts", self.num_prompts
+        )
+        config.check_divides("micro_batch", self.micro_batch, "episodes in a minibatch", rows)
+
+    @property
+    def episodes(self) -> int:
+        return self.num_prompts
+
+    @property
+    def num_steps(self) -> int:
+        """Optimizer steps in an iteration."""
+        return self.num_epochs * self.num_minibatches
+
+
+class Critic(flax.struct.PyTreeNode):
+    """The value of what the last token stands at the end of."""
+
+    weight: jax.Array  # [D]
+    bias: jax.Array  # []
+
+    def __call__(self, hidden: jax.Array) -> jax.Array:
+        """float32 [...] of hidden states [..., D]."""
+        return hidden.astype(jnp.float32) @ self.weight + self.bias
+
+
+class State(agents.State):
+    """All that must survive a crash."""
+
+    critic: Critic
+    critic_opt_state: Any
+
+
+class TurnRows(Rows):
+    """N sequences with what the critic learns from."""
+
+    opens: jax.Array  # bool [N, C-1]: the token is a response's first
+    value_target: jax.Array  # float32 [N, C-1]: there
+
+
+def specs() -> State:
+    """How a State is laid out on a mesh, seeds stacked in front: all of it on every device."""
+    return P(mesh.SEED)  # pyright: ignore
+
+
+def init(key: jax.Array, *, cfg: Config, agent: Agent, axis: str | None = None) -> State:
+    """A fresh State, the critic 0 everywhere; with `agent.weights` from there."""
+    del axis
+    transform = optimizer(cfg, cfg.num_steps)
+    start = agent.start(key, transform, keep_reference=False)
+    critic = Critic(jnp.zeros(agent.model_config.width), jnp.zeros(()))
+    kept = {name: getattr(start, name) for name in agents.State.__dataclass_fields__}
+    return State(**kept, critic=critic, critic_opt_state=transform.init(critic))  # pyright: ignore
+
+
+def update(
+    state: State, key: jax.Array, *, cfg: Config, agent: Agent, axis: str | None = None
+) -> tuple[State, dict[str, jax.Array]]:
+    """One iteration: `sft_steps` of the warm start first, then of `improve`."""
+    improving = partial(improve, cfg=cfg, agent=agent, axis=axis)
+    return after_warm_up(improving, state, key, cfg=cfg, agent=agent, axis=axis)  # pyright: ignore
+
+
+def improve(
+    state: State, key: jax.Array, *, cfg: Config, agent: Agent, axis: str | None
+) -> tuple[State, dict[str, jax.Array]]:
+    """Play, judge each turn, climb."""
+    play_key, order_key = jax.random.split(key)
+    index = mesh.global_index(cfg.num_prompts // mesh.axis_size(axis), axis)
+    episodes, work = play(
+        state.model,
+        agent.env,
+        agent.chat,
+        agent.limits,
+        play_key,
+        index,
+        group_size=1,
+        num_lanes=cfg.num_lanes // mesh.axis_size(axis),
+        temperature=cfg.temperature,
+        refill_at=cfg.refill_at,
+    )
+    rows, judged = prepare(state, episodes, cfg, axis)
+    order = shuffled(order_key, index, cfg)
+
+    weight = entropy_coef(cfg, state.iteration)
+
+    def step(carry, index):
+        batch = jax.tree.map(lambda x: x[index], rows)
+        return learn(carry, batch, weight, cfg=cfg, axis=axis)
+
+    carry = (state.model, state.opt_state, state.critic, state.critic_opt_state)
+    carry, learning = jax.lax.scan(step, carry, order)
+    state = state.replace(
+        model=carry[0],
+        opt_state=carry[1],
+        critic=carry[2],
+        critic_opt_state=carry[3],
+        shown=shown(episodes, agent.num_shown, axis),
+        iteration=state.iteration + 1,
+    )
+    metrics = {name: jnp.mean(value) for name, value in learning.items()}
+    return state, metrics | judged | played_metrics(episodes, work, rows.mask, axis)
+
+
+def prepare(
+    state: State, episodes: Episodes, cfg: Config, axis: str | None
+) -> tuple[TurnRows, dict[str, jax.Array]]:
+    """What is learned from, and how well the critic knew it."""
+
+    def piece(rows):
+        token, length = rows
+        hidden = hidden_states(state.model, token, length)
+        log_prob, _ = token_log_prob(state.model, hidden, token[:, 1:], cfg.chunk, cfg.temperature)
+        value = state.critic(hidden)
+        return (
+            log_prob,
+            value,
+            jnp.take_along_axis(value, length[:, None] - 1, 1, mode="clip")[:, 0],
+        )
+
+    log_prob, value, last_value = map_pieces(
+        piece, (episodes.token, episodes.length), cfg.micro_batch
+    )
+    turn = episodes.turn[:, 1:]
+    opens = first_tokens(episodes.action)[:, 1:]
+    turn_value = at_turns(value, turn, opens, episodes.reward.shape[1])
+    reward = episodes.reward - (episodes.cut if cfg.overlong == "penalise" else 0.0)
+    advantage = advantages.turn_gae(
+        reward,
+        turn_value,
+        episodes.played,
+        episodes.truncated & ~episodes.terminated,
+        last_value,
+        cfg.gamma,
+        cfg.gae_lambda,
+    )
+    target = jnp.where(episodes.played, advantage + turn_value, 0.0)
+    mask, _ = to_token_mask(episodes, keep_cut=cfg.overlong != "mask")
+    rows = TurnRows(
+        token=episodes.token,
+        length=episodes.length,
+        mask=mask,
+        sampled_log_prob=episodes.log_prob[:, 1:],
+        log_prob=log_prob,
+        advantage=advantages.to_tokens(
+            advantages.whiten(advantage, episodes.played, axis), turn, mask
+        ),
+        ref_log_prob=log_prob,
+        opens=opens,
+        value_target=advantages.to_tokens(target, turn, opens),
+    )
+    return rows, {"explained_variance": explained(turn_value, target, episodes.played, axis)}
+
+
+def explained(
+    value: jax.Array, target: jax.Array, played: jax.Array, axis: str | None
+) -> jax.Array:
+    """Explained variance of the critic over all turns of all devices."""
+    error = jnp.where(played, target - value, 0.0)
+    sums = [(jnp.sum(x), jnp.sum(x**2)) for x in (target, error)]
+    sums, count = mesh.psum((sums, jnp.sum(played, dtype=jnp.float32)), axis)
+    return returns.explained_variance(*jax.tree.map(lambda x: x / count, sums))
+
+
+def first_tokens(action: jax.Array) -> jax.Array:
+    """bool [N, C]: the first token of each response; the environment's come between."""
+    return action & ~jnp.pad(action[:, :-1], ((0, 0), (1, 0)))
+
+
+def at_turns(value: jax.Array, turn: jax.Array, opens: jax.Array, num_turns: int) -> jax.Array:
+    """[N, U]: the value before each response; 0 where no turn was played."""
+    row = jnp.arange(len(turn))[:, None]
+    at = jnp.where(opens, turn, num_turns)
+    return jnp.zeros((len(turn), num_turns)).at[row, at].set(value, mode="drop")
+
+
+def shuffled(key: jax.Array, index: jax.Array, cfg: Config) -> jax.Array:
+    """int32 [epochs * minibatches, episodes]: which of this device's episodes each step takes.
+
+    Of every `num_minibatches` episodes in a row each minibatch gets one, at random: a function of
+    (key, epoch, global index) alone, on any number of devices.
+    """
+    size = cfg.num_minibatches
+    start = jnp.arange(0, index.shape[0], size)
+    block_keys = per_env_keys(key, index[::size] // size)
+
+    def epoch(e):
+        order = jax.vmap(lambda k: jax.random.permutation(jax.random.fold_in(k, e), size))
+        return (order(block_keys) + start[:, None]).T
+
+    return jax.vmap(epoch)(jnp.arange(cfg.num_epochs)).reshape(cfg.num_epochs * size, -1)
+
+
+def learn(
+    carry: tuple, batch: TurnRows, entropy_coef: jax.Array, *, cfg: Config, axis: str | None
+) -> tuple[tuple, dict[str, jax.Array]]:
+    """One optimizer step; its only collective is the sum of gradients and metrics."""
+    model, opt_state, critic, critic_opt_state = carry
+    grads, metrics = gradient(
+        partial(loss, entropy_coef=entropy_coef, cfg=cfg),
+        (model, critic),
+        batch,
+        cfg.micro_batch,
+        axis,
+    )
+    transform = optimizer(cfg, cfg.num_steps)
+    model, opt_state = descend(transform, grads[0], opt_state, model)
+    critic, critic_opt_state = descend(transform, grads[1], critic_opt_state, critic)
+    metrics["grad_norm"] = optax.tree.norm(grads[0])
+    metrics["critic_grad_norm"] = optax.tree.norm(grads[1])
+    metrics["param_norm"] = optax.tree.norm(model)
+    return (model, opt_state, critic, critic_opt_state), metrics
+
+
+def loss(
+    params: tuple[Transformer, Critic], batch: TurnRows, entropy_coef: jax.Array, cfg: Config
+) -> tuple[jax.Array, tuple[jax.Array, dict[str, objectives.Sums]]]:
+    """The loss as a sum, (its denominator, the metrics as sums)."""
+    model, critic = params
+    hidden = hidden_states(model, batch.token, batch.length)
+    log_prob, entropy = token_log_prob(
+        model, hidden, batch.token[:, 1:], cfg.chunk, cfg.temperature
+    )
+    mask, advantage = batch.mask, batch.advantage
+    log_ratio = objectives.token_log_ratio(log_prob, batch.log_prob, mask)
+    token_loss = losses.clipped_ratio(log_ratio, advantage, cfg.clip_low, cfg.clip_high)
+    numerator, count = objectives.token_mean(token_loss - entropy_coef * entropy, mask)
+    value_loss, turns = objectives.token_mean(
+        losses.value_loss(critic(hidden), batch.value_target), batch.opens
+    )
+    numerator = numerator + cfg.value_coef * value_loss
+    clipped = losses.outside_clip(log_ratio, advantage, cfg.clip_low, cfg.clip_high)
+    over_tokens = {
+        "entropy": entropy,
+        "approx_kl": losses.approx_kl(log_prob, batch.log_prob),
+        "clip_fraction": clipped.astype(jnp.float32),
+        "ratio_error": jnp.abs(jnp.expm1(log_ratio)),
+        "log_prob_gap": jnp.abs(batch.log_prob - batch.sampled_log_prob),
+    }
+    metrics = {name: objectives.token_mean(x, mask) for name, x in over_tokens.items()}
+    metrics |= {"loss": (numerator, count), "value_loss": (value_loss, turns)}
+    return numerator, (count, metrics)
