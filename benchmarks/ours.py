@@ -19,7 +19,7 @@ from jaxrl import sgd
 from jaxrl.algos import ppo
 from jaxrl.program import make_program
 from jaxrl.rollout import begin, rollout
-from train.devices import choose
+from train.devices import Distributed, choose, join
 from train.evaluate import evaluate_policies
 
 
@@ -136,6 +136,7 @@ def main() -> None:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
     else:
         jax.config.update("jax_enable_compilation_cache", False)
+    join(Distributed())
     setting = chosen(args)
     play(args, setting) if setting.rollout_only else train(args, setting)
 

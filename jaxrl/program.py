@@ -24,9 +24,13 @@ def seed_keys(seed: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
 
 
 # XLA options on a CPU. The init program runs once, so it is not optimised. The training program is
-# one sequence for one core: its operations are too small to share (docs/decisions/003).
+# one sequence for one core: its operations are too small to share (docs/decisions/003). LLVM's
+# first level of optimisation runs as fast as its third and compiles in three quarters of the time.
 QUICK_TO_COMPILE = {"xla_backend_optimization_level": 0}
-ONE_CORE = {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}
+ONE_CORE = {
+    "xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED",
+    "xla_backend_optimization_level": 1,
+}
 
 
 class Program(flax.struct.PyTreeNode):
@@ -88,13 +92,16 @@ def make_program(
 ) -> Program:
     """Build the program from an algorithm's pure functions of one seed.
 
-    `specs` is the state's layout, a prefix pytree of PartitionSpec. `update` reads its iteration
+    `specs` is the state's layout, a prefix pytree of PartitionSpec, or a function that gives it for
+    a number of devices of each seed. `update` reads its iteration
     from `state.iteration`. The number of iterations is a run-time number: one executable serves
     chunks of any length, so that results cannot depend on how a run was cut into chunks.
     A device's seeds are vmapped, or with `one_by_one` looped over: what branches or ends early
     then does so for each seed.
     """
     axis = DATA if mesh.shape[DATA] > 1 else None
+    if callable(specs):
+        specs = specs(mesh.shape[DATA])
 
     def init_seeds(seeds):
         # One seed after the other: batched QR factorisations (the orthogonal initialiser) can

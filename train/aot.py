@@ -1,21 +1,23 @@
-"""Compile PPO for TPUs that are not there: `python -m train.aot --topology v5e:4x4`.
+"""Compile a trainer for TPUs that are not there: `python -m train.aot --topology v5e:4x4`.
 
 A topology's name is enough for libtpu (`pip install 'jaxrl[tpu]'`) to compile for it on any
 machine: it shows whether the program fits the chips, and what they say to each other. The other
-options are those of `train.ppo`.
+options are those of `train.ppo`, or on the id of a language environment those of `train.grpo`:
+`--env language/GuessTheNumber-easy --model qwen2.5-0.5b --dtype bfloat16 --split`.
 """
 
 import os
 import re
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import jax
 from jax.experimental import topologies
 
 from jaxrl.program import make_program
-from train import flags, loop, ppo
+from train import flags, grpo, loop, ppo
 from train.devices import mesh_of_all
 
 COLLECTIVES = (
@@ -35,6 +37,11 @@ class Args(ppo.Args):
     topology: str = "v5e:4x4"  # TPU generation and grid of chips
 
 
+@dataclass(frozen=True)
+class LanguageArgs(grpo.Args):
+    topology: str = "v5e:4x4"  # TPU generation and grid of chips
+
+
 def compile_for(topology: str, task: loop.Task, num_seeds: int) -> jax.stages.Compiled:
     """The training program of `task`, compiled for all chips of a TPU topology.
 
@@ -50,7 +57,9 @@ def compile_for(topology: str, task: loop.Task, num_seeds: int) -> jax.stages.Co
             "(pip install 'jaxrl[tpu]') and a name such as v5e:4x4."
         ) from None
     mesh = mesh_of_all(list(chips), num_seeds, task.num_groups)
-    program = make_program(task.init, task.update, task.specs, mesh, loop.MAX_CHUNK)
+    program = make_program(
+        task.init, task.update, task.specs, mesh, loop.MAX_CHUNK, one_by_one=task.one_by_one
+    )
     return program.run.lower(*program.abstract(num_seeds)).compile()
 
 
@@ -88,14 +97,20 @@ def report(compiled: jax.stages.Compiled) -> str:
     return f"memory per chip: {parts}\ncollectives: {kinds or 'none'}"
 
 
-def main(args: Args) -> None:
+def main(argv: Sequence[str]) -> None:
     jax.config.update("jax_platforms", "cpu")  # the only devices that compiling needs
-    print(report(compile_for(args.topology, ppo.make_task(args), args.num_seeds)))
+    if ppo.is_spoken_to(argv):
+        args = flags.parse(LanguageArgs, __doc__ or "", {}, argv)
+        task = grpo.make_task(args)
+    else:
+        args = flags.parse(Args, __doc__ or "", ppo.PRESETS, argv)
+        task = ppo.make_task(args)
+    print(report(compile_for(args.topology, task, args.num_seeds)))
 
 
 if __name__ == "__main__":
     try:
-        main(flags.parse(Args, __doc__ or "", ppo.PRESETS, sys.argv[1:]))
+        main(sys.argv[1:])
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

@@ -18,7 +18,7 @@ from jaxrl.lm.play import Limits, limits, play
 from jaxrl.program import seed_keys
 from jaxrl.statistics import summarize_returns
 from jaxrl.text import Chat
-from train import flags, loop, models
+from train import chat_data, flags, loop, models
 from train.transcribe import Transcriber
 
 EVALUATION_LANES = 256
@@ -33,18 +33,31 @@ class Options(loop.Options):
     chat: Literal["", "plain", "chatml", "llama3", "gemma"] = ""  # by default what fits
     system: str = ""  # message before the conversation; by default what the model's template has
     dtype: Literal["float32", "bfloat16"] = "float32"  # of the computation, not of the parameters
+    data: Path | None = None  # JSONL of chat messages to imitate instead of scripted play
+    split: bool = False  # parameters and optimiser state over the devices, for a large model
     eval_episodes: int = 1024  # fresh episodes of each seed for the final return
 
 
 def make_agent(args: Any, cfg: SharedConfig) -> tuple[models.Speech, Agent]:
     """The agent that the options name, and how it speaks; ValueError where they do not fit."""
     env = make_env(args.env, args.env_args)
-    if cfg.sft_steps or isinstance(cfg, sft.Config):
+    imitates = cfg.sft_steps or cfg.sft_coef or isinstance(cfg, sft.Config)
+    if imitates and args.data is None:
         check_player(args.env, env, cfg.sft_player)
     said, model, weights = models.start(
         args.model, args.init_from, args.tokenizer, args.chat, args.system, args.dtype
     )
     sizes = sizes_of(env, said.chat, cfg)
+    examples = None if args.data is None else chat_data.read(args.data, said)
+    if examples is not None:
+        longest = examples.token.shape[1]
+        if 0 < cfg.context < longest:
+            raise ValueError(
+                f"context={cfg.context} is too short for {args.data}, whose longest conversation "
+                f"has {longest} tokens; try --algo.context {longest}."
+            )
+        sizes = replace(sizes, context=max(sizes.context, longest))
+        examples = chat_data.widen(examples, sizes.context, sizes.max_turns)
     if weights is None:
         model = replace(model, context=sizes.context)
     elif model.context < sizes.context:
@@ -52,7 +65,7 @@ def make_agent(args: Any, cfg: SharedConfig) -> tuple[models.Speech, Agent]:
             f"the model's context of {model.context} tokens is too short for {args.env}, whose "
             f"longest episode needs {sizes.context}; set --algo.response-tokens lower."
         )
-    return said, Agent(env, said.chat, sizes, model, weights)
+    return said, Agent(env, said.chat, sizes, model, weights, args.split, examples)
 
 
 def make_env(env_id: str, env_args: Any) -> LanguageEnvironment:
@@ -136,13 +149,13 @@ def make_task(args: Any, algorithm: Any, name: str) -> loop.Task:
         name=name,
         init=partial(algorithm.init, cfg=cfg, agent=agent),
         update=partial(algorithm.update, cfg=cfg, agent=agent),
-        specs=algorithm.specs(),
+        specs=partial(algorithm.specs, cfg, agent),
         num_iterations=cfg.num_iterations,
         steps_per_iteration=cfg.episodes,
         num_groups=math.gcd(
             cfg.num_prompts // cfg.num_minibatches,
             cfg.num_lanes,
-            cfg.sft_episodes // cfg.micro_batch,
+            cfg.sft_episodes // cfg.micro_batch // (cfg.num_minibatches if cfg.sft_coef else 1),
             cfg.episodes // cfg.num_minibatches // cfg.micro_batch,
         ),
         minibatch_rows=cfg.episodes * agent.limits.context,

@@ -12,18 +12,25 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
-import optax
-from jax.sharding import PartitionSpec as P
 
 from jaxrl import advantages, config, losses, mesh, objectives
 from jaxrl.env import per_env_keys
-from jaxrl.lm.agent import Agent, SharedConfig, State, entropy_coef, optimizer
+from jaxrl.lm.agent import (
+    Agent,
+    SharedConfig,
+    State,
+    Weights,
+    entropy_coef,
+    optimizer,
+    share_left,
+)
 from jaxrl.lm.episodes import Episodes
 from jaxrl.lm.learn import Rows, descend, gradient, map_pieces, predict
 from jaxrl.lm.model import Transformer
 from jaxrl.lm.play import play
 from jaxrl.lm.report import played_metrics, shown, to_token_mask
-from jaxrl.lm.warm_up import after_warm_up
+from jaxrl.lm.shards import Layout
+from jaxrl.lm.warm_up import after_warm_up, scripted_minibatches, with_scripted
 
 
 @dataclass(frozen=True)
@@ -58,6 +65,12 @@ class Config(SharedConfig):
             episodes // self.num_minibatches,
         )
 
+        if self.sft_coef:
+            pieces = self.num_minibatches * self.micro_batch
+            config.check_divides(
+                "num_minibatches * micro_batch", pieces, "sft_episodes", self.sft_episodes
+            )
+
     @property
     def episodes(self) -> int:
         return self.num_prompts * self.group_size
@@ -68,15 +81,16 @@ class Config(SharedConfig):
         return self.num_epochs * self.num_minibatches
 
 
-def specs() -> State:
-    """How a State is laid out on a mesh, seeds stacked in front: all of it on every device."""
-    return P(mesh.SEED)  # pyright: ignore
+def specs(cfg: Config, agent: Agent, devices: int) -> State:
+    """How a State is laid out on a mesh whose seeds have this many devices each."""
+    return agent.specs(State, partial(init, cfg=cfg, agent=agent), devices)
 
 
 def init(key: jax.Array, *, cfg: Config, agent: Agent, axis: str | None = None) -> State:
     """A fresh State; with `agent.weights` from there instead of random."""
-    del axis
-    return agent.start(key, optimizer(cfg, cfg.num_steps), keep_reference=cfg.kl != "none")
+    return agent.start(
+        key, optimizer(cfg, cfg.num_steps), keep_reference=cfg.kl != "none", axis=axis
+    )
 
 
 def update(
@@ -91,10 +105,12 @@ def improve(
     state: State, key: jax.Array, *, cfg: Config, agent: Agent, axis: str | None
 ) -> tuple[State, dict[str, jax.Array]]:
     """Play P*G episodes, compare each with its group, climb."""
-    play_key, order_key = jax.random.split(key)
+    play_key, order_key, scripted_key = jax.random.split(key, 3)
+    layout = agent.layout(axis)
+    whole = layout.gather(state.model)
     prompts = cfg.num_prompts // mesh.axis_size(axis)
     episodes, work = play(
-        state.model,
+        whole,
         agent.env,
         agent.chat,
         agent.limits,
@@ -105,16 +121,22 @@ def improve(
         temperature=cfg.temperature,
         refill_at=cfg.refill_at,
     )
-    rows = prepare(state, episodes, cfg)
+    rows = prepare(whole, layout.gather(state.reference), episodes, cfg)
     order = shuffled_groups(order_key, mesh.global_index(prompts, axis), cfg)
 
-    weight = entropy_coef(cfg, state.iteration)
+    examples = scripted_minibatches(scripted_key, cfg.num_minibatches, cfg, agent, axis)
+    weights = Weights(
+        entropy_coef(cfg, state.iteration), cfg.sft_coef * share_left(cfg, state.iteration)
+    )
 
-    def step(carry, index):
+    def step(carry, indices):
+        index, minibatch = indices
         batch = jax.tree.map(lambda x: x[index], rows)
-        return learn(carry, batch, weight, cfg=cfg, axis=axis)
+        few = jax.tree.map(lambda x: x[minibatch], examples)
+        return learn(carry, batch, few, weights, cfg=cfg, layout=layout)
 
-    carry, learning = jax.lax.scan(step, (state.model, state.opt_state), order)
+    steps = (order, jnp.arange(cfg.num_steps) % cfg.num_minibatches)
+    carry, learning = jax.lax.scan(step, (state.model, state.opt_state), steps)
     state = state.replace(
         model=carry[0],
         opt_state=carry[1],
@@ -127,29 +149,31 @@ def improve(
     return state, metrics | played_metrics(episodes, work, rows.mask, axis)
 
 
-def prepare(state: State, episodes: Episodes, cfg: Config) -> Rows:
+def prepare(
+    model: Transformer, reference: Transformer | None, episodes: Episodes, cfg: Config
+) -> Rows:
     """What is learned from. One step an iteration is on-policy: it needs no earlier log-prob."""
     token, length = episodes.token, episodes.length
 
     def predicted(model):
         def piece(rows):
             token, length = rows
-            return predict(model, token, length, cfg.temperature, cfg.chunk)[0]
+            return predict(model, token, length, cfg.temperature, cfg.chunk, cfg.remat)[0]
 
         return map_pieces(piece, (token, length), cfg.micro_batch)
 
     sampled = episodes.log_prob[:, 1:]
-    log_prob = sampled if cfg.num_steps == 1 else predicted(state.model)
-    reference = log_prob if state.reference is None else predicted(state.reference)
+    log_prob = sampled if cfg.num_steps == 1 else predicted(model)
+    ref_log_prob = log_prob if reference is None else predicted(reference)
     mask, turn = to_token_mask(episodes, keep_cut=cfg.overlong != "mask")
     reward = episodes.reward
     if cfg.overlong == "penalise":
         reward = reward - episodes.cut
     if cfg.kl == "k1":
-        reward = advantages.kl_in_reward(reward, log_prob, reference, turn, mask, cfg.kl_coef)
+        reward = advantages.kl_in_reward(reward, log_prob, ref_log_prob, turn, mask, cfg.kl_coef)
     relative = advantages.group_advantage(jnp.sum(reward, 1), cfg.group_size, cfg.divide_by_std)
     advantage = jnp.where(mask, relative[:, None], 0.0)
-    return Rows(token, length, mask, sampled, log_prob, advantage, reference)
+    return Rows(token, length, mask, sampled, log_prob, advantage, ref_log_prob)
 
 
 def shuffled_groups(key: jax.Array, prompt_index: jax.Array, cfg: Config) -> jax.Array:
@@ -172,16 +196,24 @@ def shuffled_groups(key: jax.Array, prompt_index: jax.Array, cfg: Config) -> jax
 
 
 def learn(
-    carry: tuple, batch: Rows, entropy_coef: jax.Array, *, cfg: Config, axis: str | None
+    carry: tuple,
+    batch: Rows,
+    examples: Episodes | None,
+    weights: Weights,
+    *,
+    cfg: Config,
+    layout: Layout,
 ) -> tuple[tuple, dict[str, jax.Array]]:
     """One optimizer step; its only collective is the sum of gradients and metrics."""
     model, opt_state = carry
-    grads, metrics = gradient(
-        partial(loss, entropy_coef=entropy_coef, cfg=cfg), model, batch, cfg.micro_batch, axis
-    )
-    model, opt_state = descend(optimizer(cfg, cfg.num_steps), grads, opt_state, model)
-    metrics["grad_norm"] = optax.tree.norm(grads)
-    metrics["param_norm"] = optax.tree.norm(model)
+    whole = layout.gather(model)
+    objective = partial(loss, entropy_coef=weights.entropy, cfg=cfg)
+    grads, metrics = gradient(objective, whole, batch, cfg.micro_batch, layout.axis, layout.sum)
+    grads = with_scripted(grads, whole, examples, weights.scripted, cfg, layout)
+    norm = layout.norm(grads)
+    transform = optimizer(cfg, cfg.num_steps)
+    model, opt_state = descend(transform, grads, norm, cfg.max_grad_norm, opt_state, model)
+    metrics |= {"grad_norm": norm, "param_norm": layout.norm(model)}
     return (model, opt_state), metrics
 
 
@@ -189,7 +221,9 @@ def loss(
     model: Transformer, batch: Rows, entropy_coef: jax.Array, cfg: Config
 ) -> tuple[jax.Array, tuple[jax.Array, dict[str, objectives.Sums]]]:
     """The loss as a sum, (its denominator, the metrics as sums)."""
-    log_prob, entropy = predict(model, batch.token, batch.length, cfg.temperature, cfg.chunk)
+    log_prob, entropy = predict(
+        model, batch.token, batch.length, cfg.temperature, cfg.chunk, cfg.remat
+    )
     mask, advantage = batch.mask, batch.advantage
     old_log_prob = jax.lax.stop_gradient(log_prob) if cfg.num_steps == 1 else batch.log_prob
     ratio_of = objectives.token_log_ratio

@@ -11,17 +11,15 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
-import optax
-from jax.sharding import PartitionSpec as P
 
 from jaxrl import advantages, config, losses, mesh, objectives
-from jaxrl.lm.agent import Agent, SharedConfig, State, entropy_coef, optimizer
+from jaxrl.lm.agent import Agent, SharedConfig, State, entropy_coef, optimizer, share_left
 from jaxrl.lm.episodes import Episodes
 from jaxrl.lm.learn import Rows, descend, gradient, predict
 from jaxrl.lm.model import Transformer
 from jaxrl.lm.play import play
 from jaxrl.lm.report import played_metrics, shown, to_token_mask
-from jaxrl.lm.warm_up import after_warm_up
+from jaxrl.lm.warm_up import after_warm_up, scripted, with_scripted
 
 
 @dataclass(frozen=True)
@@ -49,15 +47,14 @@ class Config(SharedConfig):
         return self.num_prompts * self.group_size
 
 
-def specs() -> State:
-    """How a State is laid out on a mesh, seeds stacked in front: all of it on every device."""
-    return P(mesh.SEED)  # pyright: ignore
+def specs(cfg: Config, agent: Agent, devices: int) -> State:
+    """How a State is laid out on a mesh whose seeds have this many devices each."""
+    return agent.specs(State, partial(init, cfg=cfg, agent=agent), devices)
 
 
 def init(key: jax.Array, *, cfg: Config, agent: Agent, axis: str | None = None) -> State:
     """A fresh State; with `agent.weights` from there instead of random."""
-    del axis
-    return agent.start(key, optimizer(cfg), keep_reference=False)
+    return agent.start(key, optimizer(cfg), keep_reference=False, axis=axis)
 
 
 def update(
@@ -72,13 +69,16 @@ def improve(
     state: State, key: jax.Array, *, cfg: Config, agent: Agent, axis: str | None
 ) -> tuple[State, dict[str, jax.Array]]:
     """Play, see which turns paid more than others, climb."""
+    play_key, scripted_key = jax.random.split(key)
+    layout = agent.layout(axis)
+    whole = layout.gather(state.model)
     prompts = cfg.num_prompts // mesh.axis_size(axis)
     episodes, work = play(
-        state.model,
+        whole,
         agent.env,
         agent.chat,
         agent.limits,
-        key,
+        play_key,
         mesh.global_index(prompts, axis),
         group_size=cfg.group_size,
         num_lanes=cfg.num_lanes // mesh.axis_size(axis),
@@ -87,9 +87,16 @@ def improve(
     )
     rows = prepare(episodes, cfg, axis)
     objective = partial(loss, entropy_coef=entropy_coef(cfg, state.iteration), cfg=cfg)
-    grads, metrics = gradient(objective, state.model, rows, cfg.micro_batch, axis)
-    model, opt_state = descend(optimizer(cfg), grads, state.opt_state, state.model)
-    metrics |= {"grad_norm": optax.tree.norm(grads), "param_norm": optax.tree.norm(model)}
+    grads, metrics = gradient(objective, whole, rows, cfg.micro_batch, axis, layout.sum)
+    if cfg.sft_coef:
+        examples = scripted(scripted_key, cfg=cfg, agent=agent, axis=axis)
+        weight = cfg.sft_coef * share_left(cfg, state.iteration)
+        grads = with_scripted(grads, whole, examples, weight, cfg, layout)
+    norm = layout.norm(grads)
+    model, opt_state = descend(
+        optimizer(cfg), grads, norm, cfg.max_grad_norm, state.opt_state, state.model
+    )
+    metrics |= {"grad_norm": norm, "param_norm": layout.norm(model)}
     state = state.replace(
         model=model,
         opt_state=opt_state,
@@ -123,7 +130,9 @@ def loss(
     model: Transformer, batch: Rows, entropy_coef: jax.Array, cfg: Config
 ) -> tuple[jax.Array, tuple[jax.Array, dict[str, objectives.Sums]]]:
     """The loss as a sum, (its denominator, the metrics as sums)."""
-    log_prob, entropy = predict(model, batch.token, batch.length, cfg.temperature, cfg.chunk)
+    log_prob, entropy = predict(
+        model, batch.token, batch.length, cfg.temperature, cfg.chunk, cfg.remat
+    )
     token_loss = losses.policy_gradient(log_prob, batch.advantage) - entropy_coef * entropy
     numerator, denominator = objectives.token_mean(token_loss, batch.mask)
     over_tokens = {

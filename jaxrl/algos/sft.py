@@ -1,11 +1,11 @@
 """Supervised fine-tuning of a language agent on scripted play, generated inside the program."""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import PartitionSpec as P
 
 from jaxrl import mesh
 from jaxrl.lm.agent import Agent, SharedConfig, State, optimizer
@@ -36,15 +36,14 @@ class Config(SharedConfig):
         return self.sft_episodes
 
 
-def specs() -> State:
-    """How a State is laid out on a mesh, seeds stacked in front: all of it on every device."""
-    return P(mesh.SEED)  # pyright: ignore
+def specs(cfg: Config, agent: Agent, devices: int) -> State:
+    """How a State is laid out on a mesh whose seeds have this many devices each."""
+    return agent.specs(State, partial(init, cfg=cfg, agent=agent), devices)
 
 
 def init(key: jax.Array, *, cfg: Config, agent: Agent, axis: str | None = None) -> State:
     """A fresh State; with `agent.weights` from there instead of random."""
-    del axis
-    return agent.start(key, optimizer(cfg), keep_reference=False)
+    return agent.start(key, optimizer(cfg), keep_reference=False, axis=axis)
 
 
 def update(

@@ -13,19 +13,19 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
-from jax.sharding import PartitionSpec as P
 
 from jaxrl import advantages, config, losses, mesh, objectives, returns
 from jaxrl.env import per_env_keys
 from jaxrl.lm import agent as agents
-from jaxrl.lm.agent import Agent, SharedConfig, entropy_coef, optimizer
+from jaxrl.lm.agent import Agent, SharedConfig, Weights, entropy_coef, optimizer, share_left
 from jaxrl.lm.episodes import Episodes
 from jaxrl.lm.learn import Rows, descend, gradient, hidden_states, map_pieces
 from jaxrl.lm.log_prob import token_log_prob
 from jaxrl.lm.model import Transformer
 from jaxrl.lm.play import play
 from jaxrl.lm.report import played_metrics, shown, to_token_mask
-from jaxrl.lm.warm_up import after_warm_up
+from jaxrl.lm.shards import Layout
+from jaxrl.lm.warm_up import after_warm_up, scripted_minibatches, with_scripted
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,12 @@ class Config(SharedConfig):
             "num_minibatches", self.num_minibatches, "num_prompts", self.num_prompts
         )
         config.check_divides("micro_batch", self.micro_batch, "episodes in a minibatch", rows)
+
+        if self.sft_coef:
+            pieces = self.num_minibatches * self.micro_batch
+            config.check_divides(
+                "num_minibatches * micro_batch", pieces, "sft_episodes", self.sft_episodes
+            )
 
     @property
     def episodes(self) -> int:
@@ -92,16 +98,15 @@ class TurnRows(Rows):
     value_target: jax.Array  # float32 [N, C-1]: there
 
 
-def specs() -> State:
-    """How a State is laid out on a mesh, seeds stacked in front: all of it on every device."""
-    return P(mesh.SEED)  # pyright: ignore
+def specs(cfg: Config, agent: Agent, devices: int) -> State:
+    """How a State is laid out on a mesh whose seeds have this many devices each."""
+    return agent.specs(State, partial(init, cfg=cfg, agent=agent), devices)
 
 
 def init(key: jax.Array, *, cfg: Config, agent: Agent, axis: str | None = None) -> State:
     """A fresh State, the critic 0 everywhere; with `agent.weights` from there."""
-    del axis
     transform = optimizer(cfg, cfg.num_steps)
-    start = agent.start(key, transform, keep_reference=False)
+    start = agent.start(key, transform, keep_reference=False, axis=axis)
     critic = Critic(jnp.zeros(agent.model_config.width), jnp.zeros(()))
     kept = {name: getattr(start, name) for name in agents.State.__dataclass_fields__}
     return State(**kept, critic=critic, critic_opt_state=transform.init(critic))  # pyright: ignore
@@ -119,10 +124,12 @@ def improve(
     state: State, key: jax.Array, *, cfg: Config, agent: Agent, axis: str | None
 ) -> tuple[State, dict[str, jax.Array]]:
     """Play, judge each turn, climb."""
-    play_key, order_key = jax.random.split(key)
+    play_key, order_key, scripted_key = jax.random.split(key, 3)
+    layout = agent.layout(axis)
+    whole = layout.gather(state.model)
     index = mesh.global_index(cfg.num_prompts // mesh.axis_size(axis), axis)
     episodes, work = play(
-        state.model,
+        whole,
         agent.env,
         agent.chat,
         agent.limits,
@@ -133,17 +140,23 @@ def improve(
         temperature=cfg.temperature,
         refill_at=cfg.refill_at,
     )
-    rows, judged = prepare(state, episodes, cfg, axis)
+    rows, judged = prepare(whole, state.critic, episodes, cfg, axis)
     order = shuffled(order_key, index, cfg)
 
-    weight = entropy_coef(cfg, state.iteration)
+    examples = scripted_minibatches(scripted_key, cfg.num_minibatches, cfg, agent, axis)
+    weights = Weights(
+        entropy_coef(cfg, state.iteration), cfg.sft_coef * share_left(cfg, state.iteration)
+    )
 
-    def step(carry, index):
+    def step(carry, indices):
+        index, minibatch = indices
         batch = jax.tree.map(lambda x: x[index], rows)
-        return learn(carry, batch, weight, cfg=cfg, axis=axis)
+        few = jax.tree.map(lambda x: x[minibatch], examples)
+        return learn(carry, batch, few, weights, cfg=cfg, layout=layout)
 
     carry = (state.model, state.opt_state, state.critic, state.critic_opt_state)
-    carry, learning = jax.lax.scan(step, carry, order)
+    steps = (order, jnp.arange(cfg.num_steps) % cfg.num_minibatches)
+    carry, learning = jax.lax.scan(step, carry, steps)
     state = state.replace(
         model=carry[0],
         opt_state=carry[1],
@@ -157,20 +170,17 @@ def improve(
 
 
 def prepare(
-    state: State, episodes: Episodes, cfg: Config, axis: str | None
+    model: Transformer, critic: Critic, episodes: Episodes, cfg: Config, axis: str | None
 ) -> tuple[TurnRows, dict[str, jax.Array]]:
     """What is learned from, and how well the critic knew it."""
 
     def piece(rows):
         token, length = rows
-        hidden = hidden_states(state.model, token, length)
-        log_prob, _ = token_log_prob(state.model, hidden, token[:, 1:], cfg.chunk, cfg.temperature)
-        value = state.critic(hidden)
-        return (
-            log_prob,
-            value,
-            jnp.take_along_axis(value, length[:, None] - 1, 1, mode="clip")[:, 0],
-        )
+        hidden = hidden_states(model, token, length, cfg.remat)
+        log_prob, _ = token_log_prob(model, hidden, token[:, 1:], cfg.chunk, cfg.temperature)
+        value = critic(hidden)
+        last = jnp.take_along_axis(value, length[:, None] - 1, 1, mode="clip")
+        return log_prob, value, last[:, 0]
 
     log_prob, value, last_value = map_pieces(
         piece, (episodes.token, episodes.length), cfg.micro_batch
@@ -246,23 +256,34 @@ def shuffled(key: jax.Array, index: jax.Array, cfg: Config) -> jax.Array:
 
 
 def learn(
-    carry: tuple, batch: TurnRows, entropy_coef: jax.Array, *, cfg: Config, axis: str | None
+    carry: tuple,
+    batch: TurnRows,
+    examples: Episodes | None,
+    weights: Weights,
+    *,
+    cfg: Config,
+    layout: Layout,
 ) -> tuple[tuple, dict[str, jax.Array]]:
     """One optimizer step; its only collective is the sum of gradients and metrics."""
     model, opt_state, critic, critic_opt_state = carry
-    grads, metrics = gradient(
-        partial(loss, entropy_coef=entropy_coef, cfg=cfg),
-        (model, critic),
-        batch,
-        cfg.micro_batch,
-        axis,
+    whole = layout.gather(model)
+
+    def total(grads):
+        return layout.sum(grads[0]), mesh.psum(grads[1], layout.axis)
+
+    objective = partial(loss, entropy_coef=weights.entropy, cfg=cfg)
+    (grads, of_critic), metrics = gradient(
+        objective, (whole, critic), batch, cfg.micro_batch, layout.axis, total
     )
+    grads = with_scripted(grads, whole, examples, weights.scripted, cfg, layout)
+    norm, critic_norm = layout.norm(grads), optax.tree.norm(of_critic)
     transform = optimizer(cfg, cfg.num_steps)
-    model, opt_state = descend(transform, grads[0], opt_state, model)
-    critic, critic_opt_state = descend(transform, grads[1], critic_opt_state, critic)
-    metrics["grad_norm"] = optax.tree.norm(grads[0])
-    metrics["critic_grad_norm"] = optax.tree.norm(grads[1])
-    metrics["param_norm"] = optax.tree.norm(model)
+    model, opt_state = descend(transform, grads, norm, cfg.max_grad_norm, opt_state, model)
+    critic, critic_opt_state = descend(
+        transform, of_critic, critic_norm, cfg.max_grad_norm, critic_opt_state, critic
+    )
+    metrics |= {"grad_norm": norm, "critic_grad_norm": critic_norm}
+    metrics["param_norm"] = layout.norm(model)
     return (model, opt_state, critic, critic_opt_state), metrics
 
 
@@ -271,7 +292,7 @@ def loss(
 ) -> tuple[jax.Array, tuple[jax.Array, dict[str, objectives.Sums]]]:
     """The loss as a sum, (its denominator, the metrics as sums)."""
     model, critic = params
-    hidden = hidden_states(model, batch.token, batch.length)
+    hidden = hidden_states(model, batch.token, batch.length, cfg.remat)
     log_prob, entropy = token_log_prob(
         model, hidden, batch.token[:, 1:], cfg.chunk, cfg.temperature
     )

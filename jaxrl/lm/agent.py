@@ -1,5 +1,6 @@
 """A language agent's fixed parts, and the options that every algorithm for one has."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -8,13 +9,15 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
+from jax.sharding import PartitionSpec as P
 
-from jaxrl import config
+from jaxrl import config, mesh
 from jaxrl.language import LanguageEnvironment
 from jaxrl.lm.config import ModelConfig
 from jaxrl.lm.episodes import Episodes, empty
 from jaxrl.lm.model import Transformer
 from jaxrl.lm.play import Limits
+from jaxrl.lm.shards import Layout, part_of, state_specs
 
 
 @dataclass(frozen=True)
@@ -37,11 +40,13 @@ class SharedConfig:
     entropy_schedule: Literal["constant", "linear"] = "constant"  # linear: to 0 at the end
     micro_batch: int = 8  # episodes whose gradient is computed at once, then added up
     chunk: int = 4096  # tokens whose logits exist at the same time
+    remat: bool = False  # compute layers again in the backward pass, to save memory
     sft_steps: int = 0  # supervised steps before, on scripted play
     sft_episodes: int = 256  # scripted episodes in each of these
     sft_on: Literal["actions", "all"] = "all"  # learn the player's tokens, or the answers too
     sft_player: Literal["random", "expert"] = "random"  # who plays them
     sft_learning_rate: float = 3e-3  # Adam's, for these steps
+    sft_coef: float = 0.0  # weight of scripted play in the loss after them, fading to 0 at the end
 
     def __post_init__(self):
         for name in ("total_episodes", "num_lanes", "temperature", "learning_rate", "chunk"):
@@ -50,7 +55,7 @@ class SharedConfig:
             config.check_positive(name, getattr(self, name), 1)
         for name in ("response_tokens", "prompt_tokens", "answer_tokens", "context"):
             config.check_range(name, getattr(self, name), 0, float("inf"), 0)
-        for name in ("sft_steps", "weight_decay"):
+        for name in ("sft_steps", "sft_coef", "weight_decay"):
             config.check_range(name, getattr(self, name), 0, float("inf"), 0)
         config.check_range("refill_at", self.refill_at, 0.0, 1.0, 0.5)
         config.check_range("entropy_coef", self.entropy_coef, -1.0, 1.0, 0.0)
@@ -77,6 +82,16 @@ class State(flax.struct.PyTreeNode):
     iteration: jax.Array  # int32 []
 
 
+class Weights(flax.struct.PyTreeNode):
+    """What an iteration adds to its objective; float32 []."""
+
+    entropy: jax.Array
+    scripted: jax.Array  # imitation of scripted play
+
+
+SPLIT_FIELDS = ("model", "opt_state", "reference")
+
+
 @dataclass(frozen=True)
 class Agent:
     """What an algorithm needs to know besides its options."""
@@ -86,6 +101,8 @@ class Agent:
     limits: Limits
     model_config: ModelConfig
     weights: Transformer | None = None  # to start from; None: random ones
+    split: bool = False  # parameters and optimiser state over the devices of a seed
+    examples: Episodes | None = None  # conversations to imitate instead of scripted play
     num_shown: int = 4  # episodes kept of every iteration, for the transcripts
 
     def make_model(self, key: jax.Array) -> Transformer:
@@ -94,11 +111,36 @@ class Agent:
             return self.weights
         return Transformer(self.model_config, nnx.Rngs(params=key))
 
+    def layout(self, axis: str | None) -> Layout:
+        """How the model lies on the devices of a mesh axis."""
+        shapes = jax.eval_shape(self.make_model, jax.random.key(0)) if self.split else None
+        return Layout(shapes, axis)
+
+    def specs(self, state: type[State], start: Callable[[jax.Array], Any], devices: int) -> Any:
+        """How a State is laid out on a mesh, seeds stacked in front.
+
+        All of it on every device, but with `split` each of the `devices` of a seed keeps one part
+        of the model, the reference and the optimiser's state. `start(key)` makes the whole State.
+        """
+        if not self.split:
+            return P(mesh.SEED)
+        whole = jax.eval_shape(start, jax.random.key(0))
+        layout: dict[str, Any] = {name: P(mesh.SEED) for name in state.__dataclass_fields__}
+        for name in SPLIT_FIELDS:
+            layout[name] = state_specs(getattr(whole, name), devices)
+        return state(**layout)
+
     def start(
-        self, key: jax.Array, transform: optax.GradientTransformation, keep_reference: bool
+        self,
+        key: jax.Array,
+        transform: optax.GradientTransformation,
+        keep_reference: bool,
+        axis: str | None,
     ) -> State:
         """A fresh State for an optimiser, with a copy of the model to stay near to if wanted."""
         model = self.make_model(key)
+        if self.split and axis is not None:
+            model = part_of(model, axis)
         return State(
             model=model,
             opt_state=transform.init(model),  # pyright: ignore
@@ -109,7 +151,7 @@ class Agent:
 
 
 def optimizer(cfg: SharedConfig, steps_per_iteration: int = 1) -> optax.GradientTransformation:
-    """AdamW behind a clip by norm; the warm start has a learning rate of its own."""
+    """AdamW; the warm start has a learning rate of its own. `descend` clips by norm before."""
     steps = (cfg.num_iterations - cfg.sft_steps) * steps_per_iteration
     rate = optax.constant_schedule(cfg.learning_rate)
     if cfg.lr_schedule == "linear":
@@ -117,15 +159,19 @@ def optimizer(cfg: SharedConfig, steps_per_iteration: int = 1) -> optax.Gradient
     if cfg.sft_steps:
         warm = optax.constant_schedule(cfg.sft_learning_rate)
         rate = optax.join_schedules([warm, rate], [cfg.sft_steps])
-    adam = optax.adamw(rate, b2=0.99, weight_decay=cfg.weight_decay, mask=_matrices)
-    return optax.chain(optax.clip_by_global_norm(cfg.max_grad_norm), adam)
+    return optax.adamw(rate, b2=0.99, weight_decay=cfg.weight_decay, mask=_matrices)
 
 
 def entropy_coef(cfg: SharedConfig, iteration: jax.Array) -> jax.Array:
     """float32 []: the weight of the entropy bonus in this iteration, counted from 0."""
-    done = jnp.maximum(iteration - cfg.sft_steps, 0) / (cfg.num_iterations - cfg.sft_steps)
-    left = 1.0 - done if cfg.entropy_schedule == "linear" else 1.0
+    left = share_left(cfg, iteration) if cfg.entropy_schedule == "linear" else 1.0
     return jnp.asarray(cfg.entropy_coef * left, jnp.float32)
+
+
+def share_left(cfg: SharedConfig, iteration: jax.Array) -> jax.Array:
+    """float32 []: from 1 in the first iteration after the warm start down to 0 at the end."""
+    done = jnp.maximum(iteration - cfg.sft_steps, 0)
+    return 1.0 - done / (cfg.num_iterations - cfg.sft_steps)
 
 
 def _matrices(params: Any) -> Any:

@@ -101,8 +101,44 @@ PRESETS: dict[str, ModelConfig] = {
 }
 
 
+# Released structures, their weights left out: for what depends on size alone, such as memory.
+RELEASED: dict[str, ModelConfig] = {
+    "qwen2.5-0.5b": ModelConfig(
+        vocab_size=151_936,
+        width=896,
+        num_layers=24,
+        num_heads=14,
+        num_kv_heads=2,
+        head_dim=64,
+        hidden=4864,
+        context=32_768,
+        family="qwen2",
+        qkv_bias=True,
+        qk_norm=False,
+        rope_base=1e6,
+    ),
+    "qwen3-0.6b": ModelConfig(
+        vocab_size=151_936,
+        width=1024,
+        num_layers=28,
+        num_heads=16,
+        num_kv_heads=8,
+        head_dim=128,
+        hidden=3072,
+        context=40_960,
+        rope_base=1e6,
+    ),
+}
+
+
 def preset(name: str, vocab_size: int, dtype: str = "float32") -> ModelConfig:
-    """A model to train from scratch, for a tokenizer's vocabulary; `dtype` of the computation."""
+    """A model with random weights, for a tokenizer's vocabulary; `dtype` of the computation.
+
+    Released structures keep their own vocabulary.
+    """
+    if name in RELEASED:
+        return replace(RELEASED[name], dtype=dtype)
     if name not in PRESETS:
-        raise ValueError(f"model={name} is no preset; try one of {', '.join(PRESETS)}.")
+        known = ", ".join([*PRESETS, *RELEASED])
+        raise ValueError(f"model={name} is no preset; try one of {known}.")
     return replace(PRESETS[name], vocab_size=vocab_size, dtype=dtype)

@@ -19,6 +19,7 @@ from jaxrl.lm.model import Transformer, forward, unstack
 from jaxrl.objectives import Sums, quotient
 
 Told = tuple[jax.Array, dict[str, Sums]]  # a loss's denominator, and metrics as sums
+Total = Callable[[Any], Any]  # gradients -> their sum over devices
 Loss = Callable[[Any, Any], tuple[jax.Array, Told]]
 
 
@@ -35,17 +36,28 @@ class Rows(flax.struct.PyTreeNode):
 
 
 def predict(
-    model: Transformer, token: jax.Array, length: jax.Array, temperature: float, chunk: int
+    model: Transformer,
+    token: jax.Array,
+    length: jax.Array,
+    temperature: float,
+    chunk: int,
+    remat: bool = False,
 ) -> tuple[jax.Array, jax.Array]:
     """Log-prob and entropy [N, C-1] of the tokens 1 .. C-1, each given those before it."""
-    hidden = hidden_states(model, token, length)
+    hidden = hidden_states(model, token, length, remat)
     return token_log_prob(model, hidden, token[:, 1:], chunk, temperature)
 
 
-def hidden_states(model: Transformer, token: jax.Array, length: jax.Array) -> jax.Array:
-    """[N, C-1, D]: after each of the tokens 0 .. C-2."""
-    model = unstack(model)  # a loop over stacked layers would copy what the backward pass needs
-    return forward(model, token[:, :-1], jnp.minimum(length, token.shape[1] - 1))[0]
+def hidden_states(
+    model: Transformer, token: jax.Array, length: jax.Array, remat: bool = False
+) -> jax.Array:
+    """[N, C-1, D]: after each of the tokens 0 .. C-2.
+
+    With `remat` the backward pass computes each layer again, in a loop over the stacked layers.
+    Without it they are taken apart: such a loop would copy what the backward pass needs.
+    """
+    model = model if remat else unstack(model)
+    return forward(model, token[:, :-1], jnp.minimum(length, token.shape[1] - 1), remat=remat)[0]
 
 
 def in_pieces(rows: Any, size: int) -> Any:
@@ -60,31 +72,41 @@ def map_pieces(f: Callable[[Any], Any], rows: Any, size: int) -> Any:
 
 
 def gradient(
-    loss: Loss, model: Any, rows: Any, size: int, axis: str | None
+    loss: Loss, model: Any, rows: Any, size: int, axis: str | None, total: Total | None = None
 ) -> tuple[Any, dict[str, jax.Array]]:
     """Gradient of numerator / denominator over all rows of all devices, and the mean metrics.
 
     `loss(model, piece)` sees `size` rows and returns its numerator and (denominator, metrics as
     sums). Small pieces stay in a CPU's cache: 8 rows of 128 tokens take a quarter of the time that
-    256 rows at once take.
+    256 rows at once take. `total` sums gradients over the devices, by default to the same on each.
     """
     grad_fn = jax.grad(loss, has_aux=True)
 
-    def add(total, piece):
-        return jax.tree.map(jnp.add, total, grad_fn(model, piece)), None
+    def add(so_far, piece):
+        return jax.tree.map(jnp.add, so_far, grad_fn(model, piece)), None
 
     split = in_pieces(rows, size)
     shapes = jax.eval_shape(grad_fn, model, jax.tree.map(lambda x: x[0], split))
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-    total, _ = jax.lax.scan(add, zeros, split)
-    grads, (count, sums) = mesh.psum(total, axis)
+    (grads, told), _ = jax.lax.scan(add, zeros, split)
+    if total is None:
+        grads, (count, sums) = mesh.psum((grads, told), axis)
+    else:
+        grads, (count, sums) = total(grads), mesh.psum(told, axis)
     metrics = {name: quotient(pair) for name, pair in sums.items()}
     return jax.tree.map(lambda g: g / jnp.maximum(count, 1.0), grads), metrics
 
 
 def descend(
-    transform: optax.GradientTransformation, grads: Any, opt_state: Any, model: Any
+    transform: optax.GradientTransformation,
+    grads: Any,
+    norm: jax.Array,
+    max_norm: float,
+    opt_state: Any,
+    model: Any,
 ) -> tuple[Any, Any]:
-    """(model, optimiser state) after one step against the gradient."""
+    """(model, optimiser state) after one step against the gradient, clipped to a norm."""
+    scale = jnp.minimum(1.0, max_norm / jnp.maximum(norm, 1e-12))
+    grads = jax.tree.map(lambda g: g * scale, grads)
     updates, opt_state = transform.update(grads, opt_state, model)
     return optax.apply_updates(model, updates), opt_state

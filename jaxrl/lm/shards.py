@@ -1,0 +1,99 @@
+"""Parameters and optimiser state split over the devices of a mesh axis (ZeRO, arXiv:1910.02054).
+
+Every device keeps one part of each large array. An iteration gathers the whole model once, for
+playing and for its gradients; the sum of the gradients goes straight back to who keeps the part.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import PartitionSpec as P
+
+from jaxrl import mesh
+
+MIN_SIZE = 2**12  # numbers in an array that is worth splitting
+
+
+def split_axis(shape: tuple[int, ...], parts: int) -> int:
+    """The largest axis that `parts` divides; -1 for an array that stays whole."""
+    size = 1
+    for n in shape:
+        size *= n
+    fitting = [(n, -i) for i, n in enumerate(shape) if n % parts == 0]
+    return -max(fitting)[1] if parts > 1 and size >= MIN_SIZE and fitting else -1
+
+
+def state_specs(tree: Any, parts: int) -> Any:
+    """The layout of whole arrays' shapes on a mesh, with the seeds' axis in front."""
+
+    def spec(x: Any) -> P:
+        axis = split_axis(x.shape, parts)
+        return P(mesh.SEED, *[None] * axis, mesh.DATA) if axis >= 0 else P(mesh.SEED)
+
+    return jax.tree.map(spec, tree)
+
+
+def part_of(tree: Any, axis: str) -> Any:
+    """This device's part of whole arrays."""
+    parts = mesh.axis_size(axis)
+
+    def cut(x: jax.Array) -> jax.Array:
+        at = split_axis(x.shape, parts)
+        if at < 0:
+            return x
+        size = x.shape[at] // parts
+        return jax.lax.dynamic_slice_in_dim(x, jax.lax.axis_index(axis) * size, size, at)
+
+    return jax.tree.map(cut, tree)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a model lies on the devices: `whole` says its arrays' shapes, None that none is split."""
+
+    whole: Any  # a Transformer of jax.ShapeDtypeStruct, or None
+    axis: str | None
+
+    def _axes(self) -> Any:
+        return jax.tree.map(lambda x: split_axis(x.shape, mesh.axis_size(self.axis)), self.whole)
+
+    @property
+    def is_split(self) -> bool:
+        return self.whole is not None and self.axis is not None and mesh.axis_size(self.axis) > 1
+
+    def gather(self, model: Any) -> Any:
+        """The whole model, on every device."""
+        if not self.is_split or model is None:
+            return model
+
+        def join(x: jax.Array, at: int) -> jax.Array:
+            return x if at < 0 else jax.lax.all_gather(x, self.axis, axis=at, tiled=True)
+
+        return jax.tree.map(join, model, self._axes())
+
+    def sum(self, grads: Any) -> Any:
+        """The sum of whole gradients over all devices, laid out as the model is."""
+        if not self.is_split:
+            return mesh.psum(grads, self.axis)
+
+        def add(x: jax.Array, at: int) -> jax.Array:
+            if at < 0:
+                return jax.lax.psum(x, self.axis)
+            return jax.lax.psum_scatter(x, self.axis, scatter_dimension=at, tiled=True)
+
+        return jax.tree.map(add, grads, self._axes())
+
+    def norm(self, tree: Any) -> jax.Array:
+        """The Euclidean norm of a model or its gradient, laid out as the model is."""
+        if not self.is_split:
+            return optax.tree.norm(tree)
+
+        def squares(x: jax.Array, at: int) -> jax.Array:
+            mine = at >= 0 or jax.lax.axis_index(self.axis) == 0
+            return jnp.where(mine, jnp.sum(jnp.square(x.astype(jnp.float32))), 0.0)
+
+        total = sum(jax.tree.leaves(jax.tree.map(squares, tree, self._axes())))
+        return jnp.sqrt(jax.lax.psum(total, self.axis))

@@ -1,0 +1,74 @@
+"""A model split over devices: the parts make the whole, sums and norms are those of the whole."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import PartitionSpec as P
+
+from jaxrl.lm.shards import Layout, part_of, split_axis, state_specs
+from jaxrl.mesh import make_mesh
+
+
+def whole():
+    key = jax.random.key(0)
+    return {
+        "large": jax.random.normal(key, (8, 1024)),
+        "odd": jax.random.normal(key, (7, 999)),
+        "small": jax.random.normal(key, (16,)),
+    }
+
+
+def on_four(f, *args, out=None):
+    mesh = make_mesh(1, jax.devices()[:4])
+    specs = state_specs(jax.eval_shape(whole), 4)
+    specs = jax.tree.map(lambda s: P(*s[1:]), specs, is_leaf=lambda x: isinstance(x, P))
+    out = specs if out is None else out
+    mapped = jax.shard_map(
+        f, mesh=mesh, in_specs=tuple(P() for _ in args), out_specs=out, check_vma=False
+    )
+    return jax.jit(mapped)(*args)
+
+
+def layout():
+    return Layout(jax.eval_shape(whole), "data")
+
+
+def test_the_largest_axis_that_divides_is_split_and_small_arrays_are_not():
+    assert split_axis((8, 1024), 4) == 1
+    assert split_axis((4096, 4096), 4) == 0
+    assert split_axis((7, 999), 4) == -1
+    assert split_axis((16,), 4) == -1
+    assert split_axis((8, 1024), 1) == -1
+    specs = state_specs(jax.eval_shape(whole), 4)
+    assert specs["large"] == P("seed", None, "data") and specs["odd"] == P("seed")
+
+
+def test_parts_gathered_are_the_whole_again():
+    parts = on_four(lambda x: part_of(x, "data"), whole())
+    assert parts["large"].addressable_shards[0].data.shape == (8, 256)
+    again = on_four(lambda x: layout().gather(part_of(x, "data")), whole(), out=P())
+    jax.tree.map(np.testing.assert_array_equal, again, whole())
+
+
+def test_a_sum_over_devices_is_split_as_the_model_is_and_its_norm_is_the_wholes():
+    def summed(x):
+        scaled = jax.tree.map(lambda x: x * (1.0 + jax.lax.axis_index("data")), x)
+        total = layout().sum(scaled)
+        return total, layout().norm(total)
+
+    specs = on_four(lambda x: part_of(x, "data"), whole())
+    out = (jax.tree.map(lambda x: x.sharding.spec, specs), P())
+    total, norm = on_four(summed, whole(), out=out)
+    expected = jax.tree.map(lambda x: 10.0 * x, whole())
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5), total, expected)
+    np.testing.assert_allclose(norm, optax.tree.norm(expected), rtol=1e-5)
+
+
+def test_a_model_that_is_not_split_passes_through():
+    tree = {"x": jnp.ones(3)}
+    plain = Layout(None, None)
+    assert plain.gather(tree) is tree and plain.sum(tree) is tree
+    np.testing.assert_allclose(plain.norm(tree), 3**0.5, rtol=1e-6)

@@ -1,0 +1,45 @@
+"""A run's model as a folder for `transformers`: `python -m train.export --run DIR --out FOLDER`."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+
+from jaxrl.lm import weights
+from train import flags, models
+
+
+@dataclass(frozen=True)
+class Args:
+    run: Path  # the run's folder
+    out: Path  # folder to write, made if needed
+    seed_index: int = 0  # which of the run's seeds, from 0
+
+
+def export(args: Args) -> None:
+    """Writes config.json, safetensors and the tokenizer; ValueError for what cannot be."""
+    if not (args.run / "policy" / "model.json").is_file():
+        raise ValueError(f"run={args.run} holds no language model; give a finished run's folder.")
+    if (args.out / "config.json").exists():
+        raise ValueError(f"out={args.out} holds a model already; choose another folder.")
+    config, trained = models.load_models(args.run)
+    count = jax.tree.leaves(trained)[0].shape[0]
+    if not 0 <= args.seed_index < count:
+        raise ValueError(f"seed_index={args.seed_index} must lie in [0, {count - 1}]; try 0.")
+    weights.save(args.out, config, jax.tree.map(lambda x: x[args.seed_index], trained))
+    models.load_speech(args.run / "policy").save(args.out)
+
+
+def run(argv: Sequence[str]) -> None:
+    """The command line: one line and exit code 2 for bad input."""
+    try:
+        export(flags.cli(Args, __doc__ or "", argv))
+    except (ValueError, ImportError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    run(sys.argv[1:])
