@@ -202,6 +202,24 @@ DECODED = ModelConfig(
 BATCH, PROMPT, NEW = 64, 32, 128
 
 
+def decoded(model, prompt):
+    """Greedy tokens [B, NEW] after the prompts, in one program."""
+    model = unstack(model)
+    cache = init_cache(DECODED, BATCH, PROMPT + NEW)
+    hidden, cache = forward(model, prompt, jnp.full(BATCH, PROMPT), cache)
+    out = jnp.zeros((BATCH, NEW), jnp.int32)
+    token = jnp.argmax(logits(model, hidden[:, -1]), -1).astype(jnp.int32)
+
+    def step(i, carry):
+        token, cache, out = carry
+        out = out.at[:, i].set(token)
+        hidden, cache = forward(model, token[:, None], jnp.ones(BATCH, jnp.int32), cache)
+        token = jnp.argmax(logits(model, hidden[:, 0]), -1).astype(jnp.int32)
+        return token, cache, out
+
+    return jax.lax.fori_loop(0, NEW, step, (token, cache, out))[2]
+
+
 def against_transformers() -> list[dict]:
     """Greedy tokens per second of both with the same weights, and whether they are the same."""
     import torch
@@ -213,22 +231,6 @@ def against_transformers() -> list[dict]:
         theirs = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     theirs = theirs.eval()
     prompt = np.random.default_rng(0).integers(0, DECODED.vocab_size, (BATCH, PROMPT))
-
-    def decoded(model, prompt):
-        model = unstack(model)
-        cache = init_cache(DECODED, BATCH, PROMPT + NEW)
-        hidden, cache = forward(model, prompt, jnp.full(BATCH, PROMPT), cache)
-        out = jnp.zeros((BATCH, NEW), jnp.int32)
-        token = jnp.argmax(logits(model, hidden[:, -1]), -1).astype(jnp.int32)
-
-        def step(i, carry):
-            token, cache, out = carry
-            out = out.at[:, i].set(token)
-            hidden, cache = forward(model, token[:, None], jnp.ones(BATCH, jnp.int32), cache)
-            token = jnp.argmax(logits(model, hidden[:, 0]), -1).astype(jnp.int32)
-            return token, cache, out
-
-        return jax.lax.fori_loop(0, NEW, step, (token, cache, out))[2]
 
     ids = jnp.asarray(prompt, jnp.int32)
     program = jax.jit(decoded).lower(model, ids).compile()

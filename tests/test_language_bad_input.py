@@ -106,6 +106,7 @@ def test_an_episode_is_transcribed_turn_by_turn():
         reward=np.asarray([[[0.25, 1.0]]], np.float32),
         played=np.asarray([[[True, True]]]),
         cut=np.asarray([[[False, True]]]),
+        unread=np.asarray([[False]]),
         terminated=np.asarray([[True]]),
         truncated=np.asarray([[False]]),
         success=np.asarray([[1.0]], np.float32),
