@@ -8,11 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tokenizer_files
 from tokenizers import Tokenizer
 
 from jaxrl.text import BpeTokenizer, Text, Tokens, literal, to_str
 from jaxrl.text.pretokens import PATTERNS, starts
-from tests import tokenizer_files
 
 KINDS = ["gpt2", "qwen2", "llama3"]
 SIZE = 48

@@ -6,11 +6,11 @@ import re
 import jax
 import numpy as np
 import pytest
+import tokenizer_files
 from tokenizers import Tokenizer
 
 from jaxrl.text import BpeTokenizer, ByteTokenizer, literal, make_chat
 from jaxrl.text.chat import FORMATS, check_template, render
-from tests import tokenizer_files
 from train import models
 
 # Chat templates as the families publish them, what matters here written out anew.

@@ -6,10 +6,10 @@ import re
 import jax
 import numpy as np
 import pytest
+import tokenizer_files
 
 from jaxrl.algos import sft
 from jaxrl.text import literal
-from tests import tokenizer_files
 from train import chat_data, models, transcripts
 from train import sft as train_sft
 
