@@ -1,10 +1,12 @@
 """Language agents against a host loop and against transformers: `python benchmarks/language.py`.
 
-`--against host` plays GuessTheNumber with one and the same model twice: inside one program, and
-with a host loop (the same JAX model; gem-llm's Python environments; one token at a time fetched
-by the host). It needs gem-llm: pip install --no-deps gem-llm==0.1.0, and
-nltk numpy pandas reasoning-gym==0.1.23. `--against transformers` decodes greedily with the same
-weights in both: pip install torch transformers.
+`--against host` plays GuessTheNumber with one and the same model inside one program, and with a
+host loop (the same JAX model; gem-llm's Python environments; one token at a time fetched by the
+host). The loop runs in two ways: each turn reads the whole conversation, as a call of `generate`
+for every turn does, or only what is new, on top of a kept cache. It needs gem-llm:
+pip install --no-deps gem-llm==0.1.0, and nltk numpy pandas reasoning-gym==0.1.23.
+`--against transformers` decodes greedily with the same weights in both: pip install torch
+transformers.
 """
 
 import argparse
@@ -16,6 +18,7 @@ import time
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -24,6 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
+from jax.sharding import Mesh
 
 import envs
 from benchmarks.record import machine, versions
@@ -39,6 +43,7 @@ from jaxrl.lm.sample import draw, token_keys
 from jaxrl.lm.warm_up import imitation_loss
 from jaxrl.program import ONE_CORE
 from jaxrl.text import ByteTokenizer, make_chat
+from train import devices
 
 REPEATS = 5
 CHAT = make_chat(ByteTokenizer())
@@ -71,10 +76,10 @@ def taught(env, sizes, model_config) -> Transformer:
 class HostLoop:
     """Python environments between calls of jitted functions, as language agents are run today."""
 
-    def __init__(self, env, sizes, model, games: int):
+    def __init__(self, env, sizes, model, games: int, keeps_cache: bool):
         from gem.envs.game_env.guess_the_number import GuessTheNumberEnv
 
-        self.sizes, self.games = sizes, games
+        self.sizes, self.games, self.keeps_cache = sizes, games, keeps_cache
         self.peers = [GuessTheNumberEnv(1, env.high, env.turns) for _ in range(games)]
         self.prompt = f"Guess 1-{env.high}, {env.turns} turns: \\boxed{{N}}"
         model = jax.jit(unstack)(model)
@@ -96,92 +101,127 @@ class HostLoop:
         self.decode = jax.jit(decode, donate_argnums=0)
         self.cfg = model.cfg
 
-    def encode(self, texts: list[str | None], size: int, first: bool, newest: np.ndarray):
-        """Tokens [B, size] of what the environments say, after each lane's last token."""
-        tokens, length = np.zeros((self.games, size), np.int32), np.zeros(self.games, np.int32)
-        for lane, text in enumerate(texts):
-            if text is not None:
-                ids = [USER, *text.encode(), REPLY]
-                ids = ids if first else [int(newest[lane]), *ids]
-                tokens[lane, : len(ids)], length[lane] = ids, len(ids)
-        return tokens, length
+    def empty(self):
+        return init_cache(self.cfg, self.games, self.sizes.context)
+
+    def padded(self, rows: list[list[int]], turn: int) -> tuple[np.ndarray, np.ndarray]:
+        """Tokens [B, S] and their number [B]; S depends on the turn alone, to compile once."""
+        size = self.sizes.first if turn == 0 else self.sizes.following + 1
+        if turn and not self.keeps_cache:
+            size = self.sizes.first + turn * (self.sizes.response + self.sizes.following)
+        tokens = np.zeros((self.games, size), np.int32)
+        for lane, ids in enumerate(rows):
+            tokens[lane, : len(ids)] = ids
+        return tokens, np.array([len(ids) for ids in rows], np.int32)
+
+    def respond(self, cache, rows: list[list[int]], turn: int, key) -> tuple[list[list[int]], Any]:
+        """The tokens that each live lane says after its new ones, and the cache."""
+        tokens, length = self.padded(rows, turn)
+        hidden, cache = self.read(cache, tokens, length)
+        newest = np.asarray(self.sample(hidden, key, cache.length))
+        said = [[int(token)] for token in newest]
+        live = (length > 0) & (newest != END)
+        while live.any():
+            token, cache = self.decode(cache, newest, live, key)
+            token = np.asarray(token)
+            for lane in np.flatnonzero(live):
+                said[lane].append(int(token[lane]))
+            newest = np.where(live, token, newest)
+            full = np.array([len(s) >= self.sizes.response for s in said])
+            live = live & (token != END) & ~full
+        return said, cache
+
+    def step(self, lane: int, said: list[int]) -> tuple[str, bool]:
+        """(what the game says, whether it is over)"""
+        text = bytes(t for t in said if t < 256).decode("latin1")
+        target = self.peers[lane].game_number
+        _, _, terminated, truncated, _ = self.peers[lane].step(text)
+        digits = "".join(c for c in text if c.isdigit()) or "0"
+        return "higher" if int(digits[:6]) < target else "lower", terminated or truncated
 
     def play(self, seed: int) -> int:
         """All games once; the number of turns."""
-        key, turns = jax.random.key(seed), 0
+        key, turns, turn = jax.random.key(seed), 0, 0
         for lane, peer in enumerate(self.peers):
             peer.reset(seed * 100_003 + lane)
-        cache = init_cache(self.cfg, self.games, self.sizes.context)
-        over = np.zeros(self.games, bool)
-        newest = np.zeros(self.games, np.int32)
-        texts: list[str | None] = [self.prompt] * self.games
-        size, first = self.sizes.first, True
-        while not over.all():
-            hidden, cache = self.read(cache, *self.encode(texts, size, first, newest))
-            token = np.asarray(self.sample(hidden, key, cache.length))
-            said: list[list[int]] = [[int(t)] for t in token]
-            live = ~over & (token != END)
-            newest = np.where(over, newest, token)
-            while live.any():
-                token, cache = self.decode(cache, newest, live, key)
-                token = np.asarray(token)
-                for lane in np.flatnonzero(live):
-                    said[lane].append(int(token[lane]))
-                newest = np.where(live, token, newest)
-                full = np.array([len(s) >= self.sizes.response for s in said])
-                live = live & (token != END) & ~full
-            texts = [None] * self.games
-            for lane in np.flatnonzero(~over):
-                text = bytes(t for t in said[lane] if t < 256).decode("latin1")
-                target = self.peers[lane].game_number
-                _, _, terminated, truncated, _ = self.peers[lane].step(text)
+        cache = self.empty()
+        rows = [[USER, *self.prompt.encode(), REPLY] for _ in range(self.games)]
+        while any(rows):
+            said, cache = self.respond(cache, rows, turn, key)
+            for lane, row in enumerate(rows):
+                if not row:
+                    continue
                 turns += 1
-                over[lane] = terminated or truncated
-                if not over[lane]:
-                    digits = "".join(c for c in text if c.isdigit()) or "0"
-                    texts[lane] = "higher" if int(digits[:6]) < target else "lower"
-            size, first = self.sizes.following + 1, False
+                text, over = self.step(lane, said[lane])
+                new = [USER, *text.encode(), REPLY]
+                before = said[lane][-1:] if self.keeps_cache else row + said[lane]
+                rows[lane] = [] if over else before + new
+            cache, turn = cache if self.keeps_cache else self.empty(), turn + 1
         return turns
 
 
+def one_program(env, sizes, games: int):
+    """(model, key) -> (turns, how busy, success) of 4 * games episodes, on all devices."""
+    count = jax.device_count()
+    mesh = Mesh(np.array(jax.devices()), ("data",))
+
+    def played(model, key):
+        index = jax.lax.axis_index("data") * 4 * games // count
+        record, work = play(
+            model, env, CHAT, sizes, key, index + jnp.arange(4 * games // count),
+            group_size=1, num_lanes=games // count,
+        )  # fmt: skip
+        told = (jnp.sum(record.num_turns), work, jnp.sum(record.success))
+        return jax.lax.psum(told, "data")
+
+    whole = jax.sharding.PartitionSpec()
+    return jax.shard_map(
+        played, mesh=mesh, in_specs=(whole, whole), out_specs=whole, check_vma=False
+    )
+
+
 def against_host(games: int) -> list[dict]:
-    """Turns per second of both, in alternating runs."""
+    """Turns per second of all, in alternating runs."""
     env = envs.make("gem/GuessTheNumber-easy")
     sizes = limits(env, CHAT)
     model = taught(env, sizes, replace(preset("tiny", 260), context=sizes.context))
-
-    def played(model, key):
-        record, work = play(
-            model, env, CHAT, sizes, key, jnp.arange(4 * games),
-            group_size=1, num_lanes=games,
-        )  # fmt: skip
-        return jnp.sum(record.num_turns), work, record.success.mean()
-
     start = time.perf_counter()
-    program = jax.jit(played).lower(model, jax.random.key(0)).compile(ONE_CORE)
+    program = jax.jit(one_program(env, sizes, games))
+    program = program.lower(model, jax.random.key(0)).compile(ONE_CORE)
     compile_s = time.perf_counter() - start
-    host = HostLoop(env, sizes, model, games)
-    host.play(0)
-    jax.block_until_ready(program(model, jax.random.key(0)))
-    ours, theirs = [], []
+    model_on_all, first_key = jax.device_put((model, jax.random.key(0)), program.input_shardings[0])
+    loops = {
+        "reading_all": HostLoop(env, sizes, model, games, keeps_cache=False),
+        "keeping_cache": HostLoop(env, sizes, model, games, keeps_cache=True),
+    }
+    for loop in loops.values():
+        loop.play(0)
+    jax.block_until_ready(program(model_on_all, first_key))
+    ours, theirs = [], {name: [] for name in loops}
     for repeat in range(REPEATS):
+        key = jax.device_put(jax.random.key(repeat), program.input_shardings[0][1])
         start = time.perf_counter()
-        turns, work, success = jax.block_until_ready(program(model, jax.random.key(repeat)))
+        turns, work, wins = jax.block_until_ready(program(model_on_all, key))
         ours.append(int(turns) / (time.perf_counter() - start))
-        start = time.perf_counter()
-        theirs.append(host.play(repeat) / (time.perf_counter() - start))
-        print(f"{games} games: {ours[-1]:,.0f} against {theirs[-1]:,.0f} turns/s", flush=True)
+        for name, loop in loops.items():
+            start = time.perf_counter()
+            theirs[name].append(loop.play(repeat) / (time.perf_counter() - start))
+        told = ", ".join(f"{rates[-1]:,.0f} {name}" for name, rates in theirs.items())
+        print(f"{games} games: {ours[-1]:,.0f} turns/s against {told}", flush=True)
     return [
         {
             "benchmark": "language-agent-play",
             "games": games,
             "model": "tiny",
             "turns_per_s": ours,
-            "host_loop_turns_per_s": theirs,
-            "ratio_of_medians": statistics.median(ours) / statistics.median(theirs),
             "compile_s": compile_s,
             "lane_occupancy": float(work.busy / work.steps),
-            "success": float(success),
+            "success": float(wins) / (4 * games),
+        }
+        | {f"host_loop_{name}_turns_per_s": rates for name, rates in theirs.items()}
+        | {
+            f"ratio_to_{name}": statistics.median(ours) / statistics.median(rates)
+            for name, rates in theirs.items()
         }
     ]
 
@@ -275,6 +315,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="JSON lines, appended to")
     args = parser.parse_args()
     if args.against == "host":
+        devices.join(devices.Distributed())
         records = [record for games in (64, 256) for record in against_host(games)]
     else:
         records = against_transformers()

@@ -30,6 +30,7 @@ QUICK_TO_COMPILE = {"xla_backend_optimization_level": 0}
 ONE_CORE = {
     "xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED",
     "xla_backend_optimization_level": 1,
+    "xla_cpu_multi_thread_eigen": False,
 }
 
 

@@ -4,6 +4,7 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 
 from jaxrl.lm.config import ModelConfig, RopeScaling
@@ -23,31 +24,39 @@ class Positions(struct.PyTreeNode):
 
 
 def positions(cfg: ModelConfig, position: jax.Array, num_keys: int) -> Positions:
-    """For queries at `position` [B, S] and keys at 0..num_keys-1."""
+    """For queries at `position` [B, S] and keys at 0..num_keys-1; no query stands behind these.
+
+    Cosines come from a table: computed in place, XLA would compute them again in each rotation of
+    each layer, for every head.
+    """
     distance = position[..., None] - jnp.arange(num_keys)
-    frequency, mask = [frequencies(cfg, False)], [distance >= 0]
+    tables, mask = [frequencies(cfg, False)], [distance >= 0]
     if any(cfg.windowed):
-        frequency.append(frequencies(cfg, True))
+        tables.append(frequencies(cfg, True))
         mask.append((distance >= 0) & (distance < cfg.window))
-    angle = position[None, ..., None] * jnp.stack(frequency)[:, None, None]
-    return Positions(cos=jnp.cos(angle), sin=jnp.sin(angle), mask=jnp.stack(mask))
+    place = np.arange(num_keys, dtype=np.float32)
+    angle = np.stack([place[:, None] * frequency for frequency in tables])
+    cos, sin = jnp.asarray(np.cos(angle)), jnp.asarray(np.sin(angle))
+    at = jnp.minimum(position, num_keys - 1)
+    return Positions(cos=cos[:, at], sin=sin[:, at], mask=jnp.stack(mask))
 
 
-def frequencies(cfg: ModelConfig, windowed: bool) -> jax.Array:
+def frequencies(cfg: ModelConfig, windowed: bool) -> np.ndarray:
     """Radians per position of each pair, float32 [K/2]."""
-    pair = jnp.arange(0, cfg.head_dim, 2, dtype=jnp.float32) / cfg.head_dim
+    pair = np.arange(0, cfg.head_dim, 2, dtype=np.float32) / np.float32(cfg.head_dim)
     if windowed and cfg.local_rope_base is not None:
-        return cfg.local_rope_base**-pair  # and never slowed
-    frequency = cfg.rope_base**-pair
+        return np.float32(cfg.local_rope_base) ** -pair  # and never slowed
+    frequency = np.float32(cfg.rope_base) ** -pair
     return frequency if cfg.rope_scaling is None else _slowed(frequency, cfg.rope_scaling)
 
 
-def _slowed(frequency: jax.Array, scaling: RopeScaling) -> jax.Array:
-    slow = frequency / scaling.factor
+def _slowed(frequency: np.ndarray, scaling: RopeScaling) -> np.ndarray:
+    slow = frequency / np.float32(scaling.factor)
     if scaling.kind == "linear":
         return slow
-    turns = scaling.original * frequency / (2 * math.pi)
-    share = jnp.clip((turns - scaling.low) / (scaling.high - scaling.low), 0.0, 1.0)
+    turns = np.float32(scaling.original) * frequency / np.float32(2 * math.pi)
+    low, high = np.float32(scaling.low), np.float32(scaling.high)
+    share = np.clip((turns - low) / (high - low), np.float32(0), np.float32(1))
     return share * frequency + (1 - share) * slow
 
 

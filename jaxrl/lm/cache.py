@@ -41,16 +41,16 @@ def init_cache(cfg: ModelConfig, batch: int, capacity: int, dtype: str | None = 
     )
 
 
-def replace_rows(cache: Cache, row: jax.Array, new: Cache) -> Cache:
-    """`cache` with the rows where `row` (bool [B]) is set taken from `new`, which may be shorter.
+def replace_rows(cache: Cache, row: jax.Array, new: Cache, source: jax.Array) -> Cache:
+    """`cache` with each row b where `row` [B] is set taken from row source[b] of `new`.
 
-    What stood beyond the new capacity stays in memory and is never read.
+    `new` may be shorter; what stood beyond its capacity stays in memory and is never read.
     """
+    target = jnp.where(row, jnp.arange(row.shape[0]), row.shape[0])  # beyond the last: dropped
 
     def replace(stored: jax.Array, fresh: jax.Array) -> jax.Array:
-        corner = tuple(slice(size) for size in fresh.shape)
-        chosen = row.reshape(-1, *[1] * (fresh.ndim - 1))
-        return stored.at[corner].set(jnp.where(chosen, fresh, stored[corner]))
+        corner = (target, *(slice(size) for size in fresh.shape[1:]))
+        return stored.at[corner].set(fresh[source], mode="drop")
 
     return jax.tree.map(replace, cache, new)
 

@@ -353,10 +353,10 @@ def take_episodes(
     fresh = free & (candidate < player.num_episodes)
     episode = jnp.where(fresh, candidate, lanes.episode)
     prompt = jnp.where(fresh, episode // player.group_size, 0)
-    mine = jax.tree.map(lambda x: x[prompt], prompts)
+    mine = jax.tree.map(lambda x: x[prompt], prompts.replace(cache=None))
     size = player.limits.first
 
-    cache = replace_rows(lanes.cache, fresh, mine.cache)
+    cache = replace_rows(lanes.cache, fresh, prompts.cache, prompt)
     row = jnp.where(fresh, episode, player.num_episodes)
     token = record.token.at[row, :size].set(mine.token, mode="drop")
     lanes = lanes.replace(
