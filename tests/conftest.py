@@ -5,8 +5,7 @@ import os
 # Before jax is imported; subprocesses inherit both. Most of the suite's time is compilation, and
 # without LLVM's optimisations a quarter of it goes away. Training programs set their own level.
 os.environ["JAX_PLATFORMS"] = "cpu"
-flags = os.environ.get("XLA_FLAGS", "")
-os.environ["XLA_FLAGS"] = f"{flags} --xla_backend_optimization_level=0".strip()
+os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_backend_optimization_level=0"
 
 import jax
 import pytest

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import jax
 
-from jaxrl.lm import weights
+from jaxrl.lm import lora, weights
 from train import flags, models
 
 
@@ -28,7 +28,8 @@ def export(args: Args) -> None:
     count = jax.tree.leaves(trained)[0].shape[0]
     if not 0 <= args.seed_index < count:
         raise ValueError(f"seed_index={args.seed_index} must lie in [0, {count - 1}]; try 0.")
-    weights.save(args.out, config, jax.tree.map(lambda x: x[args.seed_index], trained))
+    config, model = lora.merge(config, jax.tree.map(lambda x: x[args.seed_index], trained))
+    weights.save(args.out, config, model)
     models.load_speech(args.run / "policy").save(args.out)
 
 

@@ -33,6 +33,8 @@ class Options(loop.Options):
     chat: Literal["", "plain", "chatml", "llama3", "gemma"] = ""  # by default what fits
     system: str = ""  # message before the conversation; by default what the model's template has
     dtype: Literal["float32", "bfloat16"] = "float32"  # of the computation, not of the parameters
+    lora_rank: int = 0  # train adapters of this rank beside frozen matrices; 0: every parameter
+    lora_alpha: float = 32.0  # what they add is times lora_alpha / lora_rank
     data: Path | None = None  # JSONL of chat messages to imitate instead of scripted play
     split: bool = False  # parameters and optimiser state over the devices, for a large model
     eval_episodes: int = 1024  # fresh episodes of each seed for the final return
@@ -47,6 +49,8 @@ def make_agent(args: Any, cfg: SharedConfig) -> tuple[models.Speech, Agent]:
     said, model, weights = models.start(
         args.model, args.init_from, args.tokenizer, args.chat, args.system, args.dtype
     )
+    if args.lora_rank:
+        model = replace(model, lora_rank=args.lora_rank, lora_alpha=args.lora_alpha)
     sizes = sizes_of(env, said.chat, cfg)
     examples = None if args.data is None else chat_data.read(args.data, said)
     if examples is not None:

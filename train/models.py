@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from jaxrl.lm import weights
+from jaxrl.lm import lora, weights
 from jaxrl.lm.config import ModelConfig, RopeScaling, preset
 from jaxrl.lm.model import Transformer
 from jaxrl.policy import fill_leaves, named_leaves, read_weights
@@ -102,7 +102,8 @@ def start(
         if tokenizer is not None:
             raise ValueError(f"tokenizer={tokenizer}: {folder} has its own; leave the option out.")
         config, found = load_models(folder)
-        return load_speech(folder / "policy"), config, jax.tree.map(lambda x: x[0], found)
+        config, first = lora.merge(config, jax.tree.map(lambda x: x[0], found))
+        return load_speech(folder / "policy"), config, first
     if folder is None:
         said = speech(tokenizer, form, system)
         return said, preset(model, said.tokenizer.vocab_size, dtype), None

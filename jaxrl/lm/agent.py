@@ -13,6 +13,7 @@ from jax.sharding import PartitionSpec as P
 
 from jaxrl import config, mesh
 from jaxrl.language import LanguageEnvironment
+from jaxrl.lm import lora
 from jaxrl.lm.config import ModelConfig
 from jaxrl.lm.episodes import Episodes, empty
 from jaxrl.lm.model import Transformer
@@ -107,6 +108,8 @@ class Agent:
 
     def make_model(self, key: jax.Array) -> Transformer:
         """The model to start from."""
+        if self.weights is not None and self.model_config.lora_rank:
+            return lora.adapt(self.model_config, self.weights, key)
         if self.weights is not None:
             return self.weights
         return Transformer(self.model_config, nnx.Rngs(params=key))
@@ -143,7 +146,7 @@ class Agent:
             model = part_of(model, axis)
         return State(
             model=model,
-            opt_state=transform.init(model),  # pyright: ignore
+            opt_state=transform.init(lora.trained(model)),
             reference=jax.tree.map(jnp.copy, model) if keep_reference else None,
             shown=empty(self.num_shown, self.limits.context, self.limits.max_turns),
             iteration=jnp.zeros((), jnp.int32),

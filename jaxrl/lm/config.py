@@ -51,6 +51,8 @@ class ModelConfig:
     final_cap: float = 0.0  # soft cap on logits; 0 is none
     attention_scale: float | None = None  # of query times key; None is head_dim**-0.5
     end_ids: tuple[int, ...] = ()  # tokens that end a turn, as the folder's config says
+    lora_rank: int = 0  # of the adapters beside each matrix of a layer; 0: there are none
+    lora_alpha: float = 32.0  # what adapters add is times lora_alpha / lora_rank
     param_dtype: str = "float32"  # of the parameters as trained and saved
     dtype: str = "float32"  # of the computation
 
@@ -58,6 +60,11 @@ class ModelConfig:
         for field in ("vocab_size", "width", "num_layers", "head_dim", "hidden", "context"):
             check_positive(field, getattr(self, field), 64)
         check_divides("num_kv_heads", self.num_kv_heads, "num_heads", self.num_heads)
+        if self.lora_rank < 0 or self.lora_alpha <= 0:
+            raise ValueError(
+                f"lora_rank={self.lora_rank} must not be negative and lora_alpha={self.lora_alpha} "
+                "above 0; try 16 and 32."
+            )
         if self.head_dim % 2:
             raise ValueError(f"head_dim={self.head_dim} must be even, for RoPE; try 32.")
         for field in ("param_dtype", "dtype"):

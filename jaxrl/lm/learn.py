@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxrl import mesh
+from jaxrl.lm import lora
 from jaxrl.lm.log_prob import token_log_prob
 from jaxrl.lm.model import Transformer, forward, unstack
 from jaxrl.objectives import Sums, quotient
@@ -79,14 +80,18 @@ def gradient(
     `loss(model, piece)` sees `size` rows and returns its numerator and (denominator, metrics as
     sums). Small pieces stay in a CPU's cache: 8 rows of 128 tokens take a quarter of the time that
     256 rows at once take. `total` sums gradients over the devices, by default to the same on each.
+    The gradient is that of what is trained of the model (`lora.trained`).
     """
-    grad_fn = jax.grad(loss, has_aux=True)
+    part = lora.trained(model)
+    grad_fn = jax.grad(
+        lambda part, piece: loss(lora.with_trained(model, part), piece), has_aux=True
+    )
 
     def add(so_far, piece):
-        return jax.tree.map(jnp.add, so_far, grad_fn(model, piece)), None
+        return jax.tree.map(jnp.add, so_far, grad_fn(part, piece)), None
 
     split = in_pieces(rows, size)
-    shapes = jax.eval_shape(grad_fn, model, jax.tree.map(lambda x: x[0], split))
+    shapes = jax.eval_shape(grad_fn, part, jax.tree.map(lambda x: x[0], split))
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
     (grads, told), _ = jax.lax.scan(add, zeros, split)
     if total is None:
@@ -108,5 +113,6 @@ def descend(
     """(model, optimiser state) after one step against the gradient, clipped to a norm."""
     scale = jnp.minimum(1.0, max_norm / jnp.maximum(norm, 1e-12))
     grads = jax.tree.map(lambda g: g * scale, grads)
-    updates, opt_state = transform.update(grads, opt_state, model)
-    return optax.apply_updates(model, updates), opt_state
+    part = lora.trained(model)
+    updates, opt_state = transform.update(grads, opt_state, part)
+    return lora.with_trained(model, optax.apply_updates(part, updates)), opt_state

@@ -16,6 +16,7 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "gelu_tanh": jax.nn.gelu,
 }
 EMBEDDING_STD = 0.02
+MATRICES = ("q", "k", "v", "o", "gate", "up", "down")  # of a layer
 
 
 class Stored(NamedTuple):
@@ -24,6 +25,21 @@ class Stored(NamedTuple):
     k: jax.Array  # [B, H_kv, K, C]
     v: jax.Array  # [B, H_kv, C, K]
     slot: jax.Array  # int32 [B, S]
+
+
+class Adapter(nnx.Module):
+    """What LoRA adds to a matrix (arXiv:2106.09685): x @ down @ up, at first 0, for L layers."""
+
+    def __init__(self, cfg: ModelConfig, inputs: int, outputs: int, rngs: nnx.Rngs):
+        depth, rank = cfg.num_layers, cfg.lora_rank
+        down = inputs**-0.5 * rngs.params.normal((depth, inputs, rank), cfg.param_dtype)
+        self.down = nnx.Param(down)
+        self.up = nnx.Param(jnp.zeros((depth, rank, outputs), cfg.param_dtype))
+        self.scale = cfg.lora_alpha / rank
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """With the parameters of one layer, in x's dtype."""
+        return self.scale * (x @ self.down[...].astype(x.dtype) @ self.up[...].astype(x.dtype))
 
 
 class Linear(nnx.Module):
@@ -39,10 +55,12 @@ class Linear(nnx.Module):
         std = scale * inputs**-0.5
         self.weight = nnx.Param(std * rngs.params.normal(shape, cfg.param_dtype))
         self.bias = nnx.Param(jnp.zeros((shape[0], outputs), cfg.param_dtype)) if bias else None
+        self.adapter = Adapter(cfg, inputs, outputs, rngs) if cfg.lora_rank else None
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """With the parameters of one layer, in x's dtype."""
         y = x @ self.weight[...].astype(x.dtype)
+        y = y if self.adapter is None else y + self.adapter(x)
         return y if self.bias is None else y + self.bias[...].astype(x.dtype)
 
 
@@ -121,7 +139,7 @@ def unstack(model: Transformer) -> Transformer:
     copy.head = jax.tree.map(cast, model.head)
     copy.layers = nnx.List(layers(model))
     for layer in copy.layers:
-        for name in ("q", "k", "v", "o", "gate", "up", "down"):
+        for name in MATRICES:
             setattr(layer, name, jax.tree.map(cast, getattr(layer, name)))
     return copy
 

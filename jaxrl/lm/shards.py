@@ -13,6 +13,7 @@ import optax
 from jax.sharding import PartitionSpec as P
 
 from jaxrl import mesh
+from jaxrl.lm.lora import trained
 
 MIN_SIZE = 2**12  # numbers in an array that is worth splitting
 
@@ -57,8 +58,11 @@ class Layout:
     whole: Any  # a Transformer of jax.ShapeDtypeStruct, or None
     axis: str | None
 
-    def _axes(self) -> Any:
-        return jax.tree.map(lambda x: split_axis(x.shape, mesh.axis_size(self.axis)), self.whole)
+    def _axes(self, like: Any) -> Any:
+        """Which axis of each array is split, in the form of a model or of what is trained of it."""
+        parts = mesh.axis_size(self.axis)
+        axes = jax.tree.map(lambda x: split_axis(x.shape, parts), self.whole)
+        return trained(axes) if isinstance(like, dict) else axes
 
     @property
     def is_split(self) -> bool:
@@ -72,7 +76,7 @@ class Layout:
         def join(x: jax.Array, at: int) -> jax.Array:
             return x if at < 0 else jax.lax.all_gather(x, self.axis, axis=at, tiled=True)
 
-        return jax.tree.map(join, model, self._axes())
+        return jax.tree.map(join, model, self._axes(model))
 
     def sum(self, grads: Any) -> Any:
         """The sum of whole gradients over all devices, laid out as the model is."""
@@ -84,7 +88,7 @@ class Layout:
                 return jax.lax.psum(x, self.axis)
             return jax.lax.psum_scatter(x, self.axis, scatter_dimension=at, tiled=True)
 
-        return jax.tree.map(add, grads, self._axes())
+        return jax.tree.map(add, grads, self._axes(grads))
 
     def norm(self, tree: Any) -> jax.Array:
         """The Euclidean norm of a model or its gradient, laid out as the model is."""
@@ -95,5 +99,5 @@ class Layout:
             mine = at >= 0 or jax.lax.axis_index(self.axis) == 0
             return jnp.where(mine, jnp.sum(jnp.square(x.astype(jnp.float32))), 0.0)
 
-        total = sum(jax.tree.leaves(jax.tree.map(squares, tree, self._axes())))
+        total = sum(jax.tree.leaves(jax.tree.map(squares, tree, self._axes(tree))))
         return jnp.sqrt(jax.lax.psum(total, self.axis))

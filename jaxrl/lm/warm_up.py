@@ -113,11 +113,12 @@ def with_scripted(
     """The gradient at a whole model, with that of imitating scripted episodes if there are any.
 
     Random but valid play keeps every move possible: a policy that has become sure of a poor
-    strategy still meets better ones.
+    strategy still meets better ones. With sft_on="all" the model goes on to predict what the game
+    answers, for which it must know what the answers so far leave open.
     """
     if episodes is None:
         return grads
-    imitation = partial(imitation_loss, cfg=cfg, on="actions")
+    imitation = partial(imitation_loss, cfg=cfg, on=cfg.sft_on)
     extra, _ = gradient(imitation, model, episodes, cfg.micro_batch, layout.axis, layout.sum)
     return jax.tree.map(lambda g, e: g + weight * e, grads, extra)
 

@@ -1,0 +1,99 @@
+"""Adapters: nothing at first, all that is trained, and part of the matrices once merged."""
+
+from dataclasses import replace
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from quick import jit
+
+import envs
+from jaxrl.algos import grpo, turn_ppo
+from jaxrl.lm import lora, weights
+from jaxrl.lm.agent import Agent
+from jaxrl.lm.config import preset
+from jaxrl.lm.model import Transformer, forward, logits
+from jaxrl.lm.play import limits
+from jaxrl.policy import named_leaves
+from jaxrl.text import ByteTokenizer, make_chat
+
+CHAT = make_chat(ByteTokenizer())
+BASE = replace(
+    preset("nano", 260), width=16, num_layers=2, num_heads=2, num_kv_heads=1, head_dim=8, hidden=24
+)
+CFG = replace(BASE, lora_rank=3, lora_alpha=6.0)
+
+
+@jit
+def told(model):
+    tokens = jnp.arange(12).reshape(2, 6)
+    return logits(model, forward(model, tokens, jnp.full(2, 6))[0])
+
+
+def shaken(model):
+    """The model with adapters that add something."""
+    part = {
+        name: 0.3 * jax.random.normal(jax.random.key(i), x.shape)
+        for i, (name, x) in enumerate(lora.trained(model).items())
+    }
+    return lora.with_trained(model, part)
+
+
+def test_fresh_adapters_add_nothing():
+    base = Transformer(BASE, nnx.Rngs(0))
+    model = lora.adapt(CFG, base, jax.random.key(1))
+    np.testing.assert_array_equal(told(model), told(base))
+    assert {x.shape[-2:] for x in lora.trained(model).values()} >= {(16, 3), (3, 24), (24, 3)}
+    assert len(lora.trained(model)) == 2 * 7
+
+
+def test_merged_matrices_say_what_the_adapters_said():
+    model = shaken(lora.adapt(CFG, Transformer(BASE, nnx.Rngs(0)), jax.random.key(1)))
+    cfg, merged = lora.merge(CFG, model)
+    assert cfg == BASE
+    assert jax.tree.structure(merged) == jax.tree.structure(Transformer(BASE, nnx.Rngs(0)))
+    np.testing.assert_allclose(told(merged), told(model), atol=1e-5)
+    assert np.abs(told(merged) - told(Transformer(BASE, nnx.Rngs(0)))).max() > 0.1
+    half = replace(CFG, lora_alpha=3.0)  # alpha scales what is added, in both
+    halved = lora.with_trained(Transformer(half, nnx.Rngs(0)), lora.trained(model))
+    assert np.abs(told(lora.merge(half, halved)[1]) - told(merged)).max() > 0.05
+
+
+def test_a_merged_model_is_saved_as_one_without_adapters(tmp_path):
+    model = shaken(lora.adapt(CFG, Transformer(BASE, nnx.Rngs(0)), jax.random.key(1)))
+    weights.save(tmp_path, *lora.merge(CFG, model))
+    _, loaded = weights.load(tmp_path)
+    np.testing.assert_allclose(told(loaded), told(model), atol=1e-5)
+
+
+@pytest.mark.parametrize("algorithm", [grpo, turn_ppo], ids=["grpo", "turn_ppo"])
+def test_an_iteration_moves_the_adapters_and_nothing_else(algorithm):
+    env = envs.make("language/GuessTheNumber-easy", turns=1)
+    sizes = limits(env, CHAT)
+    base = Transformer(replace(BASE, context=sizes.context), nnx.Rngs(0))
+    agent = Agent(env, CHAT, sizes, replace(CFG, context=sizes.context), weights=base)
+    groups = {"group_size": 2, "num_minibatches": 2} if algorithm is grpo else {}
+    cfg = algorithm.Config(
+        num_prompts=4, micro_batch=1, num_lanes=4, total_episodes=8, entropy_coef=0.1, **groups
+    )
+    state = algorithm.init(jax.random.key(0), cfg=cfg, agent=agent)
+    kept = [x for x in jax.tree.leaves(state.opt_state) if x.ndim > 1]
+    assert sum(x.size for x in kept) == 2 * sum(x.size for x in lora.trained(state.model).values())
+    after, metrics = jit(partial(algorithm.update, cfg=cfg, agent=agent))(state, jax.random.key(1))
+    assert float(metrics["grad_norm"]) > 0
+    moved = {
+        name
+        for name, x in named_leaves(after.model).items()
+        if not np.array_equal(x, named_leaves(state.model)[name])
+    }
+    assert moved == lora.trained(state.model).keys()
+
+
+def test_bad_ranks_are_refused():
+    with pytest.raises(ValueError, match="lora_rank=-1 must not be negative"):
+        replace(BASE, lora_rank=-1)
+    with pytest.raises(ValueError, match=r"lora_alpha=0\.0 above 0"):
+        replace(BASE, lora_rank=2, lora_alpha=0.0)
