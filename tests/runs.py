@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-PATIENCE = 150  # s that a process may take
+PATIENCE = 300  # s that a process may take
 
 
 def start(cache: Path, *flags: object, devices: int = 4, log: Path) -> subprocess.Popen:

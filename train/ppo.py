@@ -70,8 +70,26 @@ def make_task(args: Args) -> loop.Task:
     )
 
 
+LANGUAGE_PRESETS = {
+    "default": turn_ppo.Config(),
+    # random weights: a long look at random play, then many small steps
+    "from-scratch": turn_ppo.Config(
+        total_episodes=40_000,
+        num_lanes=128,
+        num_minibatches=8,
+        learning_rate=3e-3,
+        lr_schedule="linear",
+        entropy_coef=0.0,
+        sft_steps=500,
+        sft_episodes=64,
+        sft_coef=0.2,
+    ),
+}
+
+
 @dataclass(frozen=True)
 class LanguageArgs(language.Options):
+    preset: str = "default"  # options to start from: default or from-scratch
     algo: turn_ppo.Config = field(default_factory=turn_ppo.Config)
 
 
@@ -94,6 +112,7 @@ def is_spoken_to(argv: Sequence[str]) -> bool:
 
 if __name__ == "__main__":
     if is_spoken_to(sys.argv[1:]):
-        loop.main(flags.parse(LanguageArgs, __doc__ or "", {}, sys.argv[1:]), make_language_task)
+        args = flags.parse(LanguageArgs, __doc__ or "", LANGUAGE_PRESETS, sys.argv[1:])
+        loop.main(args, make_language_task)
     else:
         loop.main(flags.parse(Args, __doc__ or "", PRESETS, sys.argv[1:]), make_task)
