@@ -96,7 +96,7 @@ def test_a_trainer_draws_its_examples_from_the_file(tmp_path):
     path = tmp_path / "chat.jsonl"
     path.write_text("\n".join(line("x" * 200, str(i)) for i in range(5)))
     args = train_sft.Args(data=path, algo=sft.Config(sft_episodes=8, micro_batch=8))
-    _, agent = train_sft.language.make_agent(args, args.algo)
+    _, agent, _ = train_sft.language.make_agent(args, args.algo)
     assert agent.examples is not None and agent.examples.length.shape == (5,)
     assert agent.limits.context == agent.examples.token.shape[1] == 200 + 2 + 2
     with pytest.raises(ValueError, match="context=120 is too short for"):

@@ -1,15 +1,22 @@
 """A model split over devices: the parts make the whole, sums and norms are those of the whole."""
 
+from dataclasses import replace
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from flax import nnx
+from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from jaxrl.lm.agent import State, pour
+from jaxrl.lm.config import preset
+from jaxrl.lm.model import Transformer
 from jaxrl.lm.shards import Layout, part_of, split_axis, state_specs
 from jaxrl.mesh import make_mesh
+from jaxrl.policy import named_leaves
 
 
 def whole():
@@ -71,3 +78,28 @@ def test_a_model_that_is_not_split_passes_through():
     plain = Layout(None, None)
     assert plain.gather(tree) is tree and plain.sum(tree) is tree
     np.testing.assert_allclose(plain.norm(tree), 3**0.5, rtol=1e-6)
+
+
+def test_given_weights_fill_a_split_state_and_its_reference_but_no_adapters():
+    mesh = make_mesh(2, jax.devices()[:4])  # two seeds, each over two devices
+    plain = replace(preset("nano", 260), num_layers=1)
+    given = jax.tree.map(np.asarray, Transformer(plain, nnx.Rngs(7)))
+    fresh = Transformer(replace(plain, lora_rank=2), nnx.Rngs(0))
+    specs = state_specs(fresh, 2)
+
+    def laid_out(model):
+        return jax.tree.map(
+            lambda x, spec: jax.device_put(jnp.stack([x, x]), NamedSharding(mesh, spec)),
+            model,
+            specs,
+        )
+
+    state = State(laid_out(fresh), (), laid_out(fresh), None, jnp.zeros(2))  # pyright: ignore
+    filled = pour(state, given)
+    known, before = named_leaves(given), named_leaves(state.model)
+    for name, x in named_leaves(filled.model).items():
+        want = np.stack([known[name]] * 2) if name in known else before[name]
+        np.testing.assert_array_equal(x, want)
+        assert x.sharding == before[name].sharding, name
+    assert sum(not x.sharding.is_fully_replicated for x in jax.tree.leaves(filled.model)) > 3
+    np.testing.assert_array_equal(filled.reference.embed[...][1], given.embed[...])

@@ -33,6 +33,17 @@ def told(model):
     return logits(model, forward(model, tokens, jnp.full(2, 6))[0])
 
 
+def adapted(cfg=CFG):
+    """A model with fresh adapters."""
+    return Transformer(cfg, nnx.Rngs(0))
+
+
+def without(model):
+    """The same matrices in a model that has no adapters."""
+    known = named_leaves(model)
+    return lora.map_named(lambda name, _: known[name], Transformer(BASE, nnx.Rngs(1)))
+
+
 def shaken(model):
     """The model with adapters that add something."""
     part = {
@@ -43,27 +54,26 @@ def shaken(model):
 
 
 def test_fresh_adapters_add_nothing():
-    base = Transformer(BASE, nnx.Rngs(0))
-    model = lora.adapt(CFG, base, jax.random.key(1))
-    np.testing.assert_array_equal(told(model), told(base))
+    model = adapted()
+    np.testing.assert_array_equal(told(model), told(without(model)))
     assert {x.shape[-2:] for x in lora.trained(model).values()} >= {(16, 3), (3, 24), (24, 3)}
     assert len(lora.trained(model)) == 2 * 7
 
 
 def test_merged_matrices_say_what_the_adapters_said():
-    model = shaken(lora.adapt(CFG, Transformer(BASE, nnx.Rngs(0)), jax.random.key(1)))
+    model = shaken(adapted())
     cfg, merged = lora.merge(CFG, model)
     assert cfg == BASE
     assert jax.tree.structure(merged) == jax.tree.structure(Transformer(BASE, nnx.Rngs(0)))
     np.testing.assert_allclose(told(merged), told(model), atol=1e-5)
-    assert np.abs(told(merged) - told(Transformer(BASE, nnx.Rngs(0)))).max() > 0.1
+    assert np.abs(told(merged) - told(without(model))).max() > 0.1
     half = replace(CFG, lora_alpha=3.0)  # alpha scales what is added, in both
-    halved = lora.with_trained(Transformer(half, nnx.Rngs(0)), lora.trained(model))
+    halved = lora.with_trained(adapted(half), lora.trained(model))
     assert np.abs(told(lora.merge(half, halved)[1]) - told(merged)).max() > 0.05
 
 
 def test_a_merged_model_is_saved_as_one_without_adapters(tmp_path):
-    model = shaken(lora.adapt(CFG, Transformer(BASE, nnx.Rngs(0)), jax.random.key(1)))
+    model = shaken(adapted())
     weights.save(tmp_path, *lora.merge(CFG, model))
     _, loaded = weights.load(tmp_path)
     np.testing.assert_allclose(told(loaded), told(model), atol=1e-5)
@@ -73,8 +83,7 @@ def test_a_merged_model_is_saved_as_one_without_adapters(tmp_path):
 def test_an_iteration_moves_the_adapters_and_nothing_else(algorithm):
     env = envs.make("language/GuessTheNumber-easy", turns=1)
     sizes = limits(env, CHAT)
-    base = Transformer(replace(BASE, context=sizes.context), nnx.Rngs(0))
-    agent = Agent(env, CHAT, sizes, replace(CFG, context=sizes.context), weights=base)
+    agent = Agent(env, CHAT, sizes, replace(CFG, context=sizes.context))
     groups = {"group_size": 2, "num_minibatches": 2} if algorithm is grpo else {}
     cfg = algorithm.Config(
         num_prompts=4, micro_batch=1, num_lanes=4, total_episodes=8, entropy_coef=0.1, **groups

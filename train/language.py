@@ -13,7 +13,8 @@ import numpy as np
 import envs
 from jaxrl.algos import sft
 from jaxrl.language import LanguageEnvironment
-from jaxrl.lm.agent import Agent, SharedConfig
+from jaxrl.lm.agent import Agent, SharedConfig, pour
+from jaxrl.lm.model import Transformer
 from jaxrl.lm.play import Limits, limits, play
 from jaxrl.program import seed_keys
 from jaxrl.statistics import summarize_returns
@@ -40,8 +41,11 @@ class Options(loop.Options):
     eval_episodes: int = 1024  # fresh episodes of each seed for the final return
 
 
-def make_agent(args: Any, cfg: SharedConfig) -> tuple[models.Speech, Agent]:
-    """The agent that the options name, and how it speaks; ValueError where they do not fit."""
+def make_agent(args: Any, cfg: SharedConfig) -> tuple[models.Speech, Agent, Transformer | None]:
+    """How the agent that the options name speaks, it, and the weights it starts with if not random.
+
+    ValueError where the options do not fit.
+    """
     env = make_env(args.env, args.env_args)
     imitates = cfg.sft_steps or cfg.sft_coef or isinstance(cfg, sft.Config)
     if imitates and args.data is None:
@@ -69,7 +73,7 @@ def make_agent(args: Any, cfg: SharedConfig) -> tuple[models.Speech, Agent]:
             f"the model's context of {model.context} tokens is too short for {args.env}, whose "
             f"longest episode needs {sizes.context}; set --algo.response-tokens lower."
         )
-    return said, Agent(env, said.chat, sizes, model, weights, args.split, examples)
+    return said, Agent(env, said.chat, sizes, model, args.split, examples), weights
 
 
 def make_env(env_id: str, env_args: Any) -> LanguageEnvironment:
@@ -148,7 +152,7 @@ EPISODE_METRICS = frozenset(
 def make_task(args: Any, algorithm: Any, name: str) -> loop.Task:
     """An algorithm for language agents as the host loop wants it."""
     cfg = args.algo
-    said, agent = make_agent(args, cfg)
+    said, agent, weights = make_agent(args, cfg)
     return loop.Task(
         name=name,
         init=partial(algorithm.init, cfg=cfg, agent=agent),
@@ -167,6 +171,7 @@ def make_task(args: Any, algorithm: Any, name: str) -> loop.Task:
         policy=lambda state: state.model,
         save=partial(models.save_models, said, agent.model_config),
         evaluate=lambda trained, seed, n: evaluate_models(trained, agent, cfg, seed, n),
+        fill=None if weights is None else partial(pour, weights=weights),
         shown=lambda state: state.shown,
         transcribe=Transcriber(agent.chat.tokenizer, agent.chat.end_of_turn, cfg.group_size),
         unit="episodes",

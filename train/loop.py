@@ -75,6 +75,7 @@ class Task:
     policy: Callable[[Any], Any]  # what is trained, in a state: leaves [K, ...]
     save: Callable[[Path, Any], None]  # write that into the run folder
     evaluate: Callable[[Any, int, int], dict]  # (that, seed, episodes) -> the final return
+    fill: Callable[[Any], Any] | None = None  # fresh state -> the same with given weights
     shown: Callable[[Any], Any] | None = None  # what a state keeps of its last episodes
     transcribe: Callable[..., list[dict]] | None = None  # (that, iteration, steps, seed) -> lines
     unit: str = "steps"  # what steps_per_iteration counts: environment steps, or episodes
@@ -137,8 +138,8 @@ class Run:
         state = init(seeds)
         if self.newest:
             self.iteration = self.resumed_at = self.newest
-            state = self.checkpoints.restore(self.newest, abstract(state))
-        return state
+            return self.checkpoints.restore(self.newest, abstract(state))
+        return state if self.task.fill is None else self.task.fill(state)
 
     def advance(
         self,

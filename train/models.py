@@ -111,7 +111,7 @@ def start(
     if tokenizer is None and not found.is_file():
         raise ValueError(f"{folder} has no tokenizer.json; give one with --tokenizer FILE.")
     said = speech(tokenizer or found, form, system)
-    config, loaded = weights.load(folder, param_dtype="float32", dtype=dtype)
+    config, loaded = weights.load(folder, param_dtype="float32", dtype=dtype, on_host=True)
     if said.tokenizer.vocab_size > config.vocab_size:
         raise ValueError(
             f"the tokenizer has {said.tokenizer.vocab_size} tokens, the model in {folder} "

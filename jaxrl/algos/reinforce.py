@@ -53,7 +53,7 @@ def specs(cfg: Config, agent: Agent, devices: int) -> State:
 
 
 def init(key: jax.Array, *, cfg: Config, agent: Agent, axis: str | None = None) -> State:
-    """A fresh State; with `agent.weights` from there instead of random."""
+    """A fresh State with random weights; `agent.pour` gives it others."""
     return agent.start(key, optimizer(cfg), keep_reference=False, axis=axis)
 
 

@@ -104,7 +104,7 @@ def specs(cfg: Config, agent: Agent, devices: int) -> State:
 
 
 def init(key: jax.Array, *, cfg: Config, agent: Agent, axis: str | None = None) -> State:
-    """A fresh State, the critic 0 everywhere; with `agent.weights` from there."""
+    """A fresh State, the critic 0 everywhere; `agent.pour` gives it other weights."""
     transform = optimizer(cfg, cfg.num_steps)
     start = agent.start(key, transform, keep_reference=False, axis=axis)
     critic = Critic(jnp.zeros(agent.model_config.width), jnp.zeros(()))

@@ -7,6 +7,7 @@ from typing import Any, Literal
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import nnx
 from jax.sharding import PartitionSpec as P
@@ -19,6 +20,7 @@ from jaxrl.lm.episodes import Episodes, empty
 from jaxrl.lm.model import Transformer
 from jaxrl.lm.play import Limits
 from jaxrl.lm.shards import Layout, part_of, state_specs
+from jaxrl.policy import named_leaves
 
 
 @dataclass(frozen=True)
@@ -101,17 +103,12 @@ class Agent:
     chat: Any  # of jaxrl.text: the conversation's form, and the tokenizer
     limits: Limits
     model_config: ModelConfig
-    weights: Transformer | None = None  # to start from; None: random ones
     split: bool = False  # parameters and optimiser state over the devices of a seed
     examples: Episodes | None = None  # conversations to imitate instead of scripted play
     num_shown: int = 4  # episodes kept of every iteration, for the transcripts
 
     def make_model(self, key: jax.Array) -> Transformer:
-        """The model to start from."""
-        if self.weights is not None and self.model_config.lora_rank:
-            return lora.adapt(self.model_config, self.weights, key)
-        if self.weights is not None:
-            return self.weights
+        """A model with random weights."""
         return Transformer(self.model_config, nnx.Rngs(params=key))
 
     def layout(self, axis: str | None) -> Layout:
@@ -151,6 +148,30 @@ class Agent:
             shown=empty(self.num_shown, self.limits.context, self.limits.max_turns),
             iteration=jnp.zeros((), jnp.int32),
         )
+
+
+def pour(state: State, weights: Transformer) -> State:
+    """A fresh State [K, ...] whose models, and what they stay near to, have these weights instead.
+
+    Adapters keep their own. Every device is given its own part only, and nothing is compiled.
+    """
+    known = named_leaves(weights)
+
+    def put(name: str, x: jax.Array) -> jax.Array:
+        if name not in known:
+            return x
+
+        def part(index: Any) -> np.ndarray:  # a slice for each axis
+            one = np.asarray(known[name][index[1:]]).astype(x.dtype)
+            count = len(range(*index[0].indices(x.shape[0])))
+            return np.broadcast_to(one, (count, *one.shape))
+
+        return jax.make_array_from_callback(x.shape, x.sharding, part)
+
+    reference = state.reference
+    if reference is not None:
+        reference = lora.map_named(put, reference)
+    return state.replace(model=lora.map_named(put, state.model), reference=reference)
 
 
 def optimizer(cfg: SharedConfig, steps_per_iteration: int = 1) -> optax.GradientTransformation:

@@ -4,6 +4,7 @@ A `Transformer` with `lora_rank` in its config carries an adapter beside each ma
 `trained` picks what an optimiser sees of any parameters, `with_trained` puts it back.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -14,13 +15,6 @@ from flax import nnx
 from jaxrl.lm.config import ModelConfig
 from jaxrl.lm.model import MATRICES, Transformer
 from jaxrl.policy import named_leaves
-
-
-def adapt(cfg: ModelConfig, model: Transformer, key: jax.Array) -> Transformer:
-    """A model without adapters with those that `cfg` asks for, which add nothing yet."""
-    adapted = Transformer(cfg, nnx.Rngs(params=key))
-    known = named_leaves(model)
-    return _map_named(lambda name, x: known.get(name, x), adapted)
 
 
 def merge(cfg: ModelConfig, model: Transformer) -> tuple[ModelConfig, Transformer]:
@@ -36,7 +30,7 @@ def merge(cfg: ModelConfig, model: Transformer) -> tuple[ModelConfig, Transforme
         weight = f".layers.{name}.weight.value"
         leaves[weight] = leaves[weight] + added.astype(down.dtype)
     template = nnx.eval_shape(lambda: Transformer(plain, nnx.Rngs(0)))
-    return plain, _map_named(lambda name, _: leaves[name], template)
+    return plain, map_named(lambda name, _: leaves[name], template)
 
 
 def trained(params: Any) -> Any:
@@ -54,14 +48,15 @@ def with_trained(params: Any, part: Any) -> Any:
         return tuple(with_trained(*pair) for pair in zip(params, part, strict=True))
     if not _has_adapters(params):
         return part
-    return _map_named(lambda name, x: part.get(name, x), params)
+    return map_named(lambda name, x: part.get(name, x), params)
 
 
 def _has_adapters(params: Any) -> bool:
     return isinstance(params, Transformer) and params.cfg.lora_rank > 0
 
 
-def _map_named(f: Any, tree: Any) -> Any:
+def map_named(f: Callable[[str, Any], Any], tree: Any) -> Any:
+    """`tree` with f(path, leaf) for each leaf."""
     leaves, structure = jax.tree.flatten(tree)
     names = named_leaves(tree)
     assert len(names) == len(leaves)

@@ -59,12 +59,13 @@ def load(
     sharding: Callable[[str, tuple[int, ...]], jax.sharding.Sharding] | None = None,
     param_dtype: str | None = None,
     dtype: str | None = None,
+    on_host: bool = False,
 ) -> tuple[ModelConfig, Transformer]:
     """The model of a folder with `config.json` and safetensors files.
 
     `sharding` of a parameter's name and shape says where it lies; each device then reads its own
-    part only. Both dtypes are the file's unless given. ValueError if the files do not hold exactly
-    the tensors that the config asks for.
+    part only; `on_host` leaves NumPy arrays. Both dtypes are the file's unless given. ValueError if
+    the files do not hold exactly the tensors that the config asks for.
     """
     folder = Path(folder)
     cfg = read_config(folder)
@@ -77,12 +78,13 @@ def load(
     sources = {name: source(cfg, name, len(leaf.shape)) for name, leaf in wanted.items()}
     _check(folder, cfg, tensors, wanted, sources)
 
-    def place(name: str, leaf: Any) -> jax.Array:
+    def place(name: str, leaf: Any) -> Any:
         def part(index: Any) -> np.ndarray:  # a slice for each axis
             return _read(tensors, sources[name], leaf.shape, index).astype(leaf.dtype)
 
         if sharding is None:
-            return jax.device_put(part(tuple(slice(None) for _ in leaf.shape)))
+            whole = part(tuple(slice(None) for _ in leaf.shape))
+            return whole if on_host else jax.device_put(whole)
         return jax.make_array_from_callback(leaf.shape, sharding(name, leaf.shape), part)
 
     return cfg, jax.tree.unflatten(treedef, [place(n, leaf) for n, leaf in wanted.items()])
