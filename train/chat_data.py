@@ -1,7 +1,7 @@
 """Conversations from a JSONL file as token sequences, for supervised training.
 
 Each line is {"messages": [{"role": "user", "content": "..."}, {"role": "assistant", ...}, ...]}:
-an optional system message, then user and assistant in turn.
+an optional system message, which replaces that of --system, then user and assistant in turn.
 """
 
 import json
@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl.lm.episodes import Episodes, empty
-from jaxrl.text import FORMATS
+from jaxrl.text.chat import Piece, matching, split_special
 from train.models import Speech
 
 Message = tuple[str, str]  # role, content
@@ -71,7 +71,7 @@ class _Encoder:
     """Messages to tokens on the host, with the pieces that `Chat` says inside jit."""
 
     def __init__(self, said: Speech):
-        self.chat, self.form = said.chat, FORMATS[said.form] if said.form else None
+        self.said, self.chat = said, said.chat
         self.library: Any = None
         if said.tokenizer_json is not None:
             try:
@@ -87,17 +87,28 @@ class _Encoder:
             return list(text.encode())
         return self.library.encode(text, add_special_tokens=False).ids
 
+    def opened(self, system: str) -> Piece:
+        """What stands around the first user's text after this system message."""
+        words = self.said.opening_with(system) + matching(self.chat.tokenizer, self.said.form).user
+        parts = split_special(self.chat.tokenizer, words)
+        prefix = parts.pop() if isinstance(parts[-1], str) else ""
+        before: list[int] = []
+        for part in parts:
+            before += [part] if isinstance(part, int) else self.text(part)
+        return self.chat.first_piece.replace(before=tuple(before), prefix=prefix)
+
     def conversation(self, spoken: list[Message]) -> tuple[list[int], list[bool]]:
         """(tokens, which of them the assistant wrote, its end of turn included)."""
+        first = self.chat.first_piece
         if spoken[0][0] == "system":
-            raise ValueError("system messages are given once for all, with --system TEXT.")
+            first, spoken = self.opened(spoken[0][1]), spoken[1:]
         tokens: list[int] = []
         action: list[bool] = []
         for i, (role, content) in enumerate(spoken):
             if role == "assistant":
                 new = [*self.text(content), self.chat.end_of_turn]
             else:
-                piece = self.chat.next_piece if i else self.chat.first_piece
+                piece = self.chat.next_piece if i else first
                 content = content.strip() if self.chat.strips else content
                 new = [
                     *piece.before,

@@ -15,7 +15,7 @@ from jaxrl.lm.config import ModelConfig, RopeScaling, preset
 from jaxrl.lm.model import Transformer
 from jaxrl.policy import fill_leaves, named_leaves, read_weights
 from jaxrl.text import BpeTokenizer, ByteTokenizer, Chat, Tokenizer, make_chat
-from jaxrl.text.chat import check_template
+from jaxrl.text.chat import check_template, matching, opening_of
 
 
 @dataclass(frozen=True)
@@ -26,10 +26,17 @@ class Speech:
     form: str  # a name in jaxrl.text.FORMATS; "" takes the one that fits
     opening: str | None  # before the first user's turn; None: the form's own
     tokenizer_json: str | None  # the file's text; None: bytes
+    template: tuple[str, dict[str, str]] | None = None  # the model's own, with its tokens' names
 
     @property
     def tokenizer(self) -> Tokenizer:
         return self.chat.tokenizer
+
+    def opening_with(self, system: str) -> str:
+        """What stands before the first user's turn after this system message, as text."""
+        if self.template is not None:
+            return check_template(self.tokenizer, self.form, system, *self.template)
+        return opening_of(matching(self.tokenizer, self.form), system)
 
     def save(self, folder: Path) -> None:
         """`chat.json` and, where there is one, `tokenizer.json`."""
@@ -51,7 +58,8 @@ def speech(tokenizer: Path | None, form: str = "", system: str = "") -> Speech:
     read = BpeTokenizer.from_file(path)
     template, names = _template(path.parent)
     opening = None if template is None else check_template(read, form, system, template, names)
-    return Speech(make_chat(read, form, system, opening), form, opening, path.read_text())
+    own = None if template is None else (template, names)
+    return Speech(make_chat(read, form, system, opening), form, opening, path.read_text(), own)
 
 
 def load_speech(folder: Path) -> Speech:

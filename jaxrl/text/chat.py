@@ -124,20 +124,26 @@ def make_chat(
     `opening` replaces everything before the first user's turn, a system message among it. Raises
     ValueError for an unknown form, or one whose tokens the tokenizer does not have.
     """
-    form = FORMATS[name] if name in FORMATS else _matching(tokenizer, name)
+    form = matching(tokenizer, name)
     missing = [special for special in special_tokens(form) if special not in tokenizer.special]
     if missing:
         raise ValueError(
             f"chat={form.name} needs the special token {missing[0]}, which the tokenizer lacks; "
             f"try another of {', '.join(FORMATS)}."
         )
-    if system and not form.system:
-        raise ValueError(f"chat={form.name} has no system messages; leave system={system!r} out.")
     if opening is None:
-        opening = form.opening + (form.system.format(system) if system else "")
+        opening = opening_of(form, system)
     first = _piece(tokenizer, opening + form.user, form.reply)
     following = _piece(tokenizer, form.after_end + form.user, form.reply)
     return Chat(tokenizer, first, following, tokenizer.special[form.end], form.strips)
+
+
+def opening_of(form: Format, system: str) -> str:
+    """What precedes the first user's turn; ValueError for a form without system messages."""
+    if system and not form.system:
+        raise ValueError(f"chat={form.name} has no system messages; leave system={system!r} out.")
+    text = system.strip() if form.strips else system
+    return form.opening + (form.system.format(text) if system else "")
 
 
 def special_tokens(form: Format) -> list[str]:
@@ -146,8 +152,10 @@ def special_tokens(form: Format) -> list[str]:
     return list(dict.fromkeys(re.findall(r"<[^<>\s]+>", whole)))
 
 
-def _matching(tokenizer: Tokenizer, name: str) -> Format:
-    """The form whose tokens the tokenizer has, where no name is given."""
+def matching(tokenizer: Tokenizer, name: str) -> Format:
+    """The form of this name; without one the first whose tokens the tokenizer has."""
+    if name in FORMATS:
+        return FORMATS[name]
     if name:
         raise ValueError(f"chat={name} is not known; try one of {', '.join(FORMATS)}.")
     for form in FORMATS.values():
@@ -160,14 +168,14 @@ def _matching(tokenizer: Tokenizer, name: str) -> Format:
 
 
 def _piece(tokenizer: Tokenizer, before: str, after: str) -> Piece:
-    ahead, behind = _split(tokenizer, before), _split(tokenizer, after)
+    ahead, behind = split_special(tokenizer, before), split_special(tokenizer, after)
     prefix = ahead.pop() if ahead and isinstance(ahead[-1], str) else ""
     suffix = behind.pop(0) if behind and isinstance(behind[0], str) else ""
     assert isinstance(prefix, str) and isinstance(suffix, str)
     return Piece(_encode(tokenizer, ahead), prefix, suffix, _encode(tokenizer, behind))
 
 
-def _split(tokenizer: Tokenizer, words: str) -> list[str | int]:
+def split_special(tokenizer: Tokenizer, words: str) -> list[str | int]:
     """Special tokens by id, and the plain words between them."""
     names = sorted(tokenizer.special, key=len, reverse=True)
     pieces = re.split("(" + "|".join(map(re.escape, names)) + ")", words)
@@ -198,7 +206,7 @@ def check_template(
     `tokens` are the names the template uses, such as bos_token. Raises ValueError where a
     conversation written by the template is not the one of the form. Needs the extra `hf`.
     """
-    form = FORMATS[name] if name else _matching(tokenizer, name)
+    form = matching(tokenizer, name)
     texts = [
         ("user", "Guess 1, or 2."),
         ("assistant", "It is 2"),
