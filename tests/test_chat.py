@@ -51,7 +51,8 @@ def test_pieces_of_a_conversation_are_the_tokens_of_the_whole(kind, form):
     words = FORMATS[form]
     for text in TEXTS:
         said = text.strip() if words.strips else text
-        opening = words.opening + (words.system.format("Be brief.\n") if form != "plain" else "")
+        system = "Be brief." if words.strips else "Be brief.\n"
+        opening = words.opening + (words.system.format(system) if form != "plain" else "")
         around = {"first": opening, "next": words.after_end}
         for name, piece in kinds.items():
             whole = around[name] + words.user + said + words.reply
