@@ -160,6 +160,7 @@ def make_task(args: Any, algorithm: Any, name: str) -> loop.Task:
         specs=partial(algorithm.specs, cfg, agent),
         num_iterations=cfg.num_iterations,
         steps_per_iteration=cfg.episodes,
+        warm_up=cfg.sft_steps,
         num_groups=math.gcd(
             cfg.num_prompts // cfg.num_minibatches,
             cfg.num_lanes,

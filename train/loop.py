@@ -79,9 +79,14 @@ class Task:
     shown: Callable[[Any], Any] | None = None  # what a state keeps of its last episodes
     transcribe: Callable[..., list[dict]] | None = None  # (that, iteration, steps, seed) -> lines
     unit: str = "steps"  # what steps_per_iteration counts: environment steps, or episodes
+    warm_up: int = 0  # iterations at the start that play nothing
     told: frozenset[str] = frozenset()  # what else of the final evaluation the terminal tells
     how_to_play: str = "play it: jaxrl.load_policy('{}')"
     one_by_one: bool = False  # several seeds of a device one after the other, not side by side
+
+    def steps(self, iteration: int) -> int:
+        """What a seed has played after this many iterations, in `unit`."""
+        return max(iteration - self.warm_up, 0) * self.steps_per_iteration
 
 
 class Run:
@@ -181,7 +186,7 @@ class Run:
         if task.shown is None or task.transcribe is None:
             return
         shown = jax.tree.map(to_host, task.shown(state))
-        steps = self.iteration * task.steps_per_iteration
+        steps = task.steps(self.iteration)
         for line in task.transcribe(shown, self.iteration, steps, self.args.seed):
             self.folder.transcribe(line)
 
@@ -208,7 +213,7 @@ class Run:
             window = {name: value[start:end] for name, value in host.items()}
             means = window_means(window, self.task.episode_metrics)
             done = last - count + end
-            steps = done * self.task.steps_per_iteration
+            steps = self.task.steps(done)
             line = {name: jsonable(x) for name, x in means.items()}
             self.folder.log({"iteration": done, f"env_{self.task.unit}": steps, **line}, steps)
         if finite < count:
@@ -216,8 +221,11 @@ class Run:
             raise Diverged(f"{problem} at iteration {last - count + finite + 1}; {self._advice()}")
         returns = host["episode_return"]
         known = returns[~np.isnan(returns)]
+        warm = self.task.warm_up
         progress.update(
-            last * self.task.steps_per_iteration, float(known.mean()) if known.size else None
+            self.task.steps(last),
+            float(known.mean()) if known.size else None,
+            f"warm start {last}/{warm}" if last < warm else "",
         )
 
     def _finite_until(self, host: dict[str, np.ndarray]) -> tuple[int, str]:
@@ -244,13 +252,12 @@ class Run:
             return {}
         task.save(self.folder.path, policies)
         final = task.evaluate(policies, args.seed, args.eval_episodes)
-        trained = (
-            (task.num_iterations - self.resumed_at) * task.steps_per_iteration * args.num_seeds
-        )
+        played = task.steps(task.num_iterations)
+        trained = (played - task.steps(self.resumed_at)) * args.num_seeds
         summary = {
             "env": args.env,
             "algo": task.name,
-            f"env_{task.unit}": task.num_iterations * task.steps_per_iteration,
+            f"env_{task.unit}": played,
             "num_seeds": args.num_seeds,
             "devices": self.mesh.devices.size,
             "compile_s": round(self.compile_s, 3),
@@ -272,7 +279,7 @@ def train(args: Options, task: Task) -> dict[str, Any]:
     """
     run = Run(args, task)
     progress = Progress(
-        task.num_iterations * task.steps_per_iteration,
+        task.steps(task.num_iterations),
         task.unit.removesuffix("s"),
         shows=jax.process_index() == 0,
     )
@@ -282,7 +289,7 @@ def train(args: Options, task: Task) -> dict[str, Any]:
             seeds = program.seeds(args.seed, args.num_seeds)
             state = run.start(init, seeds)
             run.folder.open_logs(run.iteration)
-            progress.resumed(run.iteration * task.steps_per_iteration)
+            progress.resumed(task.steps(run.iteration))
             state = run.advance(program, execute, state, seeds, progress, stop)
     finally:
         progress.close()

@@ -27,8 +27,8 @@ class Progress:
         """A context that says what is going on and, at its end, how long it took."""
         return Phase(text, self.shows)
 
-    def update(self, env_steps: int, episode_return: float | None) -> None:
-        """Move the bar to `env_steps` of each seed."""
+    def update(self, env_steps: int, episode_return: float | None, note: str = "") -> None:
+        """Move the bar to `env_steps` of each seed; a note stands where there is no return."""
         if not self.shows:
             return
         if self._bar is None:
@@ -44,7 +44,9 @@ class Progress:
                 "[{elapsed}<{remaining}, {rate_fmt}]{postfix}",
             )
         if episode_return is not None:
-            self._bar.set_postfix_str(f"return {episode_return:.1f}", refresh=False)
+            note = f"return {episode_return:.1f}"
+        if note != self._bar.postfix:
+            self._bar.set_postfix_str(note, refresh=env_steps == self._bar.n)
         self._bar.update(env_steps - self._bar.n)
 
     def close(self) -> None:
