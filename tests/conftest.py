@@ -20,3 +20,11 @@ def pytest_configure(config: pytest.Config) -> None:
         return
     jax.config.update("jax_compilation_cache_dir", str(config.cache.mkdir("jax")))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+
+
+LONG = ("test_language_resume.py", "test_resume.py", "test_exactness.py", "test_language_program.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The files that take longest come first, so that all processes end together."""
+    items.sort(key=lambda item: item.path.name not in LONG)
