@@ -22,7 +22,12 @@ def pytest_configure(config: pytest.Config) -> None:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 
-LONG = ("test_language_resume.py", "test_resume.py", "test_exactness.py", "test_language_program.py")
+LONG = (
+    "test_language_resume.py",
+    "test_resume.py",
+    "test_exactness.py",
+    "test_language_program.py",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
