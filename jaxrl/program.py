@@ -24,8 +24,9 @@ def seed_keys(seed: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
 
 
 # XLA options on a CPU. The init program runs once, so it is not optimised. The training program is
-# one sequence for one core: its operations are too small to share (docs/decisions/003). LLVM's
-# first level of optimisation runs as fast as its third and compiles in three quarters of the time.
+# one sequence for one core, its matrix products too: its operations are too small to share
+# (docs/decisions/003). LLVM's first level of optimisation runs as fast as its third and compiles in
+# three quarters of the time.
 QUICK_TO_COMPILE = {"xla_backend_optimization_level": 0}
 ONE_CORE = {
     "xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED",
