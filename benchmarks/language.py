@@ -60,9 +60,7 @@ def taught(env, sizes, model_config) -> Transformer:
             model, opt_state = carry
             key_i = jax.random.fold_in(key, i)
             episodes = demonstrate(env, CHAT, sizes, env.random_player, key_i, jnp.arange(64))
-            grads, _ = gradient(
-                partial(imitation_loss, cfg=cfg, on="all"), model, episodes, 8, None
-            )
+            grads, _ = gradient(partial(imitation_loss, cfg=cfg, on="all"), model, episodes, 8)
             model, opt_state = descend(
                 transform, grads, optax.tree.norm(grads), 1.0, opt_state, model
             )

@@ -62,21 +62,22 @@ def test_parts_gathered_are_the_whole_again():
 def test_a_sum_over_devices_is_split_as_the_model_is_and_its_norm_is_the_wholes():
     def summed(x):
         scaled = jax.tree.map(lambda x: x * (1.0 + jax.lax.axis_index("data")), x)
-        total = layout().sum(scaled)
-        return total, layout().norm(total)
+        total, count = layout().sum(scaled, jnp.ones(()))
+        return total, layout().norm(total), count
 
     specs = on_four(lambda x: part_of(x, "data"), whole())
-    out = (jax.tree.map(lambda x: x.sharding.spec, specs), P())
-    total, norm = on_four(summed, whole(), out=out)
+    out = (jax.tree.map(lambda x: x.sharding.spec, specs), P(), P())
+    total, norm, count = on_four(summed, whole(), out=out)
     expected = jax.tree.map(lambda x: 10.0 * x, whole())
     jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5), total, expected)
     np.testing.assert_allclose(norm, optax.tree.norm(expected), rtol=1e-5)
+    assert count == 4
 
 
 def test_a_model_that_is_not_split_passes_through():
     tree = {"x": jnp.ones(3)}
     plain = Layout(None, None)
-    assert plain.gather(tree) is tree and plain.sum(tree) is tree
+    assert plain.gather(tree) is tree and plain.sum(tree, ()) == (tree, ())
     np.testing.assert_allclose(plain.norm(tree), 3**0.5, rtol=1e-6)
 
 

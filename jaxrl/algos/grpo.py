@@ -208,7 +208,7 @@ def learn(
     model, opt_state = carry
     whole = layout.gather(model)
     objective = partial(loss, entropy_coef=weights.entropy, cfg=cfg)
-    grads, metrics = gradient(objective, whole, batch, cfg.micro_batch, layout.axis, layout.sum)
+    grads, metrics = gradient(objective, whole, batch, cfg.micro_batch, layout.sum)
     grads = with_scripted(grads, whole, examples, weights.scripted, cfg, layout)
     norm = layout.norm(grads)
     transform = optimizer(cfg, cfg.num_steps)

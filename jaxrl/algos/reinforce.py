@@ -87,7 +87,7 @@ def improve(
     )
     rows = prepare(episodes, cfg, axis)
     objective = partial(loss, entropy_coef=entropy_coef(cfg, state.iteration), cfg=cfg)
-    grads, metrics = gradient(objective, whole, rows, cfg.micro_batch, axis, layout.sum)
+    grads, metrics = gradient(objective, whole, rows, cfg.micro_batch, layout.sum)
     if cfg.sft_coef:
         examples = scripted(scripted_key, cfg=cfg, agent=agent, axis=axis)
         weight = cfg.sft_coef * share_left(cfg, state.iteration)

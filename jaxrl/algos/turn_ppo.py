@@ -268,12 +268,13 @@ def learn(
     model, opt_state, critic, critic_opt_state = carry
     whole = layout.gather(model)
 
-    def total(grads):
-        return layout.sum(grads[0]), mesh.psum(grads[1], layout.axis)
+    def total(grads, told):
+        of_model, (of_critic, told) = layout.sum(grads[0], (grads[1], told))
+        return (of_model, of_critic), told
 
     objective = partial(loss, entropy_coef=weights.entropy, cfg=cfg)
     (grads, of_critic), metrics = gradient(
-        objective, (whole, critic), batch, cfg.micro_batch, layout.axis, total
+        objective, (whole, critic), batch, cfg.micro_batch, total
     )
     grads = with_scripted(grads, whole, examples, weights.scripted, cfg, layout)
     norm, critic_norm = layout.norm(grads), optax.tree.norm(of_critic)

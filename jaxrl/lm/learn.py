@@ -13,14 +13,13 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxrl import mesh
 from jaxrl.lm import lora
 from jaxrl.lm.log_prob import token_log_prob
 from jaxrl.lm.model import Transformer, forward, unstack
 from jaxrl.objectives import Sums, quotient
 
 Told = tuple[jax.Array, dict[str, Sums]]  # a loss's denominator, and metrics as sums
-Total = Callable[[Any], Any]  # gradients -> their sum over devices
+Total = Callable[[Any, Any], tuple[Any, Any]]  # gradients, other sums -> both over all devices
 Loss = Callable[[Any, Any], tuple[jax.Array, Told]]
 
 
@@ -73,13 +72,13 @@ def map_pieces(f: Callable[[Any], Any], rows: Any, size: int) -> Any:
 
 
 def gradient(
-    loss: Loss, model: Any, rows: Any, size: int, axis: str | None, total: Total | None = None
+    loss: Loss, model: Any, rows: Any, size: int, total: Total | None = None
 ) -> tuple[Any, dict[str, jax.Array]]:
-    """Gradient of numerator / denominator over all rows of all devices, and the mean metrics.
+    """Gradient of numerator / denominator over all rows, and the mean metrics.
 
     `loss(model, piece)` sees `size` rows and returns its numerator and (denominator, metrics as
     sums). Small pieces stay in a CPU's cache: 8 rows of 128 tokens take a quarter of the time that
-    256 rows at once take. `total` sums gradients over the devices, by default to the same on each.
+    256 rows at once take. `total` sums over devices; without it there is one.
     The gradient is that of what is trained of the model (`lora.trained`).
     """
     part = lora.trained(model)
@@ -94,10 +93,7 @@ def gradient(
     shapes = jax.eval_shape(grad_fn, part, jax.tree.map(lambda x: x[0], split))
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
     (grads, told), _ = jax.lax.scan(add, zeros, split)
-    if total is None:
-        grads, (count, sums) = mesh.psum((grads, told), axis)
-    else:
-        grads, (count, sums) = total(grads), mesh.psum(told, axis)
+    grads, (count, sums) = (grads, told) if total is None else total(grads, told)
     metrics = {name: quotient(pair) for name, pair in sums.items()}
     return jax.tree.map(lambda g: g / jnp.maximum(count, 1.0), grads), metrics
 

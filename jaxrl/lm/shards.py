@@ -1,7 +1,7 @@
 """Parameters and optimiser state split over the devices of a mesh axis (ZeRO, arXiv:1910.02054).
 
-Every device keeps one part of each large array. An iteration gathers the whole model once, for
-playing and for its gradients; the sum of the gradients goes straight back to who keeps the part.
+Every device keeps one part of each large array. The whole model is gathered for playing, and for
+each optimizer step; the sum of the gradients goes straight back to who keeps the part.
 """
 
 from dataclasses import dataclass
@@ -78,17 +78,20 @@ class Layout:
 
         return jax.tree.map(join, model, self._axes(model))
 
-    def sum(self, grads: Any) -> Any:
-        """The sum of whole gradients over all devices, laid out as the model is."""
+    def sum(self, grads: Any, others: Any) -> tuple[Any, Any]:
+        """Sums over all devices: of whole gradients, laid out as the model is, and of the others.
+
+        Where nothing is split both are one collective.
+        """
         if not self.is_split:
-            return mesh.psum(grads, self.axis)
+            return mesh.psum((grads, others), self.axis)
 
         def add(x: jax.Array, at: int) -> jax.Array:
             if at < 0:
                 return jax.lax.psum(x, self.axis)
             return jax.lax.psum_scatter(x, self.axis, scatter_dimension=at, tiled=True)
 
-        return jax.tree.map(add, grads, self._axes(grads))
+        return jax.tree.map(add, grads, self._axes(grads)), mesh.psum(others, self.axis)
 
     def norm(self, tree: Any) -> jax.Array:
         """The Euclidean norm of a model or its gradient, laid out as the model is."""

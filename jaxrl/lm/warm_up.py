@@ -65,7 +65,7 @@ def imitate(
     layout = agent.layout(axis)
     imitation = partial(imitation_loss, cfg=cfg, on=cfg.sft_on)
     whole = layout.gather(state.model)
-    grads, told = gradient(imitation, whole, episodes, cfg.micro_batch, axis, layout.sum)
+    grads, told = gradient(imitation, whole, episodes, cfg.micro_batch, layout.sum)
     norm = layout.norm(grads)
     model, opt_state = descend(
         optimizer(cfg), grads, norm, cfg.max_grad_norm, state.opt_state, state.model
@@ -119,7 +119,7 @@ def with_scripted(
     if episodes is None:
         return grads
     imitation = partial(imitation_loss, cfg=cfg, on=cfg.sft_on)
-    extra, _ = gradient(imitation, model, episodes, cfg.micro_batch, layout.axis, layout.sum)
+    extra, _ = gradient(imitation, model, episodes, cfg.micro_batch, layout.sum)
     return jax.tree.map(lambda g, e: g + weight * e, grads, extra)
 
 
