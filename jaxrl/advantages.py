@@ -35,6 +35,19 @@ def rloo_advantage(episode_return: Float[Array, " N"], group_size: int) -> Float
     return (centred * (group_size / (group_size - 1))).reshape(-1)
 
 
+def best_of_groups(
+    episode_return: Float[Array, " N"], group_size: int, count: int, divide_by_std: bool = True
+) -> tuple[Int[Array, " M"], Float[Array, " M"]]:
+    """(the `count` episodes of each group with the largest return, their `group_advantage`).
+
+    Of equal returns the first is taken. M = P * count.
+    """
+    relative = group_advantage(episode_return, group_size, divide_by_std)
+    best, place = jax.lax.top_k(relative.reshape(-1, group_size), count)
+    first = jnp.arange(len(best))[:, None] * group_size
+    return (first + place).reshape(-1), best.reshape(-1)
+
+
 def uniform_groups(
     episode_return: Float[Array, " N"], group_size: int
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:

@@ -15,6 +15,7 @@ from jaxrl import advantages, returns
 checked = jaxtyped(typechecker=beartype.beartype)  # the signatures' shapes hold, in and out
 group_advantage = jit(checked(advantages.group_advantage), static_argnums=(1, 2))
 rloo_advantage = jit(checked(advantages.rloo_advantage), static_argnums=1)
+best_of_groups = jit(checked(advantages.best_of_groups), static_argnums=(1, 2, 3))
 uniform_groups = jit(checked(advantages.uniform_groups), static_argnums=1)
 whiten = jit(checked(advantages.whiten), static_argnums=(2, 3))
 turn_return = jit(checked(advantages.turn_return), static_argnums=2)
@@ -51,6 +52,16 @@ def random_tokens(seed=0):
     turn = np.sort(rng.integers(0, U, (N, S)), 1).astype(np.int32)
     mask = rng.random((N, S)) < 0.6
     return np.where(mask, turn, -1).astype(np.int32), mask
+
+
+def test_the_best_of_each_group_keep_the_advantage_over_all_of_it():
+    returns = array(0, 2, 1, 5, 5, 5, 3, 3, 9)
+    index, relative = best_of_groups(returns, 3, 1, False)
+    assert index.tolist() == [1, 3, 8]
+    np.testing.assert_allclose(relative, [1, 0, 4])
+    index, relative = best_of_groups(returns, 3, 2, True)
+    assert index.tolist() == [1, 2, 3, 4, 8, 6]
+    np.testing.assert_allclose(relative, group_advantage(returns, 3, True)[index])
 
 
 def test_the_group_advantage_compares_with_the_own_group_only():

@@ -113,3 +113,4 @@ def test_a_conversation_survives_saving(tmp_path):
     assert again.chat.first_piece == said.chat.first_piece
     assert "You are helpful." in (again.opening or "")
     assert again.tokenizer.vocab_size == said.tokenizer.vocab_size
+    assert again.opening_with("Hi.") == said.opening_with("Hi.") != said.opening

@@ -127,8 +127,8 @@ def test_the_solution_of_countdown_is_of_the_numbers_asked_for():
         assert python_value(answer[7:-1], numbers) == target
 
 
-def rewards(id: str, answers: list[str], state) -> list[float]:
-    env = envs.make(id, response_bytes=ROOM)
+def rewards(id: str, answers: list[str], state, **fields) -> list[float]:
+    env = envs.make(id, response_bytes=ROOM, **fields)
     step = jax.vmap(lambda said: env.step(state, said, jax.random.key(0))[1])
     with jax.debug_key_reuse(False):
         ts = jax.jit(step)(batch(answers, ROOM))
@@ -145,6 +145,19 @@ def test_a_sum_takes_the_number_alone():
             r"\boxed{--22}", r"\boxed{-}", r"\boxed{-22", r"\boxed{-22.0}"]  # fmt: skip
     found = rewards("reasoning/chain_sum", right + wrong + none, state)
     assert found == pytest.approx([1] * len(right) + [0] * len(wrong) + [-0.1] * len(none))
+
+
+def test_partial_credit_counts_the_sign_and_the_digits_in_their_places():
+    state, _ = envs.make("reasoning/chain_sum").reset(jax.random.key(0))
+    state = state.replace(number=jnp.asarray([12, -34, 0, 0]))
+    share = {"-22": 2, "22": 2 / 3, "-32": 2 / 3, "-2": 2 / 3, "-122": 3 / 4, "7": 0, "-20": 2 / 3}
+    said = [rf"\boxed{{{answer}}}" for answer in share]
+    found = rewards("reasoning/chain_sum", said, state, partial=0.5)
+    assert found == pytest.approx([0.5 * x for x in share.values()])
+    state = state.replace(number=jnp.asarray([7, -7, 0, 0]))
+    said = [r"\boxed{0}", r"\boxed{-10}", r"\boxed{10}", ""]
+    found = rewards("reasoning/chain_sum", said, state, partial=0.5)
+    assert found == pytest.approx([1, 0.5 / 3, 1 / 3, -0.1])
 
 
 def test_a_countdown_takes_each_number_once_and_nothing_but_the_target():

@@ -35,11 +35,7 @@ def export(args: Args) -> None:
 
 def run(argv: Sequence[str]) -> None:
     """The command line: one line and exit code 2 for bad input."""
-    try:
-        export(flags.cli(Args, __doc__ or "", argv))
-    except (ValueError, ImportError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    flags.run(Args, __doc__ or "", argv, export)
 
 
 if __name__ == "__main__":

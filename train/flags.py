@@ -5,7 +5,7 @@ import dataclasses
 import io
 import sys
 import typing
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -64,6 +64,17 @@ def parse(args_type: type[A], description: str, presets: dict[str, Any], argv: S
             default = dataclasses.replace(default, algo=presets[preset])  # pyright: ignore
         return cli(args_type, f"{description}\n{SHORT_HELP}", argv, default=default)
     except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def run(
+    args_type: type[A], description: str, argv: Sequence[str], main: Callable[[A], Any]
+) -> None:
+    """main(options), with one line and exit code 2 for bad input."""
+    try:
+        main(cli(args_type, description, argv))
+    except (ValueError, ImportError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
 

@@ -7,8 +7,27 @@ from jaxrl.algos import grpo
 from train import flags, language, loop
 
 
+PRESETS = {
+    "default": grpo.Config(),
+    # random weights and one question an episode: the best of many answers is imitated
+    "from-scratch": grpo.Config(
+        total_episodes=1_600_000,
+        num_prompts=256,
+        group_size=16,
+        best=1,
+        num_minibatches=4,
+        num_lanes=512,
+        learning_rate=3e-3,
+        lr_schedule="linear",
+        entropy_coef=0.01,
+        sft_steps=40,
+    ),
+}
+
+
 @dataclass(frozen=True)
 class Args(language.Options):
+    preset: str = "default"  # options to start from: default or from-scratch
     algo: grpo.Config = field(default_factory=grpo.Config)
 
 
@@ -18,4 +37,4 @@ def make_task(args: Args) -> loop.Task:
 
 
 if __name__ == "__main__":
-    loop.main(flags.parse(Args, __doc__ or "", {}, sys.argv[1:]), make_task)
+    loop.main(flags.parse(Args, __doc__ or "", PRESETS, sys.argv[1:]), make_task)

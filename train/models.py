@@ -42,7 +42,7 @@ class Speech:
         """`chat.json` and, where there is one, `tokenizer.json`."""
         if self.tokenizer_json is not None:
             (folder / "tokenizer.json").write_text(self.tokenizer_json)
-        kept = {"form": self.form, "opening": self.opening}
+        kept = {"form": self.form, "opening": self.opening, "template": self.template}
         (folder / "chat.json").write_text(json.dumps(kept, indent=2) + "\n")
 
 
@@ -65,12 +65,13 @@ def speech(tokenizer: Path | None, form: str = "", system: str = "") -> Speech:
 def load_speech(folder: Path) -> Speech:
     """The conversation that a run's `policy/` keeps."""
     kept = json.loads((folder / "chat.json").read_text())
+    template, names = kept["template"] or (None, {})
     path = folder / "tokenizer.json"
-    if not path.is_file():
-        chat = make_chat(ByteTokenizer(), kept["form"], "", kept["opening"])
-        return Speech(chat, kept["form"], kept["opening"], None)
-    chat = make_chat(BpeTokenizer.from_file(path), kept["form"], "", kept["opening"])
-    return Speech(chat, kept["form"], kept["opening"], path.read_text())
+    text = path.read_text() if path.is_file() else None
+    tokenizer = ByteTokenizer() if text is None else BpeTokenizer.from_file(path)
+    chat = make_chat(tokenizer, kept["form"], "", kept["opening"])
+    own = None if template is None else (template, names)
+    return Speech(chat, kept["form"], kept["opening"], text, own)
 
 
 def _template(folder: Path) -> tuple[str | None, dict[str, str]]:

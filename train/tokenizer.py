@@ -150,11 +150,7 @@ def main(args: Args) -> dict[str, Lengths]:
 
 def run(argv: Sequence[str]) -> None:
     """The command line: one line and exit code 2 for bad input."""
-    try:
-        main(flags.cli(Args, __doc__ or "", argv))
-    except (ValueError, ImportError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    flags.run(Args, __doc__ or "", argv, main)
 
 
 if __name__ == "__main__":

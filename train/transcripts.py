@@ -62,11 +62,7 @@ def chosen(args: Args) -> list[dict[str, Any]]:
 
 def run(argv: Sequence[str]) -> None:
     """The command line: one line and exit code 2 for bad input."""
-    try:
-        print("\n\n".join(map(show, chosen(flags.cli(Args, __doc__ or "", argv)))))
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    flags.run(Args, __doc__ or "", argv, lambda args: print("\n\n".join(map(show, chosen(args)))))
 
 
 if __name__ == "__main__":

@@ -26,7 +26,8 @@ class State(flax.struct.PyTreeNode):
 class GuessTheNumber(LanguageEnvironment):
     r"""A number between low and high; a response names one as `\boxed{N}`.
 
-    Reward 1 for the number, 0 for any other; the last turn pays by how near it came. With
+    Reward 1 for the number, 0 for any other; the last turn pays by how near it came. `narrowing`
+    adds to it the fall of a potential (Ng et al. 1999), so that each turn is paid at once. With
     `random_level` each episode draws low from 1..10, high from low+5..low+50, and
     ceil(sqrt(high - low)) + 1 turns.
     """
@@ -34,6 +35,7 @@ class GuessTheNumber(LanguageEnvironment):
     low: int = 1
     high: int = 10
     turns: int = static(4)
+    narrowing: float = 0.0  # reward for every halving of what is left possible, for random weights
     random_level: bool = static(False)
     response_bytes: int = static(12)  # room for a response: `\boxed{10}`, or for thoughts too
     gem: bool = static(False)  # the peer's flags at the end of an episode
@@ -85,8 +87,10 @@ class GuessTheNumber(LanguageEnvironment):
             answer = jnp.where(problem, index, answer)
         obs = select(answer, ANSWERS, self.observation_space.capacity)
         guessed = state.guessed | ((jnp.arange(MOST) == place) & ~outside & ~malformed)
+        after = state.replace(turn=turn, guessed=guessed)
+        reward = reward + self.narrowing * jnp.log2(self.left(state) / self.left(after))
         ts = ending(obs, reward, malformed=malformed, won=won, out_of_turns=last, gem=self.gem)
-        return state.replace(turn=turn, guessed=guessed), ts
+        return after, ts
 
     def bounds(self, state: State) -> tuple[jax.Array, jax.Array]:
         """The numbers that the answers so far leave possible, from .. to."""
@@ -94,6 +98,11 @@ class GuessTheNumber(LanguageEnvironment):
         below = jnp.where(state.guessed & (number < state.target), number + 1, state.low)
         above = jnp.where(state.guessed & (number > state.target), number - 1, state.high)
         return jnp.max(below), jnp.min(above)
+
+    def left(self, state: State) -> jax.Array:
+        """int32 []: how many numbers may be the one."""
+        below, above = self.bounds(state)
+        return jnp.where(state.guessed[state.target], 1, above - below + 1)
 
     def expert(self, state: State, key: jax.Array) -> Text:
         """Binary search."""

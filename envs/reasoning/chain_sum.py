@@ -18,6 +18,16 @@ class State(flax.struct.PyTreeNode):
     number: jax.Array  # int32 [max_terms]: signed, 0 beyond the question's terms
 
 
+def share_of_places(answer: jax.Array, result: jax.Array) -> jax.Array:
+    """float32 []: of the sign and the digits, counted from the right, those that are the same."""
+    power = jnp.asarray([10**i for i in range(MOST_DIGITS + 2)], jnp.int32)
+    there = (jnp.abs(jnp.stack([answer, result]))[:, None] >= power) | (power == 1)
+    digit = jnp.abs(jnp.stack([answer, result]))[:, None] // power % 10
+    same = there[0] & there[1] & (digit[0] == digit[1])
+    signs = (answer < 0) == (result < 0)
+    return (jnp.sum(same) + signs) / (jnp.sum(there[0] | there[1]) + 1.0)
+
+
 class ChainSum(Question):
     r"""`terms` numbers of `digits` digits each, the first without a sign; answer `\boxed{41}`.
 
@@ -29,6 +39,7 @@ class ChainSum(Question):
     digits: int = 2
     max_terms: int = static(4)
     max_digits: int = static(4)
+    partial: float = 0.0  # a wrong answer's reward for every place right: for random weights
     response_bytes: int = static(16)  # room for `\boxed{-12345}`
 
     def __post_init__(self):
@@ -57,7 +68,9 @@ class ChainSum(Question):
     def step(self, state: State, action: Text, key: jax.Array) -> tuple[State, TimeStep]:
         del key  # the question has one answer
         answer = boxed_integer(action, signed=True)
-        return state, self.judged(answer.found, answer.value == jnp.sum(state.number))
+        result = jnp.sum(state.number)
+        credit = self.partial * share_of_places(answer.value, result)
+        return state, self.judged(answer.found, answer.value == result, credit)
 
     def draw(self, key: jax.Array) -> jax.Array:
         """int32 [max_terms]: the signed numbers of a question."""

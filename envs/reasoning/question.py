@@ -14,7 +14,10 @@ VERDICTS = ("wrong", "right", "no answer")
 
 
 class Question(LanguageEnvironment):
-    """One question, one response: reward 1 if it is right, 0 if not, -0.1 without an answer."""
+    """One question, one response: reward 1 if it is right, 0 if not, -0.1 without an answer.
+
+    An environment may give a wrong answer some credit; `success` is exact.
+    """
 
     @property
     def max_turns(self) -> int:
@@ -28,12 +31,14 @@ class Question(LanguageEnvironment):
         """The TimeStep of a reset."""
         return timestep(question, metrics={"success": jnp.zeros(())})
 
-    def judged(self, answered: jax.Array, right: jax.Array) -> TimeStep:
+    def judged(
+        self, answered: jax.Array, right: jax.Array, credit: jax.Array | float = 0.0
+    ) -> TimeStep:
         """The TimeStep of a response: whether it holds an answer, and whether that is right."""
         right = answered & right
         verdict = jnp.where(answered, right.astype(jnp.int32), 2)
         obs = select(verdict, VERDICTS, self.observation_space.capacity)
-        reward = jnp.where(answered, right.astype(jnp.float32), FORMAT_ERROR)
+        reward = jnp.where(answered, jnp.where(right, 1.0, credit), FORMAT_ERROR)
         return timestep(obs, reward, True, False, {"success": right.astype(jnp.float32)})
 
 

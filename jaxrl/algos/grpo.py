@@ -3,7 +3,9 @@
 Differences from the paper: the mean is over the tokens of the global batch (arXiv:2503.14476), the
 clip is wider above than below, there is no KL term unless asked for, and an episode may have many
 turns, of which the policy's own tokens alone count. A warm start by supervised steps on scripted
-play belongs to the same program.
+play belongs to the same program. With `best` those of each group that did best are
+imitated instead, the more the more they are above it (of arXiv:2304.06767 and arXiv:2504.13818):
+where almost everything fails, that learns sooner.
 """
 
 from dataclasses import dataclass
@@ -14,18 +16,9 @@ import jax
 import jax.numpy as jnp
 
 from jaxrl import advantages, config, losses, mesh, objectives
-from jaxrl.env import per_env_keys
-from jaxrl.lm.agent import (
-    Agent,
-    SharedConfig,
-    State,
-    Weights,
-    entropy_coef,
-    optimizer,
-    share_left,
-)
+from jaxrl.lm.agent import Agent, SharedConfig, State, Weights, optimizer, weights_at
 from jaxrl.lm.episodes import Episodes
-from jaxrl.lm.learn import Rows, descend, gradient, map_pieces, predict
+from jaxrl.lm.learn import Rows, descend, gradient, map_pieces, predict, shuffled
 from jaxrl.lm.model import Transformer
 from jaxrl.lm.play import play
 from jaxrl.lm.report import played_metrics, shown, to_token_mask
@@ -37,6 +30,7 @@ from jaxrl.lm.warm_up import after_warm_up, scripted_minibatches, with_scripted
 class Config(SharedConfig):
     num_prompts: int = 64  # different episode starts in an iteration, P
     group_size: int = 8  # episodes from each of them, G
+    best: int = 0  # imitate so many of each group, those that did best; 0: climb by all of them
     num_epochs: int = 1  # passes over an iteration's episodes
     num_minibatches: int = 1  # optimizer steps per pass
     divide_by_std: bool = True  # advantages over the group's standard deviation
@@ -54,7 +48,10 @@ class Config(SharedConfig):
             raise ValueError(f"group_size={self.group_size} must be at least 2; try 8.")
         for name in ("num_prompts", "num_epochs", "clip_low", "clip_high", "kl_coef"):
             config.check_positive(name, getattr(self, name), 1)
-        episodes = self.num_prompts * self.group_size
+        if not 0 <= self.best < self.group_size:
+            raise ValueError(f"best={self.best} must be 0 to group_size - 1; try best=1.")
+        if self.best and self.kl == "k1":
+            raise ValueError("kl='k1' changes rewards, by which the best are chosen; try kl='k3'.")
         config.check_divides(
             "num_minibatches", self.num_minibatches, "num_prompts", self.num_prompts
         )
@@ -62,9 +59,8 @@ class Config(SharedConfig):
             "micro_batch",
             self.micro_batch,
             "episodes in a minibatch",
-            episodes // self.num_minibatches,
+            self.num_prompts * self.learned_of_group // self.num_minibatches,
         )
-
         if self.sft_coef:
             pieces = self.num_minibatches * self.micro_batch
             config.check_divides(
@@ -74,6 +70,11 @@ class Config(SharedConfig):
     @property
     def episodes(self) -> int:
         return self.num_prompts * self.group_size
+
+    @property
+    def learned_of_group(self) -> int:
+        """Episodes of a group that are learned from."""
+        return self.best or self.group_size
 
     @property
     def num_steps(self) -> int:
@@ -87,7 +88,7 @@ def specs(cfg: Config, agent: Agent, devices: int) -> State:
 
 
 def init(key: jax.Array, *, cfg: Config, agent: Agent, axis: str | None = None) -> State:
-    """A fresh State with random weights; `agent.pour` gives it others."""
+    """A fresh State with random weights; `jaxrl.lm.agent.pour` gives it others."""
     return agent.start(
         key, optimizer(cfg, cfg.num_steps), keep_reference=cfg.kl != "none", axis=axis
     )
@@ -122,12 +123,15 @@ def improve(
         refill_at=cfg.refill_at,
     )
     rows = prepare(whole, layout.gather(state.reference), episodes, cfg)
-    order = shuffled_groups(order_key, mesh.global_index(prompts, axis), cfg)
-
-    examples = scripted_minibatches(scripted_key, cfg.num_minibatches, cfg, agent, axis)
-    weights = Weights(
-        entropy_coef(cfg, state.iteration), cfg.sft_coef * share_left(cfg, state.iteration)
+    order = shuffled(
+        order_key,
+        mesh.global_index(prompts, axis),
+        cfg.num_epochs,
+        cfg.num_minibatches,
+        cfg.learned_of_group,
     )
+    examples = scripted_minibatches(scripted_key, cfg.num_minibatches, cfg, agent, axis)
+    weights = weights_at(cfg, state.iteration)
 
     def step(carry, indices):
         index, minibatch = indices
@@ -153,6 +157,15 @@ def prepare(
     model: Transformer, reference: Transformer | None, episodes: Episodes, cfg: Config
 ) -> Rows:
     """What is learned from. One step an iteration is on-policy: it needs no earlier log-prob."""
+    reward = episodes.reward
+    if cfg.overlong == "penalise":
+        reward = reward - episodes.cut
+    relative = None
+    if cfg.best:
+        index, relative = advantages.best_of_groups(
+            jnp.sum(reward, 1), cfg.group_size, cfg.best, cfg.divide_by_std
+        )
+        episodes = jax.tree.map(lambda x: x[index], episodes)
     token, length = episodes.token, episodes.length
 
     def predicted(model):
@@ -166,33 +179,15 @@ def prepare(
     log_prob = sampled if cfg.num_steps == 1 else predicted(model)
     ref_log_prob = log_prob if reference is None else predicted(reference)
     mask, turn = to_token_mask(episodes, keep_cut=cfg.overlong != "mask")
-    reward = episodes.reward
-    if cfg.overlong == "penalise":
-        reward = reward - episodes.cut
     if cfg.kl == "k1":
         reward = advantages.kl_in_reward(reward, log_prob, ref_log_prob, turn, mask, cfg.kl_coef)
-    relative = advantages.group_advantage(jnp.sum(reward, 1), cfg.group_size, cfg.divide_by_std)
+    if relative is None:
+        total = jnp.sum(reward, 1)
+        relative = advantages.group_advantage(total, cfg.group_size, cfg.divide_by_std)
+    else:
+        mask = mask & (relative > 0)[:, None]
     advantage = jnp.where(mask, relative[:, None], 0.0)
     return Rows(token, length, mask, sampled, log_prob, advantage, ref_log_prob)
-
-
-def shuffled_groups(key: jax.Array, prompt_index: jax.Array, cfg: Config) -> jax.Array:
-    """int32 [epochs * minibatches, episodes]: which of this device's episodes each step takes.
-
-    Of every `num_minibatches` prompts in a row each minibatch gets one, at random and with its
-    whole group: a function of (key, epoch, global prompt) alone, on any number of devices.
-    """
-    size = cfg.num_minibatches
-    start = jnp.arange(0, prompt_index.shape[0], size)
-    block_keys = per_env_keys(key, prompt_index[::size] // size)
-
-    def epoch(e):
-        order = jax.vmap(lambda k: jax.random.permutation(jax.random.fold_in(k, e), size))
-        return (order(block_keys) + start[:, None]).T  # [minibatches, blocks]
-
-    prompt = jax.vmap(epoch)(jnp.arange(cfg.num_epochs)).reshape(cfg.num_epochs * size, -1)
-    rows = prompt[..., None] * cfg.group_size + jnp.arange(cfg.group_size)
-    return rows.reshape(rows.shape[0], -1)
 
 
 def learn(
@@ -230,7 +225,9 @@ def loss(
     if cfg.surrogate == "gspo":
         ratio_of = objectives.sequence_log_ratio
     log_ratio = ratio_of(log_prob, old_log_prob, mask)
-    if cfg.surrogate == "cispo":
+    if cfg.best:
+        token_loss = losses.policy_gradient(log_prob, advantage)
+    elif cfg.surrogate == "cispo":
         token_loss = losses.cispo(log_prob, log_ratio, advantage, 1.0 + cfg.clip_high)
     else:
         token_loss = losses.clipped_ratio(log_ratio, advantage, cfg.clip_low, cfg.clip_high)

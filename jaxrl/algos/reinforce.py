@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrl import advantages, config, losses, mesh, objectives
-from jaxrl.lm.agent import Agent, SharedConfig, State, entropy_coef, optimizer, share_left
+from jaxrl.lm.agent import Agent, SharedConfig, State, optimizer, weights_at
 from jaxrl.lm.episodes import Episodes
 from jaxrl.lm.learn import Rows, descend, gradient, predict
 from jaxrl.lm.model import Transformer
@@ -53,7 +53,7 @@ def specs(cfg: Config, agent: Agent, devices: int) -> State:
 
 
 def init(key: jax.Array, *, cfg: Config, agent: Agent, axis: str | None = None) -> State:
-    """A fresh State with random weights; `agent.pour` gives it others."""
+    """A fresh State with random weights; `jaxrl.lm.agent.pour` gives it others."""
     return agent.start(key, optimizer(cfg), keep_reference=False, axis=axis)
 
 
@@ -86,12 +86,12 @@ def improve(
         refill_at=cfg.refill_at,
     )
     rows = prepare(episodes, cfg, axis)
-    objective = partial(loss, entropy_coef=entropy_coef(cfg, state.iteration), cfg=cfg)
+    weights = weights_at(cfg, state.iteration)
+    objective = partial(loss, entropy_coef=weights.entropy, cfg=cfg)
     grads, metrics = gradient(objective, whole, rows, cfg.micro_batch, layout.sum)
     if cfg.sft_coef:
         examples = scripted(scripted_key, cfg=cfg, agent=agent, axis=axis)
-        weight = cfg.sft_coef * share_left(cfg, state.iteration)
-        grads = with_scripted(grads, whole, examples, weight, cfg, layout)
+        grads = with_scripted(grads, whole, examples, weights.scripted, cfg, layout)
     norm = layout.norm(grads)
     model, opt_state = descend(
         optimizer(cfg), grads, norm, cfg.max_grad_norm, state.opt_state, state.model

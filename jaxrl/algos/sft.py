@@ -42,7 +42,7 @@ def specs(cfg: Config, agent: Agent, devices: int) -> State:
 
 
 def init(key: jax.Array, *, cfg: Config, agent: Agent, axis: str | None = None) -> State:
-    """A fresh State with random weights; `agent.pour` gives it others."""
+    """A fresh State with random weights; `jaxrl.lm.agent.pour` gives it others."""
     return agent.start(key, optimizer(cfg), keep_reference=False, axis=axis)
 
 

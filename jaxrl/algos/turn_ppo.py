@@ -15,11 +15,10 @@ import jax.numpy as jnp
 import optax
 
 from jaxrl import advantages, config, losses, mesh, objectives, returns
-from jaxrl.env import per_env_keys
 from jaxrl.lm import agent as agents
-from jaxrl.lm.agent import Agent, SharedConfig, Weights, entropy_coef, optimizer, share_left
+from jaxrl.lm.agent import Agent, SharedConfig, Weights, optimizer, weights_at
 from jaxrl.lm.episodes import Episodes
-from jaxrl.lm.learn import Rows, descend, gradient, hidden_states, map_pieces
+from jaxrl.lm.learn import Rows, descend, gradient, hidden_states, map_pieces, shuffled
 from jaxrl.lm.log_prob import token_log_prob
 from jaxrl.lm.model import Transformer
 from jaxrl.lm.play import play
@@ -104,7 +103,7 @@ def specs(cfg: Config, agent: Agent, devices: int) -> State:
 
 
 def init(key: jax.Array, *, cfg: Config, agent: Agent, axis: str | None = None) -> State:
-    """A fresh State, the critic 0 everywhere; `agent.pour` gives it other weights."""
+    """A fresh State, the critic 0 everywhere; `jaxrl.lm.agent.pour` gives it other weights."""
     transform = optimizer(cfg, cfg.num_steps)
     start = agent.start(key, transform, keep_reference=False, axis=axis)
     critic = Critic(jnp.zeros(agent.model_config.width), jnp.zeros(()))
@@ -141,12 +140,10 @@ def improve(
         refill_at=cfg.refill_at,
     )
     rows, judged = prepare(whole, state.critic, episodes, cfg, axis)
-    order = shuffled(order_key, index, cfg)
+    order = shuffled(order_key, index, cfg.num_epochs, cfg.num_minibatches)
 
     examples = scripted_minibatches(scripted_key, cfg.num_minibatches, cfg, agent, axis)
-    weights = Weights(
-        entropy_coef(cfg, state.iteration), cfg.sft_coef * share_left(cfg, state.iteration)
-    )
+    weights = weights_at(cfg, state.iteration)
 
     def step(carry, indices):
         index, minibatch = indices
@@ -236,23 +233,6 @@ def at_turns(value: jax.Array, turn: jax.Array, opens: jax.Array, num_turns: int
     row = jnp.arange(len(turn))[:, None]
     at = jnp.where(opens, turn, num_turns)
     return jnp.zeros((len(turn), num_turns)).at[row, at].set(value, mode="drop")
-
-
-def shuffled(key: jax.Array, index: jax.Array, cfg: Config) -> jax.Array:
-    """int32 [epochs * minibatches, episodes]: which of this device's episodes each step takes.
-
-    Of every `num_minibatches` episodes in a row each minibatch gets one, at random: a function of
-    (key, epoch, global index) alone, on any number of devices.
-    """
-    size = cfg.num_minibatches
-    start = jnp.arange(0, index.shape[0], size)
-    block_keys = per_env_keys(key, index[::size] // size)
-
-    def epoch(e):
-        order = jax.vmap(lambda k: jax.random.permutation(jax.random.fold_in(k, e), size))
-        return (order(block_keys) + start[:, None]).T
-
-    return jax.vmap(epoch)(jnp.arange(cfg.num_epochs)).reshape(cfg.num_epochs * size, -1)
 
 
 def learn(

@@ -186,16 +186,12 @@ def optimizer(cfg: SharedConfig, steps_per_iteration: int = 1) -> optax.Gradient
     return optax.adamw(rate, b2=0.99, weight_decay=cfg.weight_decay, mask=_matrices)
 
 
-def entropy_coef(cfg: SharedConfig, iteration: jax.Array) -> jax.Array:
-    """float32 []: the weight of the entropy bonus in this iteration, counted from 0."""
-    left = share_left(cfg, iteration) if cfg.entropy_schedule == "linear" else 1.0
-    return jnp.asarray(cfg.entropy_coef * left, jnp.float32)
-
-
-def share_left(cfg: SharedConfig, iteration: jax.Array) -> jax.Array:
-    """float32 []: from 1 in the first iteration after the warm start down to 0 at the end."""
+def weights_at(cfg: SharedConfig, iteration: jax.Array) -> Weights:
+    """Of an iteration, counted from 0: the rehearsal's falls from `sft_coef` to 0 at the end."""
     done = jnp.maximum(iteration - cfg.sft_steps, 0)
-    return 1.0 - done / (cfg.num_iterations - cfg.sft_steps)
+    left = 1.0 - done / (cfg.num_iterations - cfg.sft_steps)
+    entropy = cfg.entropy_coef * (left if cfg.entropy_schedule == "linear" else 1.0)
+    return Weights(jnp.asarray(entropy, jnp.float32), jnp.float32(cfg.sft_coef) * left)
 
 
 def _matrices(params: Any) -> Any:

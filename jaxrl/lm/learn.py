@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxrl.env import per_env_keys
 from jaxrl.lm import lora
 from jaxrl.lm.log_prob import token_log_prob
 from jaxrl.lm.model import Transformer, forward, unstack
@@ -69,6 +70,31 @@ def map_pieces(f: Callable[[Any], Any], rows: Any, size: int) -> Any:
     """f of `size` rows at a time; leaves [N, ...] again."""
     out = jax.lax.map(f, in_pieces(rows, size))
     return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), out)
+
+
+def shuffled(
+    key: jax.Array,
+    prompt_index: jax.Array,
+    num_epochs: int,
+    num_minibatches: int,
+    group_size: int = 1,
+) -> jax.Array:
+    """int32 [epochs * minibatches, episodes]: which of this device's episodes each step takes.
+
+    Of every `num_minibatches` prompts in a row each minibatch gets one, at random and with its
+    whole group: a function of (key, epoch, global prompt) alone, on any number of devices.
+    """
+    size = num_minibatches
+    start = jnp.arange(0, prompt_index.shape[0], size)
+    block_keys = per_env_keys(key, prompt_index[::size] // size)
+
+    def epoch(e):
+        order = jax.vmap(lambda k: jax.random.permutation(jax.random.fold_in(k, e), size))
+        return (order(block_keys) + start[:, None]).T  # [minibatches, blocks]
+
+    prompt = jax.vmap(epoch)(jnp.arange(num_epochs)).reshape(num_epochs * size, -1)
+    rows = prompt[..., None] * group_size + jnp.arange(group_size)
+    return rows.reshape(rows.shape[0], -1)
 
 
 def gradient(

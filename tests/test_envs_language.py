@@ -1,0 +1,31 @@
+"""Language games: what the peers' rules, held elsewhere, say nothing of."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import envs
+from jaxrl.text import render
+
+
+def episode(guesses: list[int], target: int, **fields) -> np.ndarray:
+    """The reward of each guess among 1 to 10."""
+    env = envs.make("language/GuessTheNumber-easy", turns=6, **fields)
+    state, _ = env.reset(jax.random.key(0))
+
+    def turn(state, number):
+        said = render(r"\boxed{{{}}}", number, capacity=env.response_bytes)
+        state, ts = env.step(state, said, jax.random.key(0))
+        return state, ts.reward
+
+    state = state.replace(target=jnp.asarray(target, jnp.int32))
+    return np.asarray(jax.jit(lambda s, n: jax.lax.scan(turn, s, n))(state, jnp.array(guesses))[1])
+
+
+def test_narrowing_pays_each_halving_of_what_is_left():
+    # 8 is too high: 7 left; 9 tells nothing new; 4: 5 to 7 left; 4 again; 11 is outside; 5 wins
+    guesses = [8, 9, 4, 4, 11, 5]
+    plain, paid = episode(guesses, 5), episode(guesses, 5, narrowing=0.5)
+    left = np.array([10, 7, 7, 3, 3, 3, 1])
+    np.testing.assert_allclose(paid - plain, 0.5 * np.log2(left[:-1] / left[1:]), atol=1e-6)
+    assert plain.tolist() == [0, 0, 0, 0, 0, 1]
