@@ -4,13 +4,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-import envs
+from envs.language.guess_the_number import GuessTheNumber
 from jaxrl.text import render
 
 
 def episode(guesses: list[int], target: int, **fields) -> np.ndarray:
     """The reward of each guess among 1 to 10."""
-    env = envs.make("language/GuessTheNumber-easy", turns=6, **fields)
+    env = GuessTheNumber(turns=6, **fields)
     state, _ = env.reset(jax.random.key(0))
 
     def turn(state, number):

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from jaxrl.algos import grpo
 from train import flags, language, loop
 
-
 PRESETS = {
     "default": grpo.Config(),
     # random weights and one question an episode: the best of many answers is imitated
