@@ -38,6 +38,7 @@ class Silent(LanguageEnvironment):
         ({"env": "CartPole-v1"}, {}, "env=CartPole-v1 is not spoken to; try language/Guess"),
         ({"model": "huge"}, {}, "model=huge is no preset; try one of nano, tiny"),
         ({"init_from": "nowhere"}, {}, "nowhere holds neither policy/model.json nor"),
+        ({"split": True}, {"optimizer": "muon"}, "optimizer=muon needs whole matrices"),
         ({}, {"context": 50}, "context=50 is too short for the longest episode, which needs"),
         (
             {"env": "language/GuessTheNumbr-easy"},

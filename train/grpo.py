@@ -18,7 +18,8 @@ PRESETS = {
         num_lanes=512,
         learning_rate=3e-3,
         lr_schedule="linear",
-        entropy_coef=0.01,
+        entropy_coef=0.02,
+        entropy_schedule="linear",
         sft_steps=40,
     ),
 }

@@ -46,6 +46,8 @@ def make_agent(args: Any, cfg: SharedConfig) -> tuple[models.Speech, Agent, Tran
 
     ValueError where the options do not fit.
     """
+    if args.split and cfg.optimizer == "muon":
+        raise ValueError("optimizer=muon needs whole matrices; leave --split out or try adam.")
     env = make_env(args.env, args.env_args)
     imitates = cfg.sft_steps or cfg.sft_coef or isinstance(cfg, sft.Config)
     if imitates and args.data is None:

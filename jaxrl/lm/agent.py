@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import optax.contrib
 from flax import nnx
 from jax.sharding import PartitionSpec as P
 
@@ -21,6 +22,8 @@ from jaxrl.lm.model import Transformer
 from jaxrl.lm.play import Limits
 from jaxrl.lm.shards import Layout, part_of, state_specs
 from jaxrl.policy import named_leaves
+
+MUON_RMS = 0.6  # about three times Adam's, as measured
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,7 @@ class SharedConfig:
     prompt_tokens: int = 0  # the longest first observation; 0: as many as it has bytes
     answer_tokens: int = 0  # the longest later one; 0: as many as it has bytes
     context: int = 0  # tokens of a conversation; 0: what the longest episode needs
+    optimizer: Literal["adam", "muon"] = "adam"  # muon: of the layers' matrices, Adam of the rest
     learning_rate: float = 1e-3  # Adam's, at the start
     lr_schedule: Literal["constant", "linear"] = "constant"  # linear: to 0 at the end
     max_grad_norm: float = 1.0  # gradients are clipped to this norm
@@ -175,7 +179,11 @@ def pour(state: State, weights: Transformer) -> State:
 
 
 def optimizer(cfg: SharedConfig, steps_per_iteration: int = 1) -> optax.GradientTransformation:
-    """AdamW; the warm start has a learning rate of its own. `descend` clips by norm before."""
+    """AdamW or Muon; the warm start has a learning rate of its own. `descend` clips by norm before.
+
+    Muon (arXiv:2502.16982) moves a matrix along its gradient made orthogonal, so far that its
+    elements change by MUON_RMS learning rates (root mean square).
+    """
     steps = (cfg.num_iterations - cfg.sft_steps) * steps_per_iteration
     rate = optax.constant_schedule(cfg.learning_rate)
     if cfg.lr_schedule == "linear":
@@ -183,6 +191,15 @@ def optimizer(cfg: SharedConfig, steps_per_iteration: int = 1) -> optax.Gradient
     if cfg.sft_steps:
         warm = optax.constant_schedule(cfg.sft_learning_rate)
         rate = optax.join_schedules([warm, rate], [cfg.sft_steps])
+    if cfg.optimizer == "muon":
+        return optax.contrib.muon(
+            rate,
+            adam_b2=0.99,
+            adam_learning_rate=rate,
+            weight_decay=cfg.weight_decay,
+            consistent_rms=MUON_RMS,
+            muon_weight_dimension_numbers=_stacked,
+        )
     return optax.adamw(rate, b2=0.99, weight_decay=cfg.weight_decay, mask=_matrices)
 
 
@@ -192,6 +209,12 @@ def weights_at(cfg: SharedConfig, iteration: jax.Array) -> Weights:
     left = 1.0 - done / (cfg.num_iterations - cfg.sft_steps)
     entropy = cfg.entropy_coef * (left if cfg.entropy_schedule == "linear" else 1.0)
     return Weights(jnp.asarray(entropy, jnp.float32), jnp.float32(cfg.sft_coef) * left)
+
+
+def _stacked(params: Any) -> Any:
+    """Where Muon finds matrices: in the layers' [L, inputs, outputs]; None elsewhere."""
+    of_layers = optax.contrib.MuonDimensionNumbers(reduction_axis=1, output_axis=2)
+    return jax.tree.map(lambda x: of_layers if jnp.ndim(x) == 3 else None, params)
 
 
 def _matrices(params: Any) -> Any:
