@@ -36,9 +36,11 @@ def test_muon_makes_the_steps_of_matrices_orthogonal_and_leaves_the_rest_to_adam
             np.testing.assert_allclose(np.abs(change), size, rtol=1e-3, err_msg=path)
             continue
         sizes = np.linalg.svd(change, compute_uv=False)  # of each layer's matrix
-        assert np.all(sizes.max(-1) < 2 * sizes.min(-1)), path
+        # All but the least of a random matrix come near to one another.
+        assert np.all(sizes.max(-1) < 2 * np.quantile(sizes, 0.1, axis=-1)), path
         rms = np.sqrt(np.mean(np.square(change), (1, 2)))
-        np.testing.assert_allclose(rms, MUON_RMS * 1e-2, rtol=0.15, err_msg=path)
+        # Five Newton-Schulz steps leave singular values between 0.7 and 1.2.
+        np.testing.assert_allclose(rms, MUON_RMS * 1e-2, rtol=0.3, err_msg=path)
 
 
 @pytest.mark.parametrize("name", ["adam", "muon"])

@@ -51,6 +51,7 @@ class SharedConfig:
     sft_steps: int = 0  # supervised steps before, on scripted play
     sft_episodes: int = 256  # scripted episodes in each of these
     sft_on: Literal["actions", "all"] = "all"  # learn the player's tokens, or the answers too
+    sft_moves: float = 1.0  # with "all": weight of the player's tokens, the answers' being 1
     sft_player: Literal["random", "expert"] = "random"  # who plays them
     sft_learning_rate: float = 3e-3  # Adam's, for these steps
     sft_coef: float = 0.0  # weight of scripted play in the loss after them, fading to 0 at the end
@@ -62,7 +63,7 @@ class SharedConfig:
             config.check_positive(name, getattr(self, name), 1)
         for name in ("response_tokens", "prompt_tokens", "answer_tokens", "context"):
             config.check_range(name, getattr(self, name), 0, float("inf"), 0)
-        for name in ("sft_steps", "sft_coef", "weight_decay"):
+        for name in ("sft_steps", "sft_coef", "sft_moves", "weight_decay"):
             config.check_range(name, getattr(self, name), 0, float("inf"), 0)
         config.check_range("refill_at", self.refill_at, 0.0, 1.0, 0.5)
         config.check_range("entropy_coef", self.entropy_coef, -1.0, 1.0, 0.0)

@@ -129,13 +129,18 @@ def imitation_loss(
     """Cross-entropy of the player's tokens, its sum, (their number, the metrics as sums).
 
     With on="all" of the environment's tokens too: how a game answers is learned with its form, but
-    nothing of what to play.
+    nothing of what to play. Random moves are noise that cannot be predicted; `sft_moves` below 1
+    lets more of the gradient come from the answers.
     """
     log_prob, entropy = predict(model, episodes.token, episodes.length, 1.0, cfg.chunk, cfg.remat)
     mask = episodes.action[:, 1:]
-    if on == "all":
-        mask = jnp.arange(1, episodes.token.shape[1]) < episodes.length[:, None]
     numerator, denominator = objectives.sft_loss(log_prob, mask)
+    if on == "all":
+        inside = jnp.arange(1, episodes.token.shape[1]) < episodes.length[:, None]
+        answers, count = objectives.sft_loss(log_prob, inside & ~mask)
+        numerator = cfg.sft_moves * numerator + answers
+        denominator = cfg.sft_moves * denominator + count
+        mask = inside
     told = {
         "loss": (numerator, denominator),
         "entropy": objectives.token_mean(entropy, mask),
