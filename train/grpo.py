@@ -10,12 +10,13 @@ PRESETS = {
     "default": grpo.Config(),
     # random weights and one question an episode: the best of many answers is imitated
     "from-scratch": grpo.Config(
-        total_episodes=1_600_000,
+        total_episodes=1_800_000,
         num_prompts=256,
         group_size=16,
         best=1,
         num_minibatches=4,
         num_lanes=512,
+        optimizer="muon",
         learning_rate=3e-3,
         lr_schedule="linear",
         entropy_coef=0.02,
