@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from envs.language.guess_the_number import GuessTheNumber
 from jaxrl.text import render
@@ -29,3 +30,10 @@ def test_narrowing_pays_each_halving_of_what_is_left():
     left = np.array([10, 7, 7, 3, 3, 3, 1])
     np.testing.assert_allclose(paid - plain, 0.5 * np.log2(left[:-1] / left[1:]), atol=1e-6)
     assert plain.tolist() == [0, 0, 0, 0, 0, 1]
+
+
+def test_the_last_turn_pays_by_how_near_it_came():
+    guesses = [1, 2, 3, 4, 10, 8]
+    assert episode(guesses, 5)[-1] == pytest.approx(1 - 3 / 9)
+    assert episode(guesses, 5, nearness=0.0)[-1] == 0
+    assert episode(guesses, 8, nearness=0.0)[-1] == 1

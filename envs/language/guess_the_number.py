@@ -26,8 +26,9 @@ class State(flax.struct.PyTreeNode):
 class GuessTheNumber(LanguageEnvironment):
     r"""A number between low and high; a response names one as `\boxed{N}`.
 
-    Reward 1 for the number, 0 for any other; the last turn pays by how near it came. `narrowing`
-    adds to it the fall of a potential (Ng et al. 1999), so that each turn is paid at once. With
+    Reward 1 for the number, 0 for any other; the last turn pays `nearness`, as the peer does, by
+    how near it came, so that a near miss is worth almost as much. `narrowing` adds the fall of a
+    potential (Ng et al. 1999), so that each turn is paid at once. With
     `random_level` each episode draws low from 1..10, high from low+5..low+50, and
     ceil(sqrt(high - low)) + 1 turns.
     """
@@ -35,6 +36,7 @@ class GuessTheNumber(LanguageEnvironment):
     low: int = 1
     high: int = 10
     turns: int = static(4)
+    nearness: float = 1.0  # the last turn's reward for a number that is not it but almost
     narrowing: float = 0.0  # reward for every halving of what is left possible, for random weights
     random_level: bool = static(False)
     response_bytes: int = static(12)  # room for a response: `\boxed{10}`, or for thoughts too
@@ -80,7 +82,7 @@ class GuessTheNumber(LanguageEnvironment):
         won = ~malformed & ~outside & ~repeated & (guess == state.target)
         turn = state.turn + 1
         last = turn >= state.limit
-        nearness = 1 - jnp.abs(guess - state.target) / (state.high - state.low)
+        nearness = self.nearness * (1 - jnp.abs(guess - state.target) / (state.high - state.low))
         reward = jnp.where(won, 1.0, jnp.where(last & ~outside, nearness, 0.0))
         answer = jnp.where(guess < state.target, 0, 1)
         for problem, index in ((repeated, 2), (outside, 3), (won, 4), (malformed, 5)):
