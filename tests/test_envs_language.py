@@ -23,13 +23,18 @@ def episode(guesses: list[int], target: int, **fields) -> np.ndarray:
     return np.asarray(jax.jit(lambda s, n: jax.lax.scan(turn, s, n))(state, jnp.array(guesses))[1])
 
 
-def test_narrowing_pays_each_halving_of_what_is_left():
-    # 8 is too high: 7 left; 9 tells nothing new; 4: 5 to 7 left; 4 again; 11 is outside; 5 wins
+def test_information_pays_how_a_guess_divides_what_is_left():
+    def bits(*parts):
+        share = np.array(parts) / sum(parts)
+        return -np.sum(share * np.log2(share))
+
+    # 8 is too high: 1 to 7 left; 9 tells nothing; 4: 5 to 7 left; 4 again; 11 is outside; 5 wins
     guesses = [8, 9, 4, 4, 11, 5]
-    plain, paid = episode(guesses, 5), episode(guesses, 5, narrowing=0.5)
-    left = np.array([10, 7, 7, 3, 3, 3, 1])
-    np.testing.assert_allclose(paid - plain, 0.5 * np.log2(left[:-1] / left[1:]), atol=1e-6)
+    plain, paid = episode(guesses, 5), episode(guesses, 5, information=0.5)
+    told = [bits(7, 1, 2), 0, bits(3, 1, 3), 0, 0, bits(1, 2)]
+    np.testing.assert_allclose(paid - plain, 0.5 * np.array(told), atol=1e-6)
     assert plain.tolist() == [0, 0, 0, 0, 0, 1]
+    assert episode([11, 5, 1, 1, 1, 1], 5, information=0.5)[0] == 0
 
 
 def test_the_last_turn_pays_by_how_near_it_came():

@@ -27,8 +27,8 @@ class GuessTheNumber(LanguageEnvironment):
     r"""A number between low and high; a response names one as `\boxed{N}`.
 
     Reward 1 for the number, 0 for any other; the last turn pays `nearness`, as the peer does, by
-    how near it came, so that a near miss is worth almost as much. `narrowing` adds the fall of a
-    potential (Ng et al. 1999), so that each turn is paid at once. With
+    how near it came, so that a near miss is worth almost as much. `information` pays each turn at
+    once, for how the guess divides what is left and not for how lucky it was. With
     `random_level` each episode draws low from 1..10, high from low+5..low+50, and
     ceil(sqrt(high - low)) + 1 turns.
     """
@@ -37,7 +37,7 @@ class GuessTheNumber(LanguageEnvironment):
     high: int = 10
     turns: int = static(4)
     nearness: float = 1.0  # the last turn's reward for a number that is not it but almost
-    narrowing: float = 0.0  # reward for every halving of what is left possible, for random weights
+    information: float = 0.0  # reward for each bit that a guess may tell, for random weights
     random_level: bool = static(False)
     response_bytes: int = static(12)  # room for a response: `\boxed{10}`, or for thoughts too
     gem: bool = static(False)  # the peer's flags at the end of an episode
@@ -89,10 +89,9 @@ class GuessTheNumber(LanguageEnvironment):
             answer = jnp.where(problem, index, answer)
         obs = select(answer, ANSWERS, self.observation_space.capacity)
         guessed = state.guessed | ((jnp.arange(MOST) == place) & ~outside & ~malformed)
-        after = state.replace(turn=turn, guessed=guessed)
-        reward = reward + self.narrowing * jnp.log2(self.left(state) / self.left(after))
+        reward = reward + self.information * self.bits(state, guess)
         ts = ending(obs, reward, malformed=malformed, won=won, out_of_turns=last, gem=self.gem)
-        return after, ts
+        return state.replace(turn=turn, guessed=guessed), ts
 
     def bounds(self, state: State) -> tuple[jax.Array, jax.Array]:
         """The numbers that the answers so far leave possible, from .. to."""
@@ -101,10 +100,13 @@ class GuessTheNumber(LanguageEnvironment):
         above = jnp.where(state.guessed & (number > state.target), number - 1, state.high)
         return jnp.max(below), jnp.min(above)
 
-    def left(self, state: State) -> jax.Array:
-        """int32 []: how many numbers may be the one."""
-        below, above = self.bounds(state)
-        return jnp.where(state.guessed[state.target], 1, above - below + 1)
+    def bits(self, state: State, guess: jax.Array) -> jax.Array:
+        """float32 []: what the answer to a guess tells in the mean of the numbers left possible."""
+        low, high = self.bounds(state)
+        left = high - low + 1
+        below, above = jnp.clip(guess - low, 0, left), jnp.clip(high - guess, 0, left)
+        share = jnp.stack([below, left - below - above, above]) / left
+        return jnp.sum(jax.scipy.special.entr(share)) / jnp.log(2.0)
 
     def expert(self, state: State, key: jax.Array) -> Text:
         """Binary search."""
