@@ -23,7 +23,6 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 LONG = (
-    "test_language_resume.py",
     "test_resume.py",
     "test_exactness.py",
     "test_language_program.py",

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from runs import checkpoints, finish, logged, start, wait_until
 
+pytestmark = pytest.mark.slow  # three runs of a large program; .ci/run has it
+
 # A critic, a warm start, a fading rehearsal and adapters, on two devices.
 FLAGS = (
     *("--env", "language/GuessTheNumber-easy", "--env-args", "turns=2"),
