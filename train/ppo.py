@@ -84,12 +84,29 @@ LANGUAGE_PRESETS = {
         sft_episodes=64,
         sft_coef=0.2,
     ),
+    # random weights, each turn paid for itself: much exploration, and a model of the answers
+    "dense-from-scratch": turn_ppo.Config(
+        total_episodes=100_000,
+        num_lanes=128,
+        num_epochs=1,
+        num_minibatches=8,
+        gamma=0.3,
+        optimizer="muon",
+        learning_rate=3e-3,
+        lr_schedule="linear",
+        entropy_coef=0.1,
+        entropy_schedule="linear",
+        sft_steps=300,
+        sft_episodes=64,
+        sft_coef=0.5,
+        sft_moves=0.2,
+    ),
 }
 
 
 @dataclass(frozen=True)
 class LanguageArgs(language.Options):
-    preset: str = "default"  # options to start from: default or from-scratch
+    preset: str = "default"  # default, from-scratch or dense-from-scratch
     algo: turn_ppo.Config = field(default_factory=turn_ppo.Config)
 
 
