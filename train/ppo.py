@@ -90,6 +90,7 @@ LANGUAGE_PRESETS = {
         num_lanes=128,
         num_epochs=1,
         num_minibatches=8,
+        micro_batch=4,
         gamma=0.3,
         optimizer="muon",
         learning_rate=3e-3,
