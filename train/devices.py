@@ -98,8 +98,9 @@ def mesh_of_all(devices: Sequence[Any], num_seeds: int, num_groups: int) -> Mesh
     if num_groups % across:
         raise ValueError(
             f"devices={len(devices)} leaves {across} devices to a seed, which do not divide its "
-            f"{num_groups} groups of environments; try {across} times as many --num-envs, or "
-            f"--devices {mesh.shape['seed'] * gcd(num_groups, across)}."
+            f"{num_groups} groups of environments or episodes; try {across} times as many (of "
+            "PPO --num-envs; of language agents --algo.num-prompts, num-lanes and sft-episodes, or "
+            f"a smaller micro-batch), or --devices {mesh.shape['seed'] * gcd(num_groups, across)}."
         )
     return mesh
 
