@@ -23,6 +23,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 LONG = (
+    "test_envs_registry.py",
     "test_resume.py",
     "test_exactness.py",
     "test_language_program.py",

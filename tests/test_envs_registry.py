@@ -59,10 +59,12 @@ def test_observations_lie_in_their_spaces_along_episodes():
         over = jnp.cumsum(done) - done > 0
         return jnp.all(inside | over) & spaces.contains(env.observation_space, ts.obs)
 
+    ids = [id for id in TABLE if not id.startswith("gem/")]  # they say what language/ says
+
     @jax.jit
     def run(key):
-        keys = jax.random.split(key, len(TABLE))
-        return {id: inside(envs.make(id), keys[i]) for i, id in enumerate(TABLE)}
+        keys = jax.random.split(key, len(ids))
+        return {id: inside(envs.make(id), keys[i]) for i, id in enumerate(ids)}
 
     result = run(jax.random.key(3))
     assert all(result.values()), result
