@@ -1,0 +1,76 @@
+"""Which episodes GRPO learns from, and how much."""
+
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxrl.algos import grpo
+from jaxrl.lm.episodes import Episodes, empty
+from jaxrl.lm.learn import Rows
+
+RETURNS = (0.0, 0.25, 1.0, 0.5, 0.5, 0.5)  # two groups of three; the second has nothing to tell
+
+
+def config(**options: Any) -> grpo.Config:
+    return grpo.Config(num_prompts=2, group_size=3, micro_batch=1, **options)
+
+
+def episodes() -> Episodes:
+    """Six of one turn, told apart by their first token; the tokens 1 and 2 are the policy's."""
+    played = empty(6, context=4, max_turns=1)
+    return played.replace(
+        token=played.token.at[:, 0].set(jnp.arange(6)),
+        action=played.action.at[:, 1:3].set(True),
+        length=jnp.full(6, 3),
+        reward=jnp.asarray(RETURNS)[:, None],
+        played=jnp.ones((6, 1), bool),
+    )
+
+
+def prepared(**options: Any) -> Rows:
+    model: Any = None  # one step an iteration needs no log-prob of the learner
+    return grpo.prepare(model, None, episodes(), config(**options))
+
+
+def test_all_of_a_group_are_learned_from_by_their_advantage():
+    rows = prepared(divide_by_std=False)
+    assert rows.token[:, 0].tolist() == list(range(6)) and rows.mask[:, :2].all()
+    centred = np.subtract(RETURNS[:3], np.mean(RETURNS[:3]))
+    np.testing.assert_allclose(rows.advantage[:3, 0], centred, atol=1e-6)
+    assert not rows.advantage[3:].any()
+
+
+def test_the_best_of_a_group_alone_are_imitated_and_of_a_uniform_one_nobody():
+    rows = prepared(best=1, divide_by_std=False)
+    assert rows.token[:, 0].tolist() == [2, 3]
+    np.testing.assert_allclose(rows.advantage[0], [7 / 12, 7 / 12, 0], rtol=1e-6)
+    assert rows.mask.tolist() == [[True, True, False], [False] * 3]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"best": 3}, "best=3 must be 0 to group_size - 1"),
+        ({"best": -1}, "best=-1 must be 0 to group_size - 1"),
+        ({"best": 1, "kl": "k1"}, "kl='k1' changes rewards"),
+        ({"best": 1, "micro_batch": 4}, "micro_batch=4 does not divide"),
+    ],
+)
+def test_bests_that_do_not_fit_are_refused(options, words):
+    with pytest.raises(ValueError, match=words):
+        grpo.Config(**{"num_prompts": 2, "group_size": 3, "micro_batch": 1} | options)
+
+
+def test_what_is_imitated_is_not_clipped(monkeypatch):
+    """However much likelier it has become since it was said."""
+    rows = prepared(best=1, divide_by_std=False).replace(log_prob=jnp.full((2, 3), -5.0))
+    now = jnp.full((2, 3), -1.0)
+    monkeypatch.setattr(grpo, "predict", lambda *_: (now, jnp.zeros_like(now)))
+    model: Any = None
+    for best, expected in ((1, 2 * 7 / 12), (0, -2 * 7 / 12 * 1.28)):
+        cfg = config(best=best, num_epochs=2)
+        numerator, (count, _) = grpo.loss(model, rows, jnp.zeros(()), cfg)
+        assert count == 2
+        np.testing.assert_allclose(numerator, expected, rtol=1e-5)
