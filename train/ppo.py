@@ -107,7 +107,7 @@ LANGUAGE_PRESETS = {
 
 @dataclass(frozen=True)
 class LanguageArgs(language.Options):
-    preset: str = "default"  # default, from-scratch or dense-from-scratch
+    preset: str = "default"  # options to start from: default, from-scratch, dense-from-scratch
     algo: turn_ppo.Config = field(default_factory=turn_ppo.Config)
 
 
