@@ -21,6 +21,7 @@ PRESETS = {
         lr_schedule="linear",
         entropy_coef=0.02,
         entropy_schedule="linear",
+        overlong="penalise",
         sft_steps=40,
     ),
 }
