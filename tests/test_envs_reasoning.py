@@ -158,6 +158,8 @@ def test_partial_credit_counts_the_sign_and_the_digits_in_their_places():
     said = [r"\boxed{0}", r"\boxed{-10}", r"\boxed{10}", ""]
     found = rewards("reasoning/chain_sum", said, state, partial=0.5)
     assert found == pytest.approx([1, 0.5 / 3, 1 / 3, -0.1])
+    with pytest.raises(ValueError, match=r"partial=2.0 must lie in \[0.0, 1.0\]"):
+        envs.make("reasoning/chain_sum", partial=2.0)
 
 
 def test_a_countdown_takes_each_number_once_and_nothing_but_the_target():

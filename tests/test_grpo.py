@@ -56,11 +56,20 @@ def test_the_best_of_a_group_alone_are_imitated_and_of_a_uniform_one_nobody():
         ({"best": -1}, "best=-1 must be 0 to group_size - 1"),
         ({"best": 1, "kl": "k1"}, "kl='k1' changes rewards"),
         ({"best": 1, "micro_batch": 4}, "micro_batch=4 does not divide"),
+        ({"best": 1, "surrogate": "gspo"}, "surrogate=gspo is not used"),
     ],
 )
 def test_bests_that_do_not_fit_are_refused(options, words):
     with pytest.raises(ValueError, match=words):
         grpo.Config(**{"num_prompts": 2, "group_size": 3, "micro_batch": 1} | options)
+
+
+def test_devices_share_what_is_learned_from_not_what_is_played():
+    sizes: dict[str, Any] = {"num_prompts": 16, "group_size": 8, "num_lanes": 128, "micro_batch": 4}
+    assert grpo.Config(**sizes).num_groups == 16  # 128 episodes, by 4
+    assert grpo.Config(**sizes, best=1).num_groups == 4  # of 16 episodes, by 4
+    assert grpo.Config(**sizes, best=1, num_minibatches=2).num_groups == 2
+    assert grpo.Config(**sizes | {"sft_episodes": 24}, sft_coef=0.1).num_groups == 2
 
 
 def test_what_is_imitated_is_not_clipped(monkeypatch):

@@ -136,7 +136,6 @@ def test_options_of_the_critic_are_checked():
     for options, words in [
         ({"gae_lambda": 1.5}, "gae_lambda=1.5 must lie in"),
         ({"num_minibatches": 3}, "num_minibatches=3 does not divide num_prompts=256"),
-        ({"group_size": 2}, "group_size=2: a critic needs no groups"),
         ({"sft_coef": 0.1, "sft_episodes": 24}, "does not divide sft_episodes=24"),
     ]:
         with pytest.raises(ValueError, match=words):

@@ -10,7 +10,7 @@ PRESETS = {
     "default": grpo.Config(),
     # random weights and one question an episode: the best of many answers is imitated
     "from-scratch": grpo.Config(
-        total_episodes=1_800_000,
+        total_episodes=2_200_000,
         num_prompts=256,
         group_size=16,
         best=1,

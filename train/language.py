@@ -1,6 +1,5 @@
 """What the trainers of language agents share: their flags, the agent, evaluation, saving."""
 
-import math
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
@@ -163,12 +162,7 @@ def make_task(args: Any, algorithm: Any, name: str) -> loop.Task:
         num_iterations=cfg.num_iterations,
         steps_per_iteration=cfg.episodes,
         warm_up=cfg.sft_steps,
-        num_groups=math.gcd(
-            cfg.num_prompts // cfg.num_minibatches,
-            cfg.num_lanes,
-            cfg.sft_episodes // cfg.micro_batch // (cfg.num_minibatches if cfg.sft_coef else 1),
-            cfg.episodes // cfg.num_minibatches // cfg.micro_batch,
-        ),
+        num_groups=cfg.num_groups,
         minibatch_rows=cfg.episodes * agent.limits.context,
         episode_metrics=EPISODE_METRICS,  # NaN while nothing is played
         policy=lambda state: state.model,
@@ -176,7 +170,9 @@ def make_task(args: Any, algorithm: Any, name: str) -> loop.Task:
         evaluate=lambda trained, seed, n: evaluate_models(trained, agent, cfg, seed, n),
         fill=None if weights is None else partial(pour, weights=weights),
         shown=lambda state: state.shown,
-        transcribe=Transcriber(agent.chat.tokenizer, agent.chat.end_of_turn, cfg.group_size),
+        transcribe=Transcriber(
+            agent.chat.tokenizer, agent.chat.end_of_turn, cfg.episodes // cfg.num_prompts
+        ),
         unit="episodes",
         told=frozenset({"success", "turns"}),
         how_to_play="",

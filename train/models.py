@@ -65,12 +65,12 @@ def speech(tokenizer: Path | None, form: str = "", system: str = "") -> Speech:
 def load_speech(folder: Path) -> Speech:
     """The conversation that a run's `policy/` keeps."""
     kept = json.loads((folder / "chat.json").read_text())
-    template, names = kept["template"] or (None, {})
     path = folder / "tokenizer.json"
     text = path.read_text() if path.is_file() else None
     tokenizer = ByteTokenizer() if text is None else BpeTokenizer.from_file(path)
     chat = make_chat(tokenizer, kept["form"], "", kept["opening"])
-    own = None if template is None else (template, names)
+    template = kept.get("template")
+    own = None if template is None else (template[0], template[1])
     return Speech(chat, kept["form"], kept["opening"], text, own)
 
 

@@ -37,7 +37,7 @@ class GuessTheNumber(LanguageEnvironment):
     high: int = 10
     turns: int = static(4)
     nearness: float = 1.0  # the last turn's reward for a number that is not it but almost
-    information: float = 0.0  # reward for each bit that a guess may tell, for random weights
+    information: float = static(0.0)  # reward for each bit that a guess may tell
     random_level: bool = static(False)
     response_bytes: int = static(12)  # room for a response: `\boxed{10}`, or for thoughts too
     gem: bool = static(False)  # the peer's flags at the end of an episode
@@ -89,7 +89,8 @@ class GuessTheNumber(LanguageEnvironment):
             answer = jnp.where(problem, index, answer)
         obs = select(answer, ANSWERS, self.observation_space.capacity)
         guessed = state.guessed | ((jnp.arange(MOST) == place) & ~outside & ~malformed)
-        reward = reward + self.information * self.bits(state, guess)
+        if self.information:
+            reward = reward + self.information * self.bits(state, guess)
         ts = ending(obs, reward, malformed=malformed, won=won, out_of_turns=last, gem=self.gem)
         return state.replace(turn=turn, guessed=guessed), ts
 

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from envs.reasoning.question import Question, check_difficulty
+from jaxrl import config
 from jaxrl.env import TimeStep, static
 from jaxrl.text import Text, concat, from_int, render
 from jaxrl.text.patterns import boxed_integer
@@ -21,8 +22,9 @@ class State(flax.struct.PyTreeNode):
 def share_of_places(answer: jax.Array, result: jax.Array) -> jax.Array:
     """float32 []: of the sign and the digits, counted from the right, those that are the same."""
     power = jnp.asarray([10**i for i in range(MOST_DIGITS + 2)], jnp.int32)
-    there = (jnp.abs(jnp.stack([answer, result]))[:, None] >= power) | (power == 1)
-    digit = jnp.abs(jnp.stack([answer, result]))[:, None] // power % 10
+    size = jnp.abs(jnp.stack([answer, result]))[:, None]
+    there = (size >= power) | (power == 1)
+    digit = size // power % 10
     same = there[0] & there[1] & (digit[0] == digit[1])
     signs = (answer < 0) == (result < 0)
     return (jnp.sum(same) + signs) / (jnp.sum(there[0] | there[1]) + 1.0)
@@ -39,7 +41,7 @@ class ChainSum(Question):
     digits: int = 2
     max_terms: int = static(4)
     max_digits: int = static(4)
-    partial: float = 0.0  # a wrong answer's reward for every place right: for random weights
+    partial: float = static(0.0)  # a wrong answer's reward: times its share of places right
     response_bytes: int = static(16)  # room for `\boxed{-12345}`
 
     def __post_init__(self):
@@ -50,6 +52,7 @@ class ChainSum(Question):
             if not 1 <= most <= top:
                 raise ValueError(f"max_{name}={most} must be 1 to {top}; try 4.")
             check_difficulty(name, getattr(self, name), most)
+        config.check_range("partial", self.partial, 0.0, 1.0, 0.5)
         needed = len(rf"\boxed{{-{self.max_terms * (10**self.max_digits - 1)}}}")
         if self.response_bytes < needed:
             raise ValueError(
@@ -69,7 +72,7 @@ class ChainSum(Question):
         del key  # the question has one answer
         answer = boxed_integer(action, signed=True)
         result = jnp.sum(state.number)
-        credit = self.partial * share_of_places(answer.value, result)
+        credit = self.partial * share_of_places(answer.value, result) if self.partial else 0.0
         return state, self.judged(answer.found, answer.value == result, credit)
 
     def draw(self, key: jax.Array) -> jax.Array:

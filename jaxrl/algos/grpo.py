@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrl import advantages, config, losses, mesh, objectives
-from jaxrl.lm.agent import Agent, SharedConfig, State, Weights, optimizer, weights_at
+from jaxrl.lm.agent import Agent, MinibatchConfig, State, Weights, optimizer, weights_at
 from jaxrl.lm.episodes import Episodes
 from jaxrl.lm.learn import Rows, descend, gradient, map_pieces, predict, shuffled
 from jaxrl.lm.model import Transformer
@@ -27,59 +27,42 @@ from jaxrl.lm.warm_up import after_warm_up, scripted_minibatches, with_scripted
 
 
 @dataclass(frozen=True)
-class Config(SharedConfig):
-    num_prompts: int = 64  # different episode starts in an iteration, P
-    group_size: int = 8  # episodes from each of them, G
+class Config(MinibatchConfig):
+    group_size: int = 8  # episodes from each of the starts, G
     best: int = 0  # imitate so many of each group, those that did best; 0: climb by all of them
-    num_epochs: int = 1  # passes over an iteration's episodes
-    num_minibatches: int = 1  # optimizer steps per pass
     divide_by_std: bool = True  # advantages over the group's standard deviation
-    surrogate: Literal["clip", "gspo", "cispo"] = "clip"  # the policy's objective
-    clip_low: float = 0.2  # the ratio is clipped to 1 - clip_low ..
-    clip_high: float = 0.28  # .. 1 + clip_high; cispo: its cap is 1 + clip_high
+    surrogate: Literal["clip", "gspo", "cispo"] = "clip"  # cispo's cap is 1 + clip_high
     mean: Literal["token", "sequence", "constant"] = "token"  # how tokens are averaged
     kl: Literal["none", "k1", "k2", "k3"] = "none"  # to the model at the start; k1 in the reward
     kl_coef: float = 0.001  # its weight
     overlong: Literal["keep", "mask", "penalise"] = "keep"  # responses the length limit cut
 
     def __post_init__(self):
-        super().__post_init__()
         if self.group_size < 2:
             raise ValueError(f"group_size={self.group_size} must be at least 2; try 8.")
-        for name in ("num_prompts", "num_epochs", "clip_low", "clip_high", "kl_coef"):
-            config.check_positive(name, getattr(self, name), 1)
         if not 0 <= self.best < self.group_size:
             raise ValueError(f"best={self.best} must be 0 to group_size - 1; try best=1.")
         if self.best and self.kl == "k1":
             raise ValueError("kl='k1' changes rewards, by which the best are chosen; try kl='k3'.")
-        config.check_divides(
-            "num_minibatches", self.num_minibatches, "num_prompts", self.num_prompts
-        )
-        config.check_divides(
-            "micro_batch",
-            self.micro_batch,
-            "episodes in a minibatch",
-            self.num_prompts * self.learned_of_group // self.num_minibatches,
-        )
-        if self.sft_coef:
-            pieces = self.num_minibatches * self.micro_batch
-            config.check_divides(
-                "num_minibatches * micro_batch", pieces, "sft_episodes", self.sft_episodes
+        if self.best and self.surrogate != "clip":
+            raise ValueError(
+                f"surrogate={self.surrogate} is not used where the best are imitated; leave it out."
             )
+        config.check_positive("kl_coef", self.kl_coef, 0.001)
+        super().__post_init__()
 
     @property
     def episodes(self) -> int:
         return self.num_prompts * self.group_size
 
     @property
+    def minibatch(self) -> int:
+        return self.num_prompts * self.learned_of_group // self.num_minibatches
+
+    @property
     def learned_of_group(self) -> int:
         """Episodes of a group that are learned from."""
         return self.best or self.group_size
-
-    @property
-    def num_steps(self) -> int:
-        """Optimizer steps in an iteration; the first is on-policy."""
-        return self.num_epochs * self.num_minibatches
 
 
 def specs(cfg: Config, agent: Agent, devices: int) -> State:

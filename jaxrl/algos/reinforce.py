@@ -5,6 +5,7 @@ normalisation, arXiv:2510.01051), or an episode's with the others from the same 
 out, arXiv:2402.14740). One optimizer step an iteration, so the policy is the one that played.
 """
 
+import math
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
@@ -30,7 +31,6 @@ class Config(SharedConfig):
     gamma: float = 0.9  # discount per turn, of rebn and returns
     sample_std: bool = False  # rebn: n - 1 in the standard deviation
     overlong: Literal["keep", "mask", "penalise"] = "keep"  # responses the length limit cut
-    num_minibatches: int = 1
 
     def __post_init__(self):
         super().__post_init__()
@@ -45,6 +45,10 @@ class Config(SharedConfig):
     @property
     def episodes(self) -> int:
         return self.num_prompts * self.group_size
+
+    @property
+    def num_groups(self) -> int:
+        return math.gcd(super().num_groups, self.num_prompts)
 
 
 def specs(cfg: Config, agent: Agent, devices: int) -> State:

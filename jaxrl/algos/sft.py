@@ -17,9 +17,7 @@ class Config(SharedConfig):
     total_episodes: int = 25_600  # scripted episodes learned from
     sft_player: Literal["random", "expert"] = "expert"  # who plays them
     sft_on: Literal["actions", "all"] = "actions"  # learn the player's tokens, or the answers too
-    learning_rate: float = 3e-3  # Adam's, at the start
-    group_size: int = 1
-    num_minibatches: int = 1
+    learning_rate: float = 3e-3  # at the start
 
     def __post_init__(self):
         super().__post_init__()

@@ -16,7 +16,7 @@ import optax
 
 from jaxrl import advantages, config, losses, mesh, objectives, returns
 from jaxrl.lm import agent as agents
-from jaxrl.lm.agent import Agent, SharedConfig, Weights, optimizer, weights_at
+from jaxrl.lm.agent import Agent, MinibatchConfig, Weights, optimizer, weights_at
 from jaxrl.lm.episodes import Episodes
 from jaxrl.lm.learn import Rows, descend, gradient, hidden_states, map_pieces, shuffled
 from jaxrl.lm.log_prob import token_log_prob
@@ -28,48 +28,25 @@ from jaxrl.lm.warm_up import after_warm_up, scripted_minibatches, with_scripted
 
 
 @dataclass(frozen=True)
-class Config(SharedConfig):
+class Config(MinibatchConfig):
     num_prompts: int = 256  # episodes in an iteration, each from another start
     num_epochs: int = 2  # passes over an iteration's episodes
     num_minibatches: int = 4  # optimizer steps per pass
     gamma: float = 0.95  # discount per turn
     gae_lambda: float = 0.95  # weight of longer returns, over turns
-    clip_low: float = 0.2  # the ratio is clipped to 1 - clip_low ..
-    clip_high: float = 0.28  # .. 1 + clip_high
     value_coef: float = 1.0  # of the squared error at each turn, averaged over tokens like the rest
     entropy_coef: float = 0.01  # bonus for the entropy of every token
     overlong: Literal["keep", "mask", "penalise"] = "penalise"  # responses the length limit cut
-    group_size: int = 1
 
     def __post_init__(self):
         super().__post_init__()
         for name in ("gamma", "gae_lambda"):
             config.check_range(name, getattr(self, name), 0.0, 1.0, 0.95)
-        for name in ("num_prompts", "num_epochs", "clip_low", "clip_high"):
-            config.check_positive(name, getattr(self, name), 1)
         config.check_range("value_coef", self.value_coef, 0.0, float("inf"), 1.0)
-        if self.group_size != 1:
-            raise ValueError(f"group_size={self.group_size}: a critic needs no groups; try 1.")
-        rows = self.num_prompts // max(self.num_minibatches, 1)
-        config.check_divides(
-            "num_minibatches", self.num_minibatches, "num_prompts", self.num_prompts
-        )
-        config.check_divides("micro_batch", self.micro_batch, "episodes in a minibatch", rows)
-
-        if self.sft_coef:
-            pieces = self.num_minibatches * self.micro_batch
-            config.check_divides(
-                "num_minibatches * micro_batch", pieces, "sft_episodes", self.sft_episodes
-            )
 
     @property
     def episodes(self) -> int:
         return self.num_prompts
-
-    @property
-    def num_steps(self) -> int:
-        """Optimizer steps in an iteration."""
-        return self.num_epochs * self.num_minibatches
 
 
 class Critic(flax.struct.PyTreeNode):

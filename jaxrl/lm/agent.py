@@ -1,5 +1,6 @@
 """A language agent's fixed parts, and the options that every algorithm for one has."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -39,10 +40,10 @@ class SharedConfig:
     answer_tokens: int = 0  # the longest later one; 0: as many as it has bytes
     context: int = 0  # tokens of a conversation; 0: what the longest episode needs
     optimizer: Literal["adam", "muon"] = "adam"  # muon: of the layers' matrices, Adam of the rest
-    learning_rate: float = 1e-3  # Adam's, at the start
+    learning_rate: float = 1e-3  # at the start
     lr_schedule: Literal["constant", "linear"] = "constant"  # linear: to 0 at the end
     max_grad_norm: float = 1.0  # gradients are clipped to this norm
-    weight_decay: float = 0.0  # of matrices, decoupled (AdamW)
+    weight_decay: float = 0.0  # decoupled (AdamW); of matrices, with muon of the layers' alone
     entropy_coef: float = 0.0  # bonus for the entropy of every token, at the start
     entropy_schedule: Literal["constant", "linear"] = "constant"  # linear: to 0 at the end
     micro_batch: int = 8  # episodes whose gradient is computed at once, then added up
@@ -53,7 +54,7 @@ class SharedConfig:
     sft_on: Literal["actions", "all"] = "all"  # learn the player's tokens, or the answers too
     sft_moves: float = 1.0  # with "all": weight of the player's tokens, the answers' being 1
     sft_player: Literal["random", "expert"] = "random"  # who plays them
-    sft_learning_rate: float = 3e-3  # Adam's, for these steps
+    sft_learning_rate: float = 3e-3  # for these steps
     sft_coef: float = 0.0  # weight of scripted play in the loss after them, fading to 0 at the end
 
     def __post_init__(self):
@@ -78,6 +79,59 @@ class SharedConfig:
     def num_iterations(self) -> int:
         """Warm start and learning together."""
         return self.sft_steps + -(-self.total_episodes // self.episodes)
+
+    @property
+    def num_groups(self) -> int:
+        """Equal parts that an iteration falls into; every device takes as many as any other."""
+        pieces = (self.episodes // self.micro_batch, self.sft_episodes // self.micro_batch)
+        return math.gcd(self.num_lanes, *pieces)
+
+
+@dataclass(frozen=True)
+class MinibatchConfig(SharedConfig):
+    """Options of the algorithms that climb by minibatches, the ratio of policies clipped."""
+
+    num_prompts: int = 64  # different episode starts in an iteration, P
+    num_epochs: int = 1  # passes over an iteration's episodes
+    num_minibatches: int = 1  # optimizer steps per pass
+    clip_low: float = 0.2  # the ratio is clipped to 1 - clip_low ..
+    clip_high: float = 0.28  # .. 1 + clip_high
+
+    def __post_init__(self):
+        super().__post_init__()
+        for name in ("num_prompts", "num_epochs", "clip_low", "clip_high"):
+            config.check_positive(name, getattr(self, name), 1)
+        config.check_divides(
+            "num_minibatches", self.num_minibatches, "num_prompts", self.num_prompts
+        )
+        config.check_divides(
+            "micro_batch", self.micro_batch, "episodes in a minibatch", self.minibatch
+        )
+        if self.sft_coef:
+            pieces = self.num_minibatches * self.micro_batch
+            config.check_divides(
+                "num_minibatches * micro_batch", pieces, "sft_episodes", self.sft_episodes
+            )
+
+    @property
+    def minibatch(self) -> int:
+        """Episodes that an optimizer step learns from."""
+        return self.episodes // self.num_minibatches
+
+    @property
+    def num_steps(self) -> int:
+        """Optimizer steps in an iteration; with 1 it is on-policy."""
+        return self.num_epochs * self.num_minibatches
+
+    @property
+    def num_groups(self) -> int:
+        scripted = self.sft_episodes // (self.num_minibatches if self.sft_coef else 1)
+        return math.gcd(
+            self.num_lanes,
+            self.num_prompts // self.num_minibatches,
+            self.minibatch // self.micro_batch,
+            scripted // self.micro_batch,
+        )
 
 
 class State(flax.struct.PyTreeNode):
