@@ -7,6 +7,7 @@ from functools import partial
 import jax
 import numpy as np
 import pytest
+from quick import jit
 
 import envs
 from jaxrl.algos import grpo
@@ -96,6 +97,18 @@ def test_the_warm_start_comes_first_and_then_episodes_are_played(history):
 def test_sampler_and_learner_agree_in_every_iteration(history):
     assert all(m["log_prob_gap"] <= 1e-4 for m in history[1][1:])
     assert all(m["ratio_error"] == 0 for m in history[1][1:])  # one step: on-policy
+
+
+def test_bfloat16_computes_what_float32_keeps(agent):
+    """The sampler decodes with a cache, the learner reads at once: they differ, and it is told."""
+    half = replace(agent, model_config=replace(agent.model_config, dtype="bfloat16"))
+    cfg = replace(CFG, sft_steps=0, total_episodes=8, entropy_coef=0.1)
+    state = grpo.init(jax.random.key(0), cfg=cfg, agent=half)
+    after, metrics = jit(partial(grpo.update, cfg=cfg, agent=half))(state, jax.random.key(1))
+    kept = jax.tree.leaves((after.model, after.opt_state))
+    assert {x.dtype.name for x in kept} == {"float32", "int32"}  # a count is int32
+    assert 0 < metrics["log_prob_gap"] < 0.02
+    assert np.isfinite(metrics["grad_norm"]) and metrics["grad_norm"] > 0
 
 
 def test_a_run_in_chunks_is_bit_for_bit_the_run_at_once(on_one, history):

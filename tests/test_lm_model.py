@@ -46,6 +46,20 @@ def all_logits(model, tokens):
     return logits(model, forward(model, tokens, LENGTH)[0])
 
 
+@jax.jit
+def stepped_logits(model, tokens):
+    """Decoded token by token with the cache; also the lengths that it holds at the end."""
+    fast = unstack(model)
+
+    def step(cache, s):
+        new = jax.lax.dynamic_slice_in_dim(tokens, s, 1, 1)
+        hidden, cache = forward(fast, new, (s < LENGTH).astype(jnp.int32), cache)
+        return cache, hidden[:, 0]
+
+    cache, hidden = jax.lax.scan(step, init_cache(model.cfg, 3, 12), jnp.arange(10))
+    return logits(fast, hidden.swapaxes(0, 1)), cache.length
+
+
 def real(x):
     """The rows before each length, flat."""
     return np.concatenate([np.asarray(x[b, :n]) for b, n in enumerate(LENGTH.tolist())])
@@ -54,21 +68,25 @@ def real(x):
 @pytest.mark.parametrize("cfg", [QWEN, GEMMA], ids=["qwen", "gemma"])
 def test_decoding_token_by_token_equals_the_full_pass(cfg):
     model = make(cfg)
-    fast = unstack(model)
-
-    @jax.jit
-    def decode(fast, tokens):
-        def step(cache, s):
-            new = jax.lax.dynamic_slice_in_dim(tokens, s, 1, 1)
-            hidden, cache = forward(fast, new, (s < LENGTH).astype(jnp.int32), cache)
-            return cache, hidden[:, 0]
-
-        cache, hidden = jax.lax.scan(step, init_cache(cfg, 3, 12), jnp.arange(10))
-        return logits(fast, hidden.swapaxes(0, 1)), cache.length
-
-    stepped, length = decode(fast, TOKENS)
+    stepped, length = stepped_logits(model, TOKENS)
     np.testing.assert_allclose(real(stepped), real(all_logits(model, TOKENS)), atol=1e-5)
     assert length.tolist() == LENGTH.tolist()
+
+
+@pytest.mark.parametrize("cfg", [QWEN, GEMMA], ids=["qwen", "gemma"])
+def test_bfloat16_is_near_float32_in_the_full_pass_and_in_decoding(cfg):
+    """Parameters stay float32, and logits are; a number of bfloat16 has 8 bits."""
+    model = jax.tree.map(lambda x: x * 3 if x.ndim > 2 else x, make(cfg))
+    half = replace(cfg, dtype="bfloat16")
+    same = make(half)
+    same = jax.tree.unflatten(jax.tree.structure(same), jax.tree.leaves(model))
+    assert {x.dtype.name for x in jax.tree.leaves(same)} == {"float32"}
+    assert {x.dtype.name for x in init_cache(half, 3, 12).k} == {"bfloat16"}
+    whole = real(all_logits(model, TOKENS))
+    for found in (all_logits(same, TOKENS), stepped_logits(same, TOKENS)[0]):
+        assert found.dtype == jnp.float32
+        error = np.sqrt(np.mean((real(found) - whole) ** 2)) / whole.std()
+        assert 1e-4 < error < 0.03
 
 
 @pytest.mark.parametrize("cfg", [QWEN, GEMMA], ids=["qwen", "gemma"])

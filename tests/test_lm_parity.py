@@ -87,7 +87,7 @@ def reference(family: str) -> Any:
 def their_logits(model: Any) -> np.ndarray:
     with torch.no_grad():
         out = model(torch.tensor(TOKENS), attention_mask=torch.tensor(MASK.astype(int)))
-    return out.logits.numpy()[MASK]
+    return out.logits.float().numpy()[MASK]
 
 
 def our_logits(model: Transformer) -> np.ndarray:
@@ -126,6 +126,22 @@ def test_transformers_loads_what_we_save(family, compared, tmp_path):
         tmp_path, attn_implementation="eager", dtype="float32"
     )
     np.testing.assert_allclose(their_logits(back.eval()), theirs, atol=1e-5)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_bfloat16_loses_no_more_than_transformers_does(family, compared, tmp_path):
+    cfg, model, exact = compared(family)
+    save(tmp_path, cfg, model)
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(
+        tmp_path, attn_implementation="eager", dtype="bfloat16"
+    )
+    _, ours = load(tmp_path, param_dtype="bfloat16", dtype="bfloat16")
+
+    def error(found: np.ndarray) -> float:
+        return float(np.sqrt(np.mean((found - exact) ** 2)) / exact.std())
+
+    lost = error(their_logits(theirs.eval()))
+    assert 0 < error(our_logits(ours)) < 1.3 * lost
 
 
 def rebuilt(cfg: ModelConfig, model: Transformer) -> Transformer:
