@@ -24,6 +24,7 @@ from train import flags
 class Args:
     out: Path  # folder to write tokenizer.json into; made if needed
     env: list[str] = field(default_factory=lambda: ["language/GuessTheNumber-easy"])  # ids
+    env_args: tuple[str, ...] = ()  # fields of the environment, as NAME=VALUE, where it is one
     vocab_size: int = 512  # tokens, the 256 bytes and the special ones among them
     kind: Literal["gpt2", "qwen2", "llama3"] = "llama3"  # how texts are split before merging
     chat: Literal["plain", "chatml", "llama3", "gemma"] = "plain"  # whose special tokens it has
@@ -33,6 +34,11 @@ class Args:
     def __post_init__(self):
         if self.episodes < 1:
             raise ValueError(f"episodes={self.episodes} must be at least 1; try 512.")
+        if self.env_args and len(self.env) > 1:
+            raise ValueError(
+                f"env_args={' '.join(self.env_args)} would belong to {len(self.env)} environments; "
+                "give one with --env, or leave them out."
+            )
         if (self.out / "tokenizer.json").exists():
             raise ValueError(f"out={self.out} holds a tokenizer.json; choose another folder.")
         least = 256 + len(special_tokens(FORMATS[self.chat]))
@@ -54,15 +60,15 @@ def said(env: LanguageEnvironment, episodes: int, seed: int) -> Iterator[tuple[s
     players = [env.random_player]
     if type(env).expert is not LanguageEnvironment.expert:
         players.append(env.expert)
-    keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.key(seed), i))(np.arange(episodes))
-    for player in players:
+    keys = jax.random.split(jax.random.key(seed), len(players))
+    for key, player in zip(keys, players, strict=True):
         play_turn = jax.jit(jax.vmap(lambda s, k, player=player: turn(env, player, s, k)))
-        state, ts = jax.jit(jax.vmap(env.reset))(keys)
+        reset_key, *turn_keys = jax.random.split(key, 1 + env.max_turns)
+        state, ts = jax.jit(jax.vmap(env.reset))(jax.random.split(reset_key, episodes))
         yield from (("prompt", text) for text in strings(ts.obs))
         live = np.ones(episodes, bool)
-        for t in range(env.max_turns):
-            turn_keys = jax.vmap(lambda k, t=t: jax.random.fold_in(k, t))(keys)
-            response, state, ts = play_turn(state, turn_keys)
+        for turn_key in turn_keys:
+            response, state, ts = play_turn(state, jax.random.split(turn_key, episodes))
             yield from (("response", text) for text in np.array(strings(response))[live])
             live &= ~np.asarray(ts.done)
             yield from (("answer", text) for text in np.array(strings(ts.obs))[live])
@@ -126,7 +132,7 @@ def main(args: Args) -> dict[str, Lengths]:
     """Trains and saves; returns the token lengths of each environment."""
     heard: dict[str, dict[str, list[str]]] = {}
     for env_id in args.env:
-        env = envs.make(env_id)
+        env = envs.make(env_id, **flags.parse_fields(args.env_args))
         if not isinstance(env, LanguageEnvironment):
             raise ValueError(f"env={env_id} is not spoken to; try language/GuessTheNumber-easy.")
         texts: dict[str, list[str]] = {"prompt": [], "answer": [], "response": []}
