@@ -99,6 +99,7 @@ def test_sampler_and_learner_agree_in_every_iteration(history):
     assert all(m["ratio_error"] == 0 for m in history[1][1:])  # one step: on-policy
 
 
+@pytest.mark.slow
 def test_bfloat16_computes_what_float32_keeps(agent):
     """The sampler decodes with a cache, the learner reads at once: they differ, and it is told."""
     half = replace(agent, model_config=replace(agent.model_config, dtype="bfloat16"))

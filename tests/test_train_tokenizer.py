@@ -1,5 +1,8 @@
 """`train.tokenizer`: a tokenizer of what environments say, and the room that they need."""
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 from tokenizers import Tokenizer
 
@@ -9,15 +12,15 @@ from train import tokenizer
 GUESS, SUMS = "language/GuessTheNumber-easy", "reasoning/chain_sum"
 
 
+def args(folder: Path, kind: Any) -> tokenizer.Args:
+    return tokenizer.Args(folder, [GUESS], kind=kind, vocab_size=280, episodes=8)
+
+
 @pytest.mark.parametrize("kind", ["gpt2", "qwen2", "llama3"])
-def test_it_writes_the_same_file_again_and_the_agent_reads_it(tmp_path, kind):
-    files = []
-    for name in ("one", "two"):
-        args = tokenizer.Args(tmp_path / name, [GUESS], kind=kind, vocab_size=280, episodes=8)
-        room = tokenizer.main(args)[GUESS]
-        files.append(tmp_path / name / "tokenizer.json")
-    assert files[0].read_bytes() == files[1].read_bytes()
-    ours, theirs = BpeTokenizer.from_file(files[0]), Tokenizer.from_file(str(files[0]))
+def test_the_agent_reads_what_it_writes_and_has_room_for_what_it_heard(tmp_path, kind):
+    room = tokenizer.main(args(tmp_path, kind))[GUESS]
+    path = tmp_path / "tokenizer.json"
+    ours, theirs = BpeTokenizer.from_file(path), Tokenizer.from_file(str(path))
     assert ours.vocab_size == theirs.get_vocab_size() <= 280
     prompt = r"Guess 1-10, 4 turns: \boxed{N}"
     plain = len(theirs.encode(prompt, add_special_tokens=False).ids)
@@ -26,12 +29,17 @@ def test_it_writes_the_same_file_again_and_the_agent_reads_it(tmp_path, kind):
     assert 1 <= room.answer < room.prompt and 1 <= room.response < room.prompt
 
 
+def test_the_same_command_writes_the_same_file(tmp_path):
+    for name in ("one", "two"):
+        tokenizer.main(args(tmp_path / name, "llama3"))
+    one, two = ((tmp_path / name / "tokenizer.json").read_bytes() for name in ("one", "two"))
+    assert one == two
+
+
 def test_fields_of_the_environment_change_what_it_says(tmp_path):
-    sizes = []
-    for name, fields in (("plain", ()), ("long", ("terms=4", "digits=4"))):
-        args = tokenizer.Args(tmp_path / name, [SUMS], fields, kind="qwen2", episodes=8)
-        sizes.append(tokenizer.main(args)[SUMS].prompt)
-    assert sizes[1] >= sizes[0] + 10  # two more terms and signs, eight more digits
+    long = tokenizer.Args(tmp_path, [SUMS], ("terms=4", "digits=4"), kind="qwen2", episodes=8)
+    room = tokenizer.main(long)[SUMS].prompt
+    assert room >= 4 * 4 + 3 + 1  # each digit is a token; 2 terms of 2 digits would need 12 less
 
 
 @pytest.mark.parametrize(
