@@ -214,7 +214,8 @@ def test_importing_and_making_native_environments_imports_no_suite_and_starts_no
         "from jax._src import xla_bridge\n"
         "assert not xla_bridge._backends\n"
     )
-    subprocess.run([sys.executable, "-c", code], check=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_the_examples_of_the_documentation_run(registered):

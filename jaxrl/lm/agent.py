@@ -81,9 +81,14 @@ class SharedConfig:
         return self.sft_steps + -(-self.total_episodes // self.episodes)
 
     @property
+    def minibatch(self) -> int:
+        """Episodes that an optimizer step learns from."""
+        return self.episodes
+
+    @property
     def num_groups(self) -> int:
         """Equal parts that an iteration falls into; every device takes as many as any other."""
-        pieces = (self.episodes // self.micro_batch, self.sft_episodes // self.micro_batch)
+        pieces = (self.minibatch // self.micro_batch, self.sft_episodes // self.micro_batch)
         return math.gcd(self.num_lanes, *pieces)
 
 
@@ -115,7 +120,6 @@ class MinibatchConfig(SharedConfig):
 
     @property
     def minibatch(self) -> int:
-        """Episodes that an optimizer step learns from."""
         return self.episodes // self.num_minibatches
 
     @property
@@ -125,13 +129,11 @@ class MinibatchConfig(SharedConfig):
 
     @property
     def num_groups(self) -> int:
-        scripted = self.sft_episodes // (self.num_minibatches if self.sft_coef else 1)
-        return math.gcd(
-            self.num_lanes,
-            self.num_prompts // self.num_minibatches,
-            self.minibatch // self.micro_batch,
-            scripted // self.micro_batch,
-        )
+        groups = math.gcd(super().num_groups, self.num_prompts // self.num_minibatches)
+        if self.sft_coef:  # each minibatch rehearses its share of the scripted play
+            share = self.sft_episodes // self.num_minibatches
+            groups = math.gcd(groups, share // self.micro_batch)
+        return groups
 
 
 class State(flax.struct.PyTreeNode):
