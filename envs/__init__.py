@@ -1,5 +1,10 @@
 """Environments by id: `envs.make("CartPole-v1", gravity=3.7)`, `python -m envs` lists them."""
 
-from envs.registry import ids, make, make_vec, register, spec
+if __name__ == "envs":  # the short name
+    from jaxrl.short_names import stand_in
 
-__all__ = ["ids", "make", "make_vec", "register", "spec"]
+    stand_in("envs")
+else:
+    from jaxrl.envs.registry import ids, make, make_vec, register, spec
+
+    __all__ = ["ids", "make", "make_vec", "register", "spec"]

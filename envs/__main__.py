@@ -2,7 +2,7 @@
 
 from typing import Any
 
-import envs
+from jaxrl import envs
 from jaxrl.spaces import Box, Discrete, MultiDiscrete, Space
 
 HEAD = ("id", "observation", "action", "max steps", "source")

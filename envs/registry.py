@@ -6,20 +6,20 @@ import inspect
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from envs.bridges import gymnax
-from envs.classic.acrobot import Acrobot
-from envs.classic.cartpole import CartPole
-from envs.classic.mountain_car import MountainCar
-from envs.classic.mountain_car_continuous import MountainCarContinuous
-from envs.classic.pendulum import Pendulum
-from envs.fields import check_fields, check_max_steps, near
-from envs.grid.corridor import SimpleCorridor
-from envs.grid.gridworld import GridWorld
-from envs.language import games
-from envs.probe import loop, value
-from envs.reasoning.chain_sum import ChainSum
-from envs.reasoning.countdown import Countdown
 from jaxrl.env import Environment
+from jaxrl.envs.bridges import gymnax
+from jaxrl.envs.classic.acrobot import Acrobot
+from jaxrl.envs.classic.cartpole import CartPole
+from jaxrl.envs.classic.mountain_car import MountainCar
+from jaxrl.envs.classic.mountain_car_continuous import MountainCarContinuous
+from jaxrl.envs.classic.pendulum import Pendulum
+from jaxrl.envs.fields import check_fields, check_max_steps, near
+from jaxrl.envs.grid.corridor import SimpleCorridor
+from jaxrl.envs.grid.gridworld import GridWorld
+from jaxrl.envs.language import games
+from jaxrl.envs.probe import loop, value
+from jaxrl.envs.reasoning.chain_sum import ChainSum
+from jaxrl.envs.reasoning.countdown import Countdown
 from jaxrl.wrappers import TimeLimit
 
 if TYPE_CHECKING:

@@ -4,16 +4,16 @@ Rows are sequences of `S` tokens; a mask [N, S] keeps those that the policy chos
 token among them. What lies outside the mask may hold anything and has no gradient: a log-ratio is 0
 there. (A loss of log-probs themselves, such as a KL, wants them masked first: NaN has no gradient.)
 
-A mean is carried as (numerator, denominator), two float32 scalars. Sum both over micro-batches and
-devices, then take `quotient`: the result depends on neither. A denominator is a count, so the
-gradient of a mean is the sum of the numerators' gradients over the sum of the denominators.
+A mean is carried as `Sums`, two float32 scalars. Sum both over micro-batches and devices, then
+take the quotient: the result depends on neither. A denominator is a count, so the gradient of a
+mean is the sum of the numerators' gradients over the sum of the denominators.
 """
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-Sums = tuple[Float[Array, ""], Float[Array, ""]]
+from jaxrl.metrics import Sums
 
 
 def token_log_ratio(
@@ -49,31 +49,16 @@ def sequence_log_ratio(
     return jnp.where(mask, mean + on_policy_log_ratio(log_prob, mask), 0.0)
 
 
-def importance_weight(
-    old_log_prob: Float[Array, "N S"],
-    sampler_log_prob: Float[Array, "N S"],
-    mask: Bool[Array, "N S"],
-    weight_cap: float,
-) -> Float[Array, "N S"]:
-    """Truncated weight min(old / sampler, weight_cap) of each token, a constant.
-
-    It mends a sampler whose arithmetic differs from the learner's; 0 outside the mask.
-    """
-    log_ratio = token_log_ratio(old_log_prob, sampler_log_prob, mask)
-    weight = jnp.minimum(jnp.exp(log_ratio), weight_cap)
-    return jax.lax.stop_gradient(jnp.where(mask, weight, 0.0))
-
-
 def token_mean(loss: Float[Array, "N S"], mask: Bool[Array, "N S"]) -> Sums:
     """Sums of the mean over all tokens of the batch: a long response weighs more."""
-    return jnp.sum(jnp.where(mask, loss, 0.0)), jnp.sum(mask, dtype=jnp.float32)
+    return Sums(jnp.sum(jnp.where(mask, loss, 0.0)), jnp.sum(mask, dtype=jnp.float32))
 
 
 def sequence_mean(loss: Float[Array, "N S"], mask: Bool[Array, "N S"]) -> Sums:
     """Sums of the mean over sequences of the mean over their tokens; empty ones do not count."""
     count = jnp.sum(mask, 1, dtype=jnp.float32)
     total = jnp.sum(jnp.where(mask, loss, 0.0), 1)
-    return jnp.sum(total / jnp.maximum(count, 1.0)), jnp.sum(count > 0, dtype=jnp.float32)
+    return Sums(jnp.sum(total / jnp.maximum(count, 1.0)), jnp.sum(count > 0, dtype=jnp.float32))
 
 
 def constant_mean(loss: Float[Array, "N S"], mask: Bool[Array, "N S"], length: int) -> Sums:
@@ -83,13 +68,7 @@ def constant_mean(loss: Float[Array, "N S"], mask: Bool[Array, "N S"], length: i
     sequences do not count.
     """
     sequences = jnp.sum(jnp.any(mask, 1), dtype=jnp.float32)
-    return jnp.sum(jnp.where(mask, loss, 0.0)), sequences * length
-
-
-def quotient(sums: Sums) -> Float[Array, ""]:
-    """The mean that the sums stand for; 0 where nothing was counted."""
-    numerator, denominator = sums
-    return numerator / jnp.maximum(denominator, 1.0)
+    return Sums(jnp.sum(jnp.where(mask, loss, 0.0)), sequences * length)
 
 
 def sft_loss(log_prob: Float[Array, "N S"], mask: Bool[Array, "N S"]) -> Sums:
@@ -112,17 +91,3 @@ def without_cut(
     `turn` is the turn of each token: a response that was cut early in an episode is dropped alone.
     """
     return mask & ~jnp.take_along_axis(cut, jnp.where(mask, turn, 0), axis=1)
-
-
-def overlong_penalty(
-    length: Int[Array, "N U"], cut: Bool[Array, "N U"], limit: int, buffer: int = 0
-) -> Float[Array, "N U"]:
-    """What to add to the rewards: -1 for a response that was cut, 0 for a short one.
-
-    In between it falls over the last `buffer` tokens before `limit`, those that a response can have
-    at most (eq. 13 of arXiv:2503.14476); with buffer=0 only being cut counts.
-    """
-    if not 0 <= buffer <= limit:
-        raise ValueError(f"buffer={buffer} must lie in [0, limit={limit}]; try {limit // 4}.")
-    over = (length - (limit - buffer)).astype(jnp.float32) / max(buffer, 1)
-    return -jnp.where(cut, 1.0, jnp.clip(over, 0.0, 1.0))

@@ -1,6 +1,6 @@
-"""The single program: K seeds of one algorithm, many iterations, one executable on a mesh."""
+"""The single program: K members of one algorithm, many iterations, one executable on a mesh."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -12,9 +12,43 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from jaxrl.mesh import DATA, SEED
+from jaxrl.metrics import Metrics
 
-Init = Callable[..., Any]  # (key, *, axis) -> state
-Update = Callable[..., tuple[Any, dict[str, jax.Array]]]  # (state, key, *, axis) -> state, metrics
+
+class Member(flax.struct.PyTreeNode):
+    """What tells one of the runs in a program from the others: its numbers, all of them leaves.
+
+    Seeds, hyperparameters and physics are one dimension [K] of the program. What is structure in
+    `cfg` and `env` (a size, a choice) is shared by all members.
+    """
+
+    seed: Any  # uint32 []
+    cfg: Any
+    env: Any
+
+
+Init = Callable[..., Any]  # (key, member, axis) -> state
+Update = Callable[..., tuple[Any, Metrics]]  # (state, key, member, axis) -> state, metrics
+
+
+def members(seeds: Sequence[int], cfg: Any, env: Any) -> Member:
+    """One member for each seed, leaves [K] on the host, with the same numbers in all of them."""
+    return stack([Member(np.uint32(seed), cfg, env) for seed in seeds])
+
+
+def stack(members: Sequence[Member]) -> Member:
+    """Leaves [K]; ValueError where the members' structures differ, and with it the program."""
+    structure = jax.tree.structure(members[0])
+    if any(jax.tree.structure(member) != structure for member in members):
+        raise ValueError("members of one program differ in numbers alone, not in sizes or choices.")
+    return jax.tree.map(lambda *x: np.stack([_number(one) for one in x]), *members)
+
+
+def _number(x: Any) -> np.ndarray:
+    """A leaf as an array of 32 bits."""
+    array = np.asarray(x)
+    narrow = {np.dtype(np.int64): np.int32, np.dtype(np.float64): np.float32}
+    return array.astype(narrow.get(array.dtype, array.dtype))
 
 
 def seed_keys(seed: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -36,47 +70,51 @@ ONE_CORE = {
 
 
 class Program(flax.struct.PyTreeNode):
-    """`init(seeds)` gives the state; `run(state, seeds, count)` advances it by `count` iterations.
+    """`init(members)` gives the state; `run(state, members, count)` advances it by `count`.
 
-    Everything is stacked over seeds [K, ...] and laid out on the mesh: seeds over its first axis,
-    each seed's environments over its second. `run` returns (state, metrics), where metrics have
-    leaves [max_count, K] of which the first `count` are filled. Both are jitted, not compiled.
+    Everything is stacked over members [K, ...] and laid out on the mesh: members over its first
+    axis, each member's environments over its second. `run` returns (state, metrics), where metrics
+    are Sums with leaves [max_count, K] of which the first `count` are filled. Both are jitted, not
+    compiled.
     """
 
     init: Callable = flax.struct.field(pytree_node=False)
     run: Callable = flax.struct.field(pytree_node=False)
     mesh: Mesh = flax.struct.field(pytree_node=False)
     max_count: int = flax.struct.field(pytree_node=False)
-    specs: Any = flax.struct.field(pytree_node=False)
+    layout: Any = flax.struct.field(pytree_node=False)
 
-    def abstract(self, num_seeds: int) -> tuple[Any, jax.ShapeDtypeStruct, jax.ShapeDtypeStruct]:
-        """(state, seeds, count): what `run` takes, as shapes laid out on the mesh."""
+    def abstract(self, members: Member) -> tuple[Any, Member, jax.ShapeDtypeStruct]:
+        """(state, members, count): what `run` takes, as shapes laid out on the mesh."""
 
         def on_mesh(x, spec):
             return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=NamedSharding(self.mesh, spec))
 
-        seeds = on_mesh(jax.ShapeDtypeStruct((num_seeds,), np.uint32), P(SEED))
-        shapes = jax.eval_shape(self.init, seeds)
+        members = jax.tree.map(lambda x: on_mesh(x, P(SEED)), members)
+        shapes = jax.eval_shape(self.init, members)
         state = jax.tree.map(
-            lambda spec, part: jax.tree.map(lambda x: on_mesh(x, spec), part), self.specs, shapes
+            lambda spec, part: jax.tree.map(lambda x: on_mesh(x, spec), part), self.layout, shapes
         )
-        return state, seeds, on_mesh(jax.ShapeDtypeStruct((), np.int32), P())
+        return state, members, on_mesh(jax.ShapeDtypeStruct((), np.int32), P())
 
-    def compile(self, num_seeds: int) -> tuple[Callable, Callable]:
+    def compile(self, members: Member) -> tuple[Callable, Callable]:
         """(init, run) compiled ahead of time, side by side; `run` donates its state."""
-        state, seeds, count = self.abstract(num_seeds)
+        state, members, count = self.abstract(members)
         on_cpu = self.mesh.devices.flat[0].platform == "cpu"
-        init = self.init.lower(seeds)
+        init = self.init.lower(members)
         with ThreadPoolExecutor(1) as pool:
             initialised = pool.submit(init.compile, QUICK_TO_COMPILE if on_cpu else None)
-            run = self.run.lower(state, seeds, count).compile(ONE_CORE if on_cpu else None)
+            run = self.run.lower(state, members, count).compile(ONE_CORE if on_cpu else None)
             return initialised.result(), run
 
-    def seeds(self, first: int, count: int) -> jax.Array:
-        """uint32 [count]: consecutive seeds, placed on the mesh."""
-        values = np.arange(first, first + count, dtype=np.uint32)
+    def place(self, members: Member) -> Member:
+        """Members with leaves [K] on the host, placed on the mesh."""
         sharding = NamedSharding(self.mesh, P(SEED))
-        return jax.make_array_from_callback(values.shape, sharding, lambda index: values[index])
+
+        def put(x):
+            return jax.make_array_from_callback(x.shape, sharding, lambda index: x[index])
+
+        return jax.tree.map(put, members)
 
     def scalar(self, value: int) -> jax.Array:
         """int32 [], the same on every device."""
@@ -87,44 +125,44 @@ class Program(flax.struct.PyTreeNode):
 def make_program(
     init: Init,
     update: Update,
-    specs: Any,
+    layout: Any,
     mesh: Mesh,
     max_count: int = 1024,
     one_by_one: bool = False,
 ) -> Program:
-    """Build the program from an algorithm's pure functions of one seed.
+    """Build the program from an algorithm's pure functions of one member.
 
-    `specs` is the state's layout, a prefix pytree of PartitionSpec, or a function that gives it for
-    a number of devices of each seed. `update` reads its iteration
-    from `state.iteration`. The number of iterations is a run-time number: one executable serves
-    chunks of any length, so that results cannot depend on how a run was cut into chunks.
-    A device's seeds are vmapped, or with `one_by_one` looped over: what branches or ends early
-    then does so for each seed.
+    `layout` is the state's on a mesh, a prefix pytree of PartitionSpec, or a function that gives it
+    for a number of devices of each member. `update` reads its iteration from `state.iteration`.
+    The number of iterations is a run-time number: one executable serves chunks of any length, so
+    that results cannot depend on how a run was cut into chunks. So are the members' numbers.
+    A device's members are vmapped, or with `one_by_one` looped over: what branches or ends early
+    then does so for each of them.
     """
     axis = DATA if mesh.shape[DATA] > 1 else None
-    if callable(specs):
-        specs = specs(mesh.shape[DATA])
+    if callable(layout):
+        layout = layout(mesh.shape[DATA])
 
-    def init_seeds(seeds):
-        # One seed after the other: batched QR factorisations (the orthogonal initialiser) can
-        # deadlock in XLA's CPU thread pool, jaxlib 0.10.2.
-        return jax.lax.map(lambda seed: init(seed_keys(seed)[0], axis=axis), seeds)
+    def init_members(members):
+        # One after the other: batched QR factorisations (the orthogonal initialiser) can deadlock
+        # in XLA's CPU thread pool, jaxlib 0.10.2.
+        return jax.lax.map(lambda one: init(seed_keys(one.seed)[0], one, axis=axis), members)
 
-    def iterate(state, seed):
-        key = jax.random.fold_in(seed_keys(seed)[1], state.iteration)
-        return update(state, key, axis=axis)
+    def iterate(state, member):
+        key = jax.random.fold_in(seed_keys(member.seed)[1], state.iteration)
+        return update(state, key, member, axis=axis)
 
     # The inner jit makes eval_shape and the loop share one trace.
-    iterate_seeds = jax.jit(over_seeds(iterate, one_by_one))
+    iterate_all = jax.jit(over_members(iterate, one_by_one))
 
-    def run(state, seeds, count):
+    def run(state, members, count):
         def body(i, carry):
             state, log = carry
-            state, metrics = iterate_seeds(state, seeds)
-            return state, {name: log[name].at[i].set(metrics[name]) for name in log}
+            state, metrics = iterate_all(state, members)
+            return state, jax.tree.map(lambda kept, x: kept.at[i].set(x), log, metrics)
 
-        _, shapes = jax.eval_shape(iterate_seeds, state, seeds)
-        log = {name: jnp.zeros((max_count, *x.shape), x.dtype) for name, x in shapes.items()}
+        _, shapes = jax.eval_shape(iterate_all, state, members)
+        log = jax.tree.map(lambda x: jnp.zeros((max_count, *x.shape), x.dtype), shapes)
         return jax.lax.fori_loop(0, count, body, (state, log))
 
     def on_mesh(f, in_specs, out_specs, **jit_options):
@@ -134,16 +172,16 @@ def make_program(
         return jax.jit(mapped, **jit_options)
 
     return Program(
-        init=on_mesh(init_seeds, P(SEED), specs),
-        run=on_mesh(run, (specs, P(SEED), P()), (specs, P(None, SEED)), donate_argnums=0),
+        init=on_mesh(init_members, P(SEED), layout),
+        run=on_mesh(run, (layout, P(SEED), P()), (layout, P(None, SEED)), donate_argnums=0),
         mesh=mesh,
         max_count=max_count,
-        specs=specs,
+        layout=layout,
     )
 
 
-def over_seeds(f: Callable, one_by_one: bool = False) -> Callable:
-    """f over a leading axis of seeds; without a batch axis where there is only one."""
+def over_members(f: Callable, one_by_one: bool = False) -> Callable:
+    """f over a leading axis of members; without a batch axis where there is only one."""
 
     def mapped(*args):
         if jax.tree.leaves(args)[0].shape[0] > 1:

@@ -17,8 +17,8 @@ import jax
 from jax.experimental import topologies
 
 from jaxrl.program import make_program
-from train import flags, grpo, loop, ppo
-from train.devices import mesh_of_all
+from jaxrl.train import flags, grpo, loop, ppo
+from jaxrl.train.devices import mesh_of_all
 
 COLLECTIVES = (
     "all-gather",

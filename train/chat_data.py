@@ -14,7 +14,7 @@ import numpy as np
 
 from jaxrl.lm.episodes import Episodes, empty
 from jaxrl.text.chat import Piece, matching, split_special
-from train.models import Speech
+from jaxrl.train.models import Speech
 
 Message = tuple[str, str]  # role, content
 

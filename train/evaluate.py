@@ -10,15 +10,15 @@ from typing import Any
 import jax
 import numpy as np
 
-import envs
+from jaxrl import envs
 from jaxrl.env import Environment
 from jaxrl.evaluate import Episodes, evaluate
 from jaxrl.policy import Policy, load_policies
 from jaxrl.program import seed_keys
 from jaxrl.statistics import summarize_returns
-from train.flags import cli, parse_fields
-from train.language import evaluate_run
-from train.run_folder import read_config
+from jaxrl.train.flags import cli, parse_fields
+from jaxrl.train.language import evaluate_run
+from jaxrl.train.run_folder import read_config
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 import jax
 
 from jaxrl.lm import lora, weights
-from train import flags, models
+from jaxrl.train import flags, models
 
 
 @dataclass(frozen=True)

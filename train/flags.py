@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import tyro
 
-from train.run_folder import read_config
+from jaxrl.train.run_folder import read_config
 
 A = TypeVar("A")
 

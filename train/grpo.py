@@ -9,7 +9,7 @@ import sys
 from dataclasses import dataclass, field
 
 from jaxrl.algos import grpo
-from train import flags, language, loop
+from jaxrl.train import flags, language, loop
 
 PRESETS = {
     "default": grpo.Config(),

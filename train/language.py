@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-import envs
+from jaxrl import envs
 from jaxrl.algos import sft
 from jaxrl.language import LanguageEnvironment
 from jaxrl.lm.agent import Agent, SharedConfig, pour
@@ -18,8 +18,8 @@ from jaxrl.lm.play import Limits, limits, play
 from jaxrl.program import seed_keys
 from jaxrl.statistics import summarize_returns
 from jaxrl.text import Chat
-from train import chat_data, flags, loop, models
-from train.transcribe import Transcriber
+from jaxrl.train import chat_data, flags, loop, models
+from jaxrl.train.transcribe import Transcriber
 
 EVALUATION_LANES = 256
 

@@ -18,11 +18,11 @@ from jax.experimental import multihost_utils
 
 from jaxrl.checkpoint import Checkpoints, abstract
 from jaxrl.program import Program, make_program
-from train.devices import Distributed, choose, join
-from train.plot import plot_curve
-from train.progress import Progress
-from train.run_folder import RunFolder, jsonable, read_metrics, run_options
-from train.stop import Diverged, Interrupted, StopSignal
+from jaxrl.train.devices import Distributed, choose, join
+from jaxrl.train.plot import plot_curve
+from jaxrl.train.progress import Progress
+from jaxrl.train.run_folder import RunFolder, jsonable, read_metrics, run_options
+from jaxrl.train.stop import Diverged, Interrupted, StopSignal
 
 CHUNK_SECONDS = 1.0  # work between two looks at the metrics
 MAX_CHUNK = 1024  # iterations in a chunk at most

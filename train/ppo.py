@@ -8,14 +8,13 @@ from pathlib import Path
 
 import jax
 
-import envs
-from jaxrl import sgd
+from jaxrl import envs, sgd
 from jaxrl.algos import ppo, turn_ppo
 from jaxrl.language import LanguageEnvironment
 from jaxrl.policy import save_policy
-from train import flags, language, loop
-from train.evaluate import evaluate_policies
-from train.run_folder import read_config
+from jaxrl.train import flags, language, loop
+from jaxrl.train.evaluate import evaluate_policies
+from jaxrl.train.run_folder import read_config
 
 PRESETS = {
     "default": ppo.Config(),

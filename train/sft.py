@@ -8,7 +8,7 @@ import sys
 from dataclasses import dataclass, field
 
 from jaxrl.algos import sft
-from train import flags, language, loop
+from jaxrl.train import flags, language, loop
 
 
 @dataclass(frozen=True)

@@ -12,12 +12,12 @@ from typing import Any, Literal
 import jax
 import numpy as np
 
-import envs
+from jaxrl import envs
 from jaxrl.language import LanguageEnvironment
 from jaxrl.text import FORMATS, BpeTokenizer, Text, literal, make_chat
 from jaxrl.text.chat import special_tokens
 from jaxrl.text.pretokens import GPT2, PATTERNS
-from train import flags
+from jaxrl.train import flags
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from train import flags
+from jaxrl.train import flags
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from envs.fields import check_fields
 from jaxrl.env import Environment, TimeStep, static, timestep
+from jaxrl.envs.fields import check_fields
 from jaxrl.spaces import Box, Discrete, Space, is_space
 
 NAMES = (  # what gymnax 1.0.1 registers

@@ -3,8 +3,8 @@
 import jax
 import jax.numpy as jnp
 
-from envs.classic.mountain_car import MountainCar
 from jaxrl.env import TimeStep, timestep
+from jaxrl.envs.classic.mountain_car import MountainCar
 from jaxrl.spaces import Box
 
 

@@ -4,9 +4,9 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from envs.language.guess_the_number import GuessTheNumber
-from envs.language.mastermind import Mastermind
-from envs.language.tower_of_hanoi import TowerofHanoi
+from jaxrl.envs.language.guess_the_number import GuessTheNumber
+from jaxrl.envs.language.mastermind import Mastermind
+from jaxrl.envs.language.tower_of_hanoi import TowerofHanoi
 
 LEVELS: dict[str, tuple[Callable[..., Any], dict[str, dict[str, Any]]]] = {
     "GuessTheNumber": (

@@ -4,8 +4,8 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from envs.language.game import ending
 from jaxrl.env import TimeStep, static, timestep
+from jaxrl.envs.language.game import ending
 from jaxrl.language import LanguageEnvironment
 from jaxrl.text import Text, render, select
 from jaxrl.text.patterns import boxed_integer

@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from envs.language.game import ending
 from jaxrl.env import TimeStep, static, timestep
+from jaxrl.envs.language.game import ending
 from jaxrl.language import LanguageEnvironment
 from jaxrl.text import Text, integers, listed, render, resize, select, where
 from jaxrl.text.patterns import boxed

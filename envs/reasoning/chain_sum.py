@@ -5,9 +5,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from envs.reasoning.question import Question, check_difficulty
 from jaxrl import config
 from jaxrl.env import TimeStep, static
+from jaxrl.envs.reasoning.question import Question, check_difficulty
 from jaxrl.text import Text, concat, from_int, render
 from jaxrl.text.patterns import boxed_integer
 from jaxrl.text.text import pack

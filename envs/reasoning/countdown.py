@@ -5,9 +5,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from envs.reasoning.arithmetic import evaluate
-from envs.reasoning.question import Question, check_difficulty
 from jaxrl.env import TimeStep, static
+from jaxrl.envs.reasoning.arithmetic import evaluate
+from jaxrl.envs.reasoning.question import Question, check_difficulty
 from jaxrl.text import Text, from_int, listed, render
 from jaxrl.text.patterns import boxed
 from jaxrl.text.text import pack

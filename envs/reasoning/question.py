@@ -5,8 +5,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from envs.language.game import FORMAT_ERROR
 from jaxrl.env import TimeStep, timestep
+from jaxrl.envs.language.game import FORMAT_ERROR
 from jaxrl.language import LanguageEnvironment
 from jaxrl.text import Text, select
 

@@ -1,0 +1,56 @@
+"""What a trainer declares, and what it hands to the host loop."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from jaxrl.program import Member
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What becomes of what a run trained; `trained` has leaves [K, ...], `members` leaves [K]."""
+
+    trained: Callable[[Any], Any]  # state -> what is saved and evaluated
+    save: Callable[[Path, Any], None]  # (run folder, trained): write it into policy/
+    evaluate: Callable[[Any, Member, int], dict]  # (trained, members, episodes) -> summary
+    how_to_play: str = ""  # told at the end; {} is the run folder
+
+
+@dataclass(frozen=True)
+class Task:
+    """One program to run, and what becomes of it."""
+
+    init: Callable  # (key, member, *, axis) -> state
+    update: Callable  # (state, key, member, *, axis) -> (state, metrics)
+    layout: Any  # of the state on the mesh: PartitionSpecs, or a function of devices a member
+    cfg: Any  # numbers of every member
+    env: Any  # the same
+    num_iterations: int
+    steps_per_iteration: int  # what one member plays in an iteration, in `unit`
+    outcome: Outcome
+    unit: str = "steps"  # environment steps, or episodes
+    warm_up: int = 0  # iterations at the start that play nothing
+    num_blocks: int = 1  # equal parts of a member's work, of which every device takes as many
+    minibatch_rows: int = 1  # rows, or tokens, of a minibatch: is it worth several devices?
+    one_by_one: bool = False  # several members of a device in turn, not side by side
+    start: Callable[[Any], Any] | None = None  # fresh state -> the same with given weights
+    shown: Callable[[Any], Any] | None = None  # what a state keeps of its last episodes
+    transcribe: Callable[..., list[dict]] | None = None  # (that, iteration, steps, seed) -> lines
+
+    def steps(self, iteration: int) -> int:
+        """What a member has played after this many iterations, in `unit`."""
+        return max(iteration - self.warm_up, 0) * self.steps_per_iteration
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """One way to train: an algorithm, its presets, its options and how a task is made of them."""
+
+    name: str  # `python -m train.NAME`
+    algorithm: ModuleType
+    presets: Mapping[str, Any]  # name -> the algorithm's Config
+    options: type[Any]  # the dataclass of its command line
+    setup: Callable[[Any], Task]  # ValueError where options do not fit
