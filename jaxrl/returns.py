@@ -1,8 +1,14 @@
 """Advantages and returns: formulas over time, checkable on paper."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
+
+from jaxrl.metrics import Sums
+
+Number = float | Float[Array, ""]
 
 
 def gae(
@@ -11,8 +17,8 @@ def gae(
     next_value: Float[Array, "T B"],
     terminated: Bool[Array, "T B"],
     truncated: Bool[Array, "T B"],
-    gamma: float,
-    lam: float,
+    gamma: Number,
+    lam: Number,
 ) -> Float[Array, "T B"]:
     """Generalized advantage estimation, eq. 16 of arXiv:1506.02438.
 
@@ -37,7 +43,7 @@ def discounted_sum(
     start: Float[Array, " B"],
     reward: Float[Array, "T B"],
     done: Bool[Array, "T B"],
-    gamma: float,
+    gamma: Number,
 ) -> tuple[Float[Array, " B"], Float[Array, "T B"]]:
     """Discounted sum of the rewards since the episode began, at each step.
 
@@ -54,13 +60,25 @@ def discounted_sum(
 
 
 def explained_variance(
-    target_moment: tuple[jax.Array, jax.Array], error_moment: tuple[jax.Array, jax.Array]
-) -> jax.Array:
-    """1 - Var(target - prediction) / Var(target), from (mean, mean of squares) of both.
+    value: Float[Array, "*N"],
+    target: Float[Array, "*N"],
+    mask: Bool[Array, "*N"] | None = None,
+    axis: str | None = None,
+) -> Sums:
+    """1 - Var(target - value) / Var(target) over what the masks of all devices keep, as Sums.
 
-    Moments rather than arrays, so that a mean over devices can be taken in between.
-    0 where the target does not vary.
+    Unknown where the target does not vary. In two passes, about the mean: a mean of squares would
+    cancel where the mean is large.
     """
-    target = target_moment[1] - target_moment[0] ** 2
-    error = error_moment[1] - error_moment[0] ** 2
-    return jnp.where(target > 1e-8, 1.0 - error / jnp.maximum(target, 1e-8), 0.0)
+    mask = jnp.ones(target.shape, jnp.bool_) if mask is None else mask
+    rows = jnp.where(mask, jnp.stack([target, target - value]), 0.0).reshape(2, -1)
+    count, total = _total((jnp.sum(mask, dtype=jnp.float32), jnp.sum(rows, 1)), axis)
+    mean = (total / jnp.maximum(count, 1.0)).reshape(2, *[1] * target.ndim)
+    centred = jnp.where(mask, rows.reshape(2, *target.shape) - mean, 0.0)
+    of_target, of_error = _total(jnp.sum(jnp.square(centred).reshape(2, -1), 1), axis)
+    varies = of_target > 1e-8 * jnp.maximum(count, 1.0)
+    return Sums(jnp.where(varies, of_target - of_error, 0.0), jnp.where(varies, of_target, 0.0))
+
+
+def _total(tree: Any, axis: str | None) -> Any:
+    return tree if axis is None else jax.lax.psum(tree, axis)

@@ -1,18 +1,31 @@
 """The rollout: a policy plays T steps in B environments, as one scan."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import flax.struct
 import jax
 import jax.numpy as jnp
 
-from jaxrl.env import per_env_keys
-from jaxrl.wrappers import AutoReset
+from jaxrl import resets
+from jaxrl.env import Environment, TimeStep, per_env_keys
+from jaxrl.metrics import Metrics, Sums
+from jaxrl.resets import ResetPool
+from jaxrl.wrappers import tree_where
 
 SMALL_OBS = 32  # numbers in one observation
 
-Act = Callable[[Any, Any], tuple[Any, Any, Any]]  # (obs, noise) -> (action, env_action, aux)
+
+class Decision(flax.struct.PyTreeNode):
+    """What a policy decides for observations [B, ...]."""
+
+    action: Any  # as sampled: what its log-prob is of
+    env_action: Any  # as the environment takes it
+    aux: Any = ()  # whatever the algorithm wants kept: the log-prob
+
+
+Act = Callable[[Any, Any, Any], tuple[Any, Decision]]  # (memory, obs, noise) -> memory, decision
 
 
 class Transition(flax.struct.PyTreeNode):
@@ -20,11 +33,16 @@ class Transition(flax.struct.PyTreeNode):
 
     obs: Any
     action: Any
-    aux: Any  # whatever `act` wants kept: the log-prob
+    aux: Any
     reward: jax.Array
     terminated: jax.Array
     truncated: jax.Array
     next_obs: Any  # where the action led, before any auto-reset
+
+    @property
+    def done(self) -> jax.Array:
+        """bool: the episode is over, for either reason."""
+        return self.terminated | self.truncated
 
 
 class Carry(flax.struct.PyTreeNode):
@@ -32,54 +50,98 @@ class Carry(flax.struct.PyTreeNode):
 
     env_state: Any
     obs: Any
+    memory: Any = ()  # of a recurrent policy; zeros where an episode begins
 
 
-def begin(env: AutoReset, key: jax.Array, env_index: jax.Array) -> Carry:
+class Ended(flax.struct.PyTreeNode):
+    """Per-environment sums [B] over the episodes that ended in a rollout."""
+
+    metrics: dict[str, jax.Array]  # what the environment said at the end: episode_return, ...
+    episodes: jax.Array  # how many
+    truncations: jax.Array  # of them, those that the clock ended
+    pool_exhausted: jax.Array  # of them, those that were followed by a reset taken before
+
+    def means(self, total: Callable[[Any], Any]) -> Metrics:
+        """Means over the episodes of all environments; `total` sums over devices."""
+        sums = total(jax.tree.map(jnp.sum, self))
+        over_episodes = sums.metrics | {"truncated_share": sums.truncations}
+        once = jnp.ones(())
+        return {name: Sums(x, sums.episodes) for name, x in over_episodes.items()} | {
+            "episodes": Sums(sums.episodes, once),
+            "pool_exhausted": Sums(sums.pool_exhausted, once),
+        }
+
+
+def begin(env: Environment, key: jax.Array, env_index: jax.Array, memory: Any = ()) -> Carry:
     """First states of the environments with these global indices [B]."""
     env_state, ts = jax.vmap(env.reset)(per_env_keys(key, env_index))
-    return Carry(env_state, ts.obs)
+    return Carry(env_state, ts.obs, memory)
 
 
 def rollout(
-    env: AutoReset,
+    env: Environment,
     carry: Carry,
+    pool: ResetPool,
     act: Act,
     draw_noise: Callable[[jax.Array, tuple[int, ...]], Any],
     key: jax.Array,
     env_index: jax.Array,
     num_steps: int,
-) -> tuple[Carry, Transition, dict[str, jax.Array]]:
-    """T steps with auto-reset, after filling every environment's pool of fresh resets.
+) -> tuple[Carry, ResetPool, Transition, Ended]:
+    """T steps; where an episode ends, the next begins from the pool (`resets.fill_all`).
 
-    `act(obs, noise)` sees batches [B, ...]; its noise is drawn here for the whole rollout. Every
-    random number is a function of (key, global environment index, step): the number of
-    environments on this device does not matter. Returns the carry, the transitions [T, B, ...]
-    and per-environment sums [B] over the rollout: of each metric over the episodes that ended
-    (`episode_return`, ...), their number (`episodes`), and the `pool_exhausted` count.
+    `act(memory, obs, noise)` sees batches [B, ...]; its noise is drawn here for the whole rollout.
+    Every random number is a function of (key, global environment index, step): the number of
+    environments on this device does not matter. A pool may serve several rollouts in a row.
+    Returns carry and pool for the next one, transitions [T, B, ...] and sums over what ended.
     """
-    reset_key, noise_key, step_key = jax.random.split(key, 3)
-    env_state = jax.vmap(env.refill)(carry.env_state, per_env_keys(reset_key, env_index))
+    noise_key, step_key = jax.random.split(key)
     noise = jax.vmap(lambda k: draw_noise(k, (num_steps,)), out_axes=1)(
         per_env_keys(noise_key, env_index)
     )
     env_keys = per_env_keys(step_key, env_index)
+    fresh = pool.replace(used=None)  # the same at every step, so no part of what a step hands on
 
     def step(carry, inputs):
-        (env_state, obs, sums), (noise, t) = carry, inputs
-        action, env_action, aux = act(obs, noise)
+        (before, used, ended), (noise, t) = carry, inputs
+        memory, chosen = act(before.memory, before.obs, noise)
         keys = jax.vmap(lambda k: jax.random.fold_in(k, t))(env_keys)
-        env_state, ts = jax.vmap(env.step)(env_state, env_action, keys)
-        transition = Transition(
-            obs, action, aux, ts.reward, ts.terminated, ts.truncated, ts.final_obs
+        env_state, ts, pool = jax.vmap(partial(resets.step, env))(
+            before.env_state, chosen.env_action, keys, fresh.replace(used=used)
         )
-        return (env_state, ts.obs, add_episode(sums, ts)), transition
+        after = Carry(env_state, ts.obs, forget(memory, ts.done))
+        outcome = (ts.reward, ts.terminated, ts.truncated, ts.final_obs)
+        transition = Transition(before.obs, chosen.action, chosen.aux, *outcome)
+        return (after, pool.used, add_ended(ended, ts)), transition
 
-    sums = {name: jnp.zeros(env_index.shape) for name in _metric_names(env)}
-    start = (env_state, carry.obs, sums)
+    start = (carry, pool.used, nothing_ended(env, env_index))
     xs = noise, jnp.arange(num_steps)
     unroll = _unroll(carry.obs)
-    (env_state, obs, sums), transitions = jax.lax.scan(step, start, xs, unroll=unroll)
-    return Carry(env_state, obs), transitions, sums
+    (carry, used, ended), transitions = jax.lax.scan(step, start, xs, unroll=unroll)
+    return carry, pool.replace(used=used), transitions, ended
+
+
+def forget(memory: Any, done: jax.Array) -> Any:
+    """Memory [B, ...] with zeros where an episode is over."""
+    return jax.vmap(tree_where)(done, jax.tree.map(jnp.zeros_like, memory), memory)
+
+
+def nothing_ended(env: Environment, env_index: jax.Array) -> Ended:
+    """Sums of 0 for these environments [B]."""
+    _, ts = jax.eval_shape(env.reset, jax.random.key(0))
+    zero = jnp.zeros(env_index.shape, jnp.float32)
+    return Ended({name: zero for name in sorted(ts.metrics)}, zero, zero, zero)
+
+
+def add_ended(ended: Ended, ts: TimeStep) -> Ended:
+    """Add the metrics of the episodes that end in this step; leaves [B]."""
+    done = ts.done.astype(jnp.float32)
+    now = dict(ts.metrics)
+    exhausted = now.pop("pool_exhausted")
+    truncated = (ts.truncated & ~ts.terminated).astype(jnp.float32)
+    # A metric of an episode that goes on may be anything, NaN too.
+    metrics = {name: jnp.where(ts.done, x, 0).astype(jnp.float32) for name, x in now.items()}
+    return jax.tree.map(jnp.add, ended, Ended(metrics, done, truncated, exhausted))
 
 
 def _unroll(obs: Any) -> int:
@@ -90,17 +152,3 @@ def _unroll(obs: Any) -> int:
     """
     numbers = sum(x[0].size for x in jax.tree.leaves(obs))
     return 4 if numbers <= SMALL_OBS else 1
-
-
-def _metric_names(env: AutoReset) -> list[str]:
-    _, ts = jax.eval_shape(env.reset, jax.random.key(0))
-    return sorted({*ts.metrics, "episodes", "truncations"})
-
-
-def add_episode(sums: dict[str, jax.Array], ts: Any) -> dict[str, jax.Array]:
-    """Add the metrics of the episodes that end in this step; leaves [B]."""
-    done = ts.done.astype(jnp.float32)
-    ended = {name: done * value for name, value in ts.metrics.items()}
-    ended["episodes"] = done
-    ended["truncations"] = (ts.truncated & ~ts.terminated).astype(jnp.float32)
-    return {name: total + ended[name] for name, total in sums.items()}

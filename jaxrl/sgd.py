@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from jaxrl import mesh
 from jaxrl.env import per_env_keys
@@ -46,6 +47,48 @@ def gradient(
     grads, metrics = (grads, metrics) if total is None else total(grads, metrics)
     rate = 1.0 / jnp.maximum(metrics["loss"].denominator, 1.0)
     return jax.tree.map(lambda g: (g * rate).astype(g.dtype), grads), metrics
+
+
+def schedule(kind: str, iteration: jax.Array, num_iterations: int) -> jax.Array:
+    """float32 []: what a learning rate is times at an iteration; linear falls to 0 at the end."""
+    left = 1.0 - iteration.astype(jnp.float32) / num_iterations
+    return jnp.maximum(left, 0.0) if kind == "linear" else jnp.ones((), jnp.float32)
+
+
+def descend(
+    direction: optax.GradientTransformation, grads: Any, opt_state: Any, params: Any, rate: Any
+) -> tuple[Any, Any]:
+    """(params, optimiser state) after a step of length `rate` against what `direction` says."""
+    updates, opt_state = direction.update(grads, opt_state, params)
+    return jax.tree.map(lambda p, u: (p - rate * u).astype(p.dtype), params, updates), opt_state
+
+
+def norms(tree: Any) -> dict[str, jax.Array]:
+    """The Euclidean norm of each part of parameters or gradients, by the part's name."""
+    squares: dict[str, Any] = {}
+    for path, x in jax.tree_util.tree_leaves_with_path(tree):
+        name = _part(path)
+        squares[name] = squares.get(name, 0.0) + jnp.sum(jnp.square(x.astype(jnp.float32)))
+    return {name: jnp.sqrt(x) for name, x in squares.items()}
+
+
+def _part(path: Any) -> str:
+    return jax.tree_util.keystr(path[:1], simple=True)
+
+
+def clip_each_by_norm(max_norm: Any) -> optax.GradientTransformation:
+    """Scales the gradient of each part (of each network) down to a norm of its own."""
+
+    def clip(grads, params):
+        del params
+        scale = {
+            name: max_norm / jnp.maximum(norm, max_norm) for name, norm in norms(grads).items()
+        }
+        return jax.tree_util.tree_map_with_path(
+            lambda path, g: g * scale[jax.tree_util.keystr(path[:1], simple=True)], grads
+        )
+
+    return optax.stateless(clip)
 
 
 def over_devices(axis: str | None) -> Total:

@@ -1,18 +1,26 @@
 """Many copies of one environment, stepped together and restarted when their episodes end."""
 
+from functools import partial
 from typing import Any
 
 import flax.struct
 import jax
 import jax.numpy as jnp
 
-from jaxrl import spaces
+from jaxrl import resets, spaces
 from jaxrl.env import Environment, TimeStep, per_env_keys, static
-from jaxrl.wrappers import AutoReset, AutoResetState, EpisodeStats
+from jaxrl.wrappers import EpisodeStats
+
+
+class VecState(flax.struct.PyTreeNode):
+    """Leaves [B, ...]."""
+
+    inner: Any  # of the environments
+    pool: resets.ResetPool
 
 
 class VecEnv(flax.struct.PyTreeNode):
-    """`num_envs` copies of `env` under EpisodeStats and AutoReset, batched with vmap.
+    """`num_envs` copies of `env` with episode statistics and auto-reset, batched with vmap.
 
     Every array of a state, TimeStep or action has a first axis B = num_envs. What happens in
     environment i is a function of (key, i) as long as no pool runs out.
@@ -36,11 +44,6 @@ class VecEnv(flax.struct.PyTreeNode):
             raise ValueError(f"num_envs={self.num_envs} must be at least 1; try 64.")
         if self.pool_size < 1:
             raise ValueError(f"pool_size={self.pool_size} must be at least 1; try 4.")
-        if resets_itself(self.env):
-            raise ValueError(
-                f"env={type(self.env).__name__} already has an AutoReset inside, which VecEnv adds "
-                "itself; try VecEnv(TimeLimit(env), num_envs)."
-            )
 
     @property
     def observation_space(self) -> spaces.Space:
@@ -56,36 +59,35 @@ class VecEnv(flax.struct.PyTreeNode):
         """A random action for each environment [B]."""
         return jax.vmap(lambda k: spaces.sample(self.action_space, k))(self._keys(key))
 
-    def reset(self, key: jax.Array) -> tuple[AutoResetState, TimeStep]:
+    def reset(self, key: jax.Array) -> tuple[VecState, TimeStep]:
         """New episodes everywhere, with full pools."""
-        return jax.vmap(self._single.reset)(self._keys(key))
+        reset_key, pool_key = jax.random.split(key)
+        inner, ts = jax.vmap(self._single.reset)(self._keys(reset_key))
+        ts = ts.replace(metrics=ts.metrics | {"pool_exhausted": jnp.zeros_like(ts.reward)})
+        return VecState(inner, self._fill(pool_key)), ts
 
-    def refill(self, state: AutoResetState, key: jax.Array) -> AutoResetState:
+    def refill(self, state: VecState, key: jax.Array) -> VecState:
         """The same state with new pools of fresh resets."""
-        return jax.vmap(self._single.refill)(state, self._keys(key))
+        return state.replace(pool=self._fill(key))
 
-    def step(
-        self, state: AutoResetState, action: Any, key: jax.Array
-    ) -> tuple[AutoResetState, TimeStep]:
+    def step(self, state: VecState, action: Any, key: jax.Array) -> tuple[VecState, TimeStep]:
         """One step everywhere; where an episode ended, `obs` is already the next one's first."""
         step_key, refill_key = jax.random.split(key)
         if self.auto_refill:
-            empty = jnp.any(state.used >= self.pool_size)
+            empty = jnp.any(state.pool.used >= self.pool_size)
             state = jax.lax.cond(empty, self.refill, lambda state, _: state, state, refill_key)
-        return jax.vmap(self._single.step)(state, action, self._keys(step_key))
+        inner, ts, pool = jax.vmap(partial(resets.step, self._single))(
+            state.inner, action, self._keys(step_key), state.pool
+        )
+        return VecState(inner, pool), ts
 
     @property
-    def _single(self) -> AutoReset:
-        return AutoReset(EpisodeStats(self.env), self.pool_size)
+    def _single(self) -> EpisodeStats:
+        return EpisodeStats(self.env)
+
+    def _fill(self, key: jax.Array) -> resets.ResetPool:
+        index = jnp.arange(self.num_envs)
+        return resets.fill_all(self._single, key, index, self.pool_size)
 
     def _keys(self, key: jax.Array) -> jax.Array:
         return per_env_keys(key, jnp.arange(self.num_envs))
-
-
-def resets_itself(env: Any) -> bool:
-    """Whether there is an AutoReset among the wrappers of `env`."""
-    while isinstance(env, Environment):
-        if isinstance(env, AutoReset):
-            return True
-        env = getattr(env, "env", None)
-    return False

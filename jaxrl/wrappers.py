@@ -1,7 +1,7 @@
-"""Wrappers of one environment: time limit, episode statistics, auto-reset, frames and actions.
+"""Wrappers of one environment: time limit, episode statistics, frames and actions.
 
 The supported order, inside out: the environment, what changes its observations and actions,
-`TimeLimit`, `EpisodeStats`, `AutoReset`.
+`TimeLimit`, `EpisodeStats`. Nothing resets itself: see `jaxrl.resets`.
 """
 
 from typing import Any
@@ -70,54 +70,6 @@ class EpisodeStats(Wrapper):
             "episode_length": state.episode_length.astype(jnp.float32),
         }
         return ts.replace(metrics=metrics)
-
-
-class AutoResetState(flax.struct.PyTreeNode):
-    inner: Any
-    pool: Any  # `pool_size` fresh resets, (state, obs), each leaf [pool_size, ...]
-    used: jax.Array  # int32 []: how many of the pool's resets were taken since it was filled
-
-
-class AutoReset(Wrapper):
-    """Starts the next episode in the step that ends one; `final_obs` keeps where the action led.
-
-    A reset is not computed at every step: `pool_size` fresh ones are computed by `refill`, once
-    per rollout, and taken one after the other. An episode that starts when all are taken begins
-    with the pool's oldest again, and the step's metric `pool_exhausted` is 1: fill more.
-    """
-
-    pool_size: int = static(4)
-
-    def reset(self, key: jax.Array) -> tuple[AutoResetState, TimeStep]:
-        first_key, pool_key = jax.random.split(key)
-        inner, ts = self.env.reset(first_key)
-        pool, used = self._fill(pool_key)
-        return AutoResetState(inner, pool, used), self._report(ts, jnp.zeros((), jnp.bool_))
-
-    def refill(self, state: AutoResetState, key: jax.Array) -> AutoResetState:
-        """The same state with a new pool; call it at the start of each rollout."""
-        pool, used = self._fill(key)
-        return state.replace(pool=pool, used=used)
-
-    def step(
-        self, state: AutoResetState, action: Any, key: jax.Array
-    ) -> tuple[AutoResetState, TimeStep]:
-        stepped, ts = self.env.step(state.inner, action, key)
-        slot = state.used % self.pool_size
-        fresh = jax.tree.map(lambda x: x[slot], state.pool)
-        inner, obs = tree_where(ts.done, fresh, (stepped, ts.obs))
-        exhausted = ts.done & (state.used >= self.pool_size)
-        used = state.used + ts.done.astype(jnp.int32)
-        ts = self._report(ts.replace(obs=obs), exhausted)
-        return AutoResetState(inner, state.pool, used), ts
-
-    def _fill(self, key: jax.Array) -> tuple[Any, jax.Array]:
-        inner, ts = jax.vmap(self.env.reset)(jax.random.split(key, self.pool_size))
-        return (inner, ts.obs), jnp.zeros((), jnp.int32)
-
-    @staticmethod
-    def _report(ts: TimeStep, exhausted: jax.Array) -> TimeStep:
-        return ts.replace(metrics=ts.metrics | {"pool_exhausted": exhausted.astype(jnp.float32)})
 
 
 class FrameStackState(flax.struct.PyTreeNode):

@@ -6,7 +6,6 @@ minibatch, observations and rewards normalised, value clipping, early stop on KL
 of their last observation, which most implementations set to 0.
 """
 
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
@@ -19,14 +18,16 @@ from jax.sharding import PartitionSpec as P
 
 from jaxrl import config, losses, mesh, normalize, returns, sgd
 from jaxrl.env import Environment
+from jaxrl.metrics import Metrics, Sums, add_up, mean, quotient, value
 from jaxrl.networks import ActorCritic, NetworkSpec
 from jaxrl.policy import Policy
-from jaxrl.rollout import Carry, Transition, begin, rollout
+from jaxrl.resets import fill_all
+from jaxrl.rollout import Carry, Decision, Ended, Transition, begin, rollout
 from jaxrl.spaces import Box
-from jaxrl.wrappers import AutoReset, EpisodeStats, RescaleAction, tree_where
+from jaxrl.wrappers import EpisodeStats, RescaleAction, tree_where
 
 
-@dataclass(frozen=True)
+@config.pytree_dataclass
 class Config:
     total_steps: int = 500_000  # environment steps in all, rounded up to whole iterations
     num_envs: int = 16  # environments stepped in parallel, B
@@ -38,12 +39,12 @@ class Config:
     gamma: float = 0.99  # discount per step, in [0, 1]
     gae_lambda: float = 0.95  # in [0, 1]: 0 is one-step, 1 is Monte Carlo
     clip_eps: float = 0.2  # ratio kept within 1 +- clip_eps
-    value_clip: float = 0.0  # new values kept this near to the old ones; 0: off
+    value_clip: float | None = None  # new values kept this near to the old ones; None: off
     value_coef: float = 0.5  # weight of the value loss
     entropy_coef: float = 0.01  # weight of the entropy bonus
     max_grad_norm: float = 0.5  # gradients are scaled down to this norm
     grad_clip: Literal["global", "network"] = "global"  # one norm, or one for each network
-    target_kl: float = 0.0  # skip the rest of an iteration's minibatches above this KL; 0: off
+    target_kl: float | None = None  # above it the rest of an iteration is skipped; None: off
     advantage_norm: Literal["minibatch", "batch", "none"] = "minibatch"  # over all devices
     accumulate: int = 0  # pieces a minibatch's gradient is computed in; 0: what fits a CPU's cache
     normalize_obs: bool = False  # by running mean and variance
@@ -57,23 +58,33 @@ class Config:
     def __post_init__(self):
         for field in ("total_steps", "num_envs", "num_steps", "num_epochs", "num_minibatches"):
             config.check_positive(field, getattr(self, field), getattr(Config, field))
-        for field in ("learning_rate", "max_grad_norm", "clip_eps"):
-            config.check_positive(field, getattr(self, field), getattr(Config, field))
+        for field in ("learning_rate", "max_grad_norm", "clip_eps", "value_clip", "target_kl"):
+            config.check_positive(field, getattr(self, field), getattr(Config, field) or 0.2)
         for field in ("gamma", "gae_lambda"):
             config.check_range(field, getattr(self, field), 0.0, 1.0, getattr(Config, field))
-        for field in ("value_clip", "value_coef", "entropy_coef", "target_kl", "reset_pool"):
+        for field in ("value_coef", "entropy_coef", "reset_pool", "accumulate"):
             config.check_range(field, getattr(self, field), 0.0, 1e9, getattr(Config, field))
         for width in self.hidden:
             config.check_positive("hidden", width, 64)
         rows = self.num_envs * self.num_steps
         config.check_divides("num_minibatches", self.num_minibatches, "num_envs*num_steps", rows)
+        if self.minibatch_rows == 1 and self.advantage_norm == "minibatch":
+            raise ValueError(
+                f"num_minibatches={self.num_minibatches} leaves one row in each, whose advantage "
+                f"minus its own mean is 0: nothing is learned; try {max(1, rows // 2)} or "
+                "advantage_norm=batch."
+            )
         if self.accumulate:
-            rows //= self.num_minibatches
-            config.check_divides("accumulate", self.accumulate, "rows per minibatch", rows)
+            name, rows = "rows per minibatch", self.minibatch_rows
+            config.check_divides("accumulate", self.accumulate, name, rows)
 
     @property
     def num_iterations(self) -> int:
         return -(-self.total_steps // (self.num_envs * self.num_steps))
+
+    @property
+    def minibatch_rows(self) -> int:
+        return self.num_envs * self.num_steps // self.num_minibatches
 
 
 class State(flax.struct.PyTreeNode):
@@ -88,7 +99,7 @@ class State(flax.struct.PyTreeNode):
     iteration: jax.Array  # int32 []
 
 
-class Rows(flax.struct.PyTreeNode):
+class Batch(flax.struct.PyTreeNode):
     """What the loss reads; leaves [N, ...]."""
 
     obs: Any  # normalised
@@ -99,8 +110,8 @@ class Rows(flax.struct.PyTreeNode):
     target: jax.Array
 
 
-def specs() -> State:
-    """How a State is laid out on a mesh, seeds stacked in front: environments are split."""
+def layout() -> State:
+    """Of a State on a mesh, members stacked in front: environments are split."""
     replicated, split = P(mesh.SEED), P(mesh.SEED, mesh.DATA)
     return State(replicated, replicated, split, replicated, replicated, split, replicated)  # pyright: ignore
 
@@ -113,87 +124,97 @@ def make_policy(key: jax.Array, *, cfg: Config, env: Environment) -> ActorCritic
     return ActorCritic(spec, nnx.Rngs(params=key))
 
 
-def wrap(env: Environment, cfg: Config) -> AutoReset:
-    """The environment as `update` wants it: actions in [-1, 1], statistics, auto-reset."""
+def wrap(env: Environment, cfg: Config) -> EpisodeStats:
+    """The environment as `update` wants it: actions in [-1, 1], episode statistics."""
+    del cfg
     space = env.action_space
     if isinstance(space, Box) and space.bounded:
         env = RescaleAction(env)
-    return AutoReset(EpisodeStats(env), pool_size=cfg.reset_pool or max(2, cfg.num_steps // 8))
+    return EpisodeStats(env)
 
 
 def optimizer(cfg: Config) -> optax.GradientTransformation:
-    """Adam behind a clip by norm, of all parameters or of each network."""
-    rate = cfg.learning_rate
-    if cfg.lr_schedule == "linear":
-        steps = cfg.num_iterations * cfg.num_epochs * cfg.num_minibatches
-        rate = optax.linear_schedule(cfg.learning_rate, 0.0, steps)
-    clip = optax.clip_by_global_norm(cfg.max_grad_norm)
-    if cfg.grad_clip == "network":
-        networks = ("actor", "critic", "log_std")
-        clip = optax.partition(
-            {name: optax.clip_by_global_norm(cfg.max_grad_norm) for name in networks},
-            lambda params: jax.tree_util.tree_map_with_path(lambda path, _: path[0].name, params),
-        )
-    return optax.chain(clip, optax.adam(rate, eps=1e-5))
+    """Adam's direction, behind a clip by norm; the step's length is `sgd.descend`'s."""
+    clip = {"global": optax.clip_by_global_norm, "network": sgd.clip_each_by_norm}[cfg.grad_clip]
+    return optax.chain(clip(cfg.max_grad_norm), optax.scale_by_adam(eps=1e-5))
 
 
-def init(key: jax.Array, *, cfg: Config, env: AutoReset, axis: str | None = None) -> State:
+def init(key: jax.Array, *, cfg: Config, env: EpisodeStats, axis: str | None = None) -> State:
     """A fresh State; `env` comes from `wrap`, `axis` is the mesh axis the environments lie on."""
     policy_key, env_key = jax.random.split(key)
     policy = make_policy(policy_key, cfg=cfg, env=env)
     num_local = cfg.num_envs // mesh.axis_size(axis)
+    space = env.observation_space
     return State(
         policy=policy,
         opt_state=optimizer(cfg).init(policy),  # pyright: ignore
         carry=begin(env, env_key, mesh.global_index(num_local, axis)),
-        obs_stats=normalize.RunningStats.init_for(env.observation_space)
-        if cfg.normalize_obs
-        else None,
+        obs_stats=normalize.RunningStats.init_for(space) if cfg.normalize_obs else None,
         reward_stats=normalize.RunningStats.init(),
-        discounted=jnp.zeros(num_local),
+        discounted=jnp.zeros(num_local, jnp.float32),
         iteration=jnp.zeros((), jnp.int32),
     )
 
 
-def act(policy: ActorCritic, obs_stats: Any, obs: Any, noise: Any) -> tuple[Any, Any, jax.Array]:
-    """(action as sampled, action for the environment, log-prob) for a batch of observations."""
+def act(policy: ActorCritic, obs_stats: Any, memory: Any, obs: Any, noise: Any) -> tuple:
+    """(memory, Decision) for a batch of observations; the log-prob is kept."""
     pi = policy.distribution(normalize.normalize_obs(obs_stats, obs))
     action = pi.sample(noise)
-    return action, policy.to_env(action), pi.log_prob(action)
+    return memory, Decision(action, policy.to_env(action), pi.log_prob(action))
 
 
 def update(
-    state: State, key: jax.Array, *, cfg: Config, env: AutoReset, axis: str | None = None
-) -> tuple[State, dict[str, jax.Array]]:
+    state: State, key: jax.Array, *, cfg: Config, env: EpisodeStats, axis: str | None = None
+) -> tuple[State, Metrics]:
     """One iteration: T*B environment steps, advantages, epochs of minibatches.
 
-    Pure; scan it, vmap it over seeds, shard it. Metrics are float32 scalars, equal on all devices.
+    Pure; scan it, vmap it over members, shard it. Metrics are Sums, equal on all devices.
     """
-    rollout_key, shuffle_key = jax.random.split(key)
+    pool_key, rollout_key, learn_key = jax.random.split(key, 3)
     env_index = mesh.global_index(state.discounted.shape[0], axis)
+    pool = fill_all(env, pool_key, env_index, cfg.reset_pool or max(2, cfg.num_steps // 8))
     player = partial(act, state.policy, state.obs_stats)
-    carry, steps, sums = rollout(
-        env, state.carry, player, state.policy.noise, rollout_key, env_index, cfg.num_steps
+    carry, _, steps, ended = rollout(
+        env, state.carry, pool, player, state.policy.noise, rollout_key, env_index, cfg.num_steps
     )
+    return learn(state, carry, steps, ended, learn_key, cfg=cfg, axis=axis)
+
+
+def learn(
+    state: State,
+    carry: Carry,
+    steps: Transition,
+    ended: Ended,
+    key: jax.Array,
+    *,
+    cfg: Config,
+    axis: str | None = None,
+) -> tuple[State, Metrics]:
+    """What follows a rollout, wherever it was played: everything of an iteration that learns."""
+    env_index = mesh.global_index(state.discounted.shape[0], axis)
     state, steps = scale_rewards(state, steps, cfg, axis)
     rows = prepare(state, steps, cfg)
-    order = sgd.shuffled_rows(
-        shuffle_key, env_index, cfg.num_steps, cfg.num_epochs, cfg.num_minibatches
-    )
+    order = sgd.shuffled_rows(key, env_index, cfg.num_steps, cfg.num_epochs, cfg.num_minibatches)
+    rate = cfg.learning_rate * sgd.schedule(cfg.lr_schedule, state.iteration, cfg.num_iterations)
     (policy, opt_state, _), learning = sgd.epochs(
-        partial(minibatch_step, cfg=cfg, axis=axis),
+        partial(minibatch_step, rate=rate, cfg=cfg, axis=axis),
         (state.policy, state.opt_state, jnp.ones((), jnp.bool_)),
         rows,
         order,
         advantage_moments(rows.advantage, order, cfg, axis),
     )
-    if state.obs_stats is not None:  # only now: the loss must see the rollout's normalisation
-        obs_stats = normalize.update_obs_stats(state.obs_stats, steps.obs, axis)
-        state = state.replace(obs_stats=obs_stats)
+    obs_stats = state.obs_stats
+    if obs_stats is not None:  # only now: the loss must see the rollout's normalisation
+        obs_stats = normalize.update_obs_stats(obs_stats, steps.obs, axis)
     state = state.replace(
-        policy=policy, opt_state=opt_state, carry=carry, iteration=state.iteration + 1
+        policy=policy,
+        opt_state=opt_state,
+        carry=carry,
+        obs_stats=obs_stats,
+        iteration=state.iteration + 1,
     )
-    return state, summarize(policy, learning, rows, sums, axis)
+    metrics = summarize(policy, learning, rows, axis) | {"learning_rate": value(rate)}
+    return state, metrics | ended.means(lambda sums: mesh.psum(sums, axis))
 
 
 def scale_rewards(
@@ -202,18 +223,24 @@ def scale_rewards(
     """Rewards over the running std of the discounted return, if asked for."""
     if not cfg.normalize_reward:
         return state, steps
-    done = steps.terminated | steps.truncated
-    carried, running = returns.discounted_sum(state.discounted, steps.reward, done, cfg.gamma)
+    carried, running = returns.discounted_sum(state.discounted, steps.reward, steps.done, cfg.gamma)
     stats = state.reward_stats.update(running, axis)
     steps = steps.replace(reward=normalize.scale(stats, steps.reward))
     return state.replace(reward_stats=stats, discounted=carried), steps
 
 
-def prepare(state: State, steps: Transition, cfg: Config) -> Rows:
+def prepare(state: State, steps: Transition, cfg: Config) -> Batch:
     """Values, advantages and value targets of the rollout, as rows t*B + b."""
-    obs = normalize.normalize_obs(state.obs_stats, steps.obs)
-    next_obs = normalize.normalize_obs(state.obs_stats, steps.next_obs)
-    value, next_value = values(state.policy, obs), values(state.policy, next_obs)
+    shape = steps.reward.shape
+    obs, next_obs = (
+        jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), x) for x in (steps.obs, steps.next_obs)
+    )
+    obs = normalize.normalize_obs(state.obs_stats, obs)
+    next_obs = normalize.normalize_obs(state.obs_stats, next_obs)
+    value, next_value = (
+        sgd.map_pieces(lambda policy, rows: policy.value(rows), state.policy, x).reshape(shape)
+        for x in (obs, next_obs)
+    )
     advantage = returns.gae(
         steps.reward,
         value,
@@ -223,26 +250,8 @@ def prepare(state: State, steps: Transition, cfg: Config) -> Rows:
         cfg.gamma,
         cfg.gae_lambda,
     )
-    rows = Rows(obs, steps.action, steps.aux, value, advantage, advantage + value)
-    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), rows)
-
-
-def values(policy: ActorCritic, obs: Any) -> jax.Array:
-    """V(obs) [T, B], on a CPU in pieces that its cache holds."""
-    shape = jax.eval_shape(policy.value, obs).shape
-    rows = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), obs)
-    count = sgd.pieces_in_cache(shape[0] * shape[1])
-
-    def in_pieces(policy, rows):
-        pieces = jax.tree.map(lambda x: x.reshape(count, -1, *x.shape[1:]), rows)
-        return jax.lax.map(policy.value, pieces).reshape(shape)
-
-    def whole(policy, rows):
-        return policy.value(rows).reshape(shape)
-
-    if count == 1:
-        return whole(policy, rows)
-    return jax.lax.platform_dependent(policy, rows, cpu=in_pieces, default=whole)
+    rows = (steps.action, steps.aux, value, advantage, advantage + value)
+    return Batch(obs, *(x.reshape(-1, *x.shape[2:]) for x in rows))
 
 
 def advantage_moments(
@@ -262,108 +271,73 @@ def advantage_moments(
     return jnp.broadcast_to(mean, shape).ravel(), jnp.broadcast_to(jnp.sqrt(var), shape).ravel()
 
 
-def loss(policy: ActorCritic, batch: Rows, cfg: Config) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """Mean loss over the batch, and its parts; advantages come normalised."""
+def loss(policy: ActorCritic, batch: Batch, cfg: Config) -> tuple[Sums, Metrics]:
+    """The loss over the batch, and its parts; advantages come normalised."""
     pi, value = policy.distribution_and_value(batch.obs)
-    log_prob, entropy = pi.log_prob(batch.action), jnp.mean(pi.entropy())
+    log_prob, entropy = pi.log_prob(batch.action), pi.entropy()
     surrogate = losses.clipped_surrogate(log_prob, batch.log_prob, batch.advantage, cfg.clip_eps)
-    if cfg.value_clip > 0:
-        value_error = losses.clipped_value_loss(value, batch.value, batch.target, cfg.value_clip)
+    if cfg.value_clip is None:
+        value_loss = losses.value_loss(value, batch.target)
     else:
-        value_error = losses.value_loss(value, batch.target)
-    policy_loss, value_loss = jnp.mean(surrogate), jnp.mean(value_error)
-    total = policy_loss + cfg.value_coef * value_loss - cfg.entropy_coef * entropy
+        value_loss = losses.clipped_value_loss(value, batch.value, batch.target, cfg.value_clip)
     ratio_error = jnp.abs(jnp.expm1(log_prob - batch.log_prob))
-    return total, {
-        "loss": total,
-        "policy_loss": policy_loss,
+    parts = {
+        "policy_loss": surrogate,
         "value_loss": value_loss,
         "entropy": entropy,
-        "approx_kl": jnp.mean(losses.approx_kl(log_prob, batch.log_prob)),
-        "clip_fraction": jnp.mean((ratio_error > cfg.clip_eps).astype(jnp.float32)),
-        "ratio_error": jnp.mean(ratio_error),
+        "approx_kl": losses.approx_kl(log_prob, batch.log_prob),
+        "clip_fraction": ratio_error > cfg.clip_eps,
+        "ratio_error": ratio_error,
     }
-
-
-def gradient(policy: ActorCritic, batch: Rows, cfg: Config) -> tuple[ActorCritic, dict]:
-    """Gradient of `loss` over the batch and its metrics, in `accumulate` pieces.
-
-    With accumulate=0 a CPU takes pieces that its cache holds, an accelerator the whole.
-    """
-    count = cfg.accumulate or sgd.pieces_in_cache(batch.advantage.shape[0])
-    in_pieces = partial(_gradient, cfg=cfg, count=count)
-    if cfg.accumulate or count == 1:
-        return in_pieces(policy, batch)
-    whole = partial(_gradient, cfg=cfg, count=1)
-    return jax.lax.platform_dependent(policy, batch, cpu=in_pieces, default=whole)
-
-
-def _gradient(
-    policy: ActorCritic, batch: Rows, *, cfg: Config, count: int
-) -> tuple[ActorCritic, dict]:
-    grad_fn = jax.grad(loss, has_aux=True)
-    if count == 1:
-        return grad_fn(policy, batch, cfg)
-
-    def add(total, piece):
-        return jax.tree.map(jnp.add, total, grad_fn(policy, piece, cfg)), None
-
-    pieces = jax.tree.map(lambda x: x.reshape(count, -1, *x.shape[1:]), batch)
-    shapes = jax.eval_shape(partial(grad_fn, cfg=cfg), policy, jax.tree.map(lambda x: x[0], pieces))
-    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-    total, _ = jax.lax.scan(add, zeros, pieces)
-    return jax.tree.map(lambda x: x / count, total)
+    total = surrogate + cfg.value_coef * value_loss - cfg.entropy_coef * entropy
+    return mean(total), {name: mean(x) for name, x in parts.items()}
 
 
 def minibatch_step(
-    carry: tuple, inputs: tuple[Rows, tuple[jax.Array, jax.Array]], *, cfg: Config, axis: str | None
-) -> tuple[tuple, dict[str, jax.Array]]:
-    """One optimizer step; its only collective is the mean of gradients and metrics."""
-    policy, opt_state, live = carry
-    batch, (mean, std) = inputs
-    batch = batch.replace(advantage=(batch.advantage - mean) / (std + 1e-8))
-    grads, metrics = mesh.pmean(gradient(policy, batch, cfg), axis)
-    updates, new_opt_state = optimizer(cfg).update(grads, opt_state, policy)
-    new_policy = optax.apply_updates(policy, updates)
-    metrics["grad_norm_actor"] = optax.tree.norm((grads.actor, grads.log_std))
-    metrics["grad_norm_critic"] = optax.tree.norm(grads.critic)
-    if cfg.target_kl > 0:
-        live = live & (metrics["approx_kl"] <= cfg.target_kl)
-        new_policy, new_opt_state = tree_where(
-            live, (new_policy, new_opt_state), (policy, opt_state)
-        )
-        metrics["minibatches_skipped"] = 1.0 - live.astype(jnp.float32)
-    return (new_policy, new_opt_state, live), metrics
-
-
-def summarize(
-    policy: ActorCritic,
-    learning: dict[str, jax.Array],
-    rows: Rows,
-    sums: dict[str, jax.Array],
+    carry: tuple,
+    inputs: tuple[Batch, tuple[jax.Array, jax.Array]],
+    *,
+    rate: jax.Array,
+    cfg: Config,
     axis: str | None,
-) -> dict[str, jax.Array]:
-    """An iteration's metrics: means over minibatches, and over the episodes that ended.
+) -> tuple[tuple, Metrics]:
+    """One optimizer step; its only collective is the sum of gradients and metrics."""
+    policy, opt_state, live = carry
+    batch, (centre, std) = inputs
+    batch = batch.replace(advantage=(batch.advantage - centre) / (std + 1e-8))
+    grads, metrics = sgd.gradient(
+        partial(loss, cfg=cfg),
+        policy,
+        batch,
+        batch.advantage.shape[0] // cfg.accumulate if cfg.accumulate else 0,
+        sgd.over_devices(axis),
+    )
+    moved = sgd.descend(optimizer(cfg), grads, opt_state, policy, rate)
+    for name, norm in sgd.norms(grads).items():
+        metrics[f"grad_norm_{name}"] = value(norm)
+    if cfg.target_kl is not None:
+        live = live & (quotient(metrics["approx_kl"]) <= cfg.target_kl)
+        moved = tree_where(live, moved, (policy, opt_state))
+        metrics["minibatches_skipped"] = value(~live)
+    return (*moved, live), metrics
 
-    Episode metrics are NaN where no episode ended. `first_ratio_error` is the first minibatch's
-    mean |ratio - 1|: sampler and learner must agree on the log-prob.
+
+def summarize(policy: ActorCritic, learning: Metrics, rows: Batch, axis: str | None) -> Metrics:
+    """An iteration's metrics of learning, summed over its minibatches.
+
+    `first_ratio_error` is the first minibatch's mean |ratio - 1|: sampler and learner must agree on
+    the log-prob.
     """
-    metrics = {name: jnp.mean(value) for name, value in learning.items() if name != "ratio_error"}
-    metrics["first_ratio_error"] = learning["ratio_error"][0]
-    error = rows.target - rows.value
-    moments = [(jnp.mean(x), jnp.mean(x**2)) for x in (rows.target, error)]
-    local = (moments, jnp.mean(rows.value), {name: jnp.sum(x) for name, x in sums.items()})
-    moments, metrics["value"], episode = mesh.pmean(local, axis)
-    metrics["param_norm"] = optax.tree.norm(policy)
-    metrics["explained_variance"] = returns.explained_variance(*moments)
-    count = episode.pop("episodes")
-    devices = mesh.axis_size(axis)
-    metrics["episodes"] = count * devices
-    metrics["pool_exhausted"] = episode.pop("pool_exhausted") * devices
-    metrics["truncated_share"] = episode.pop("truncations") / count
-    return metrics | {name: total / count for name, total in episode.items()}
+    first = jax.tree.map(lambda x: x[0], learning["ratio_error"])
+    metrics = {name: x for name, x in learning.items() if name != "ratio_error"}
+    return add_up(metrics) | {
+        "first_ratio_error": first,
+        "param_norm": value(optax.tree.norm(policy)),
+        "value": mesh.psum(mean(rows.value), axis),
+        "explained_variance": returns.explained_variance(rows.value, rows.target, None, axis),
+    }
 
 
 def trained_policy(state: State, env: Environment) -> Policy:
-    """The policy by itself, for the raw environment `env`; works on states stacked over seeds."""
+    """The policy by itself, for the raw environment `env`; works on states stacked over members."""
     return Policy(state.policy, state.obs_stats, env.action_space)

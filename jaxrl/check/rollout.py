@@ -12,7 +12,6 @@ from jaxrl.check.avals import named_leaves
 from jaxrl.check.fields import EnvCheckError, type_name
 from jaxrl.env import Environment, TimeStep
 from jaxrl.spaces import Space
-from jaxrl.vec import resets_itself
 from jaxrl.wrappers import tree_where
 
 
@@ -45,7 +44,7 @@ def _random_step(
     is_start = jax.vmap(tree_equal, (None, 0))
     restarted = jnp.any(is_start(new, starts) & ~is_start(state, starts))
     fresh = jax.tree.map(lambda x: x[0], starts)
-    following = new if resets_itself(env) else tree_where(ts.done, fresh, new)
+    following = tree_where(ts.done, fresh, new)
     return following, _look(env, new, ts, restarted)
 
 
@@ -109,18 +108,16 @@ def check_stays_in_space(env: Environment, seen: Seen) -> None:
 
 
 def check_does_not_reset_itself(env: Environment, seen: Seen) -> None:
-    """Only AutoReset starts the next episode. A reset with an unlikely key is not found out."""
-    if resets_itself(env):
-        return
+    """Only the loop starts the next episode. A reset with an unlikely key is not found out."""
     if when := first_where(seen.moved):
         raise EnvCheckError(
             f"{type_name(env)}: final_obs is not obs after {when}; return `timestep(obs, ...)` "
-            "with where the action led, and leave the next episode to AutoReset or VecEnv."
+            "with where the action led, and leave the next episode to VecEnv."
         )
     done, restarted = np.asarray(seen.done), np.asarray(seen.restarted)
     only_at_the_end = np.any(~done) and not np.any(restarted & ~done)
     if only_at_the_end and (when := first_where(restarted & done)):
         raise EnvCheckError(
             f"{type_name(env)}.step starts a new episode by itself ({when}): the state it returns "
-            "is a fresh reset's. Return the last state of the old one; AutoReset and VecEnv go on."
+            "is a fresh reset's. Return the last state of the old one; VecEnv and the trainers go on."
         )
