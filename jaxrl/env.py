@@ -16,8 +16,8 @@ Metrics = dict[str, jax.Array]
 class TimeStep(flax.struct.PyTreeNode):
     """What one reset or step of one environment says.
 
-    `final_obs` is where the action led, before any auto-reset: equal to `obs` except on the last
-    step of an episode where the loop has begun the next one. `metrics` holds scalars that no algorithm reads.
+    `final_obs` is where the action led, before any auto-reset: equal to `obs` except where a loop
+    has begun the next episode. `metrics` holds scalars that no algorithm reads.
     """
 
     obs: Any

@@ -11,11 +11,11 @@ from jaxrl.env import Environment, per_env_keys
 from jaxrl.wrappers import EpisodeStats, tree_where
 
 
-class Episodes(flax.struct.PyTreeNode):
-    """Leaves [N], one entry for each episode."""
+class Evaluation(flax.struct.PyTreeNode):
+    """What became of N episodes; leaves [N]."""
 
     episode_return: jax.Array  # float32: undiscounted
-    episode_length: jax.Array  # float32: steps
+    metrics: dict[str, jax.Array]  # what the environment said at the end; episode_length, steps
     finished: jax.Array  # bool: False where max_steps cut it short
 
 
@@ -25,7 +25,7 @@ def evaluate(
     key: jax.Array,
     num_episodes: int,
     max_steps: int = 100_000,
-) -> Episodes:
+) -> Evaluation:
     """Play `num_episodes` fresh episodes side by side, each to its end.
 
     `act(obs, key) -> action` sees one observation. `env` is a raw environment with its time limit;
@@ -52,4 +52,5 @@ def evaluate(
         return jnp.any(~ts.done) & (t < max_steps)
 
     (_, ts), _ = jax.lax.while_loop(unfinished, body, ((state, ts), jnp.zeros((), jnp.int32)))
-    return Episodes(ts.metrics["episode_return"], ts.metrics["episode_length"], ts.done)
+    metrics = dict(ts.metrics)
+    return Evaluation(metrics.pop("episode_return"), metrics, ts.done)

@@ -1,9 +1,9 @@
 """Compile a trainer for TPUs that are not there: `python -m train.aot --topology v5e:4x4`.
 
 A topology's name is enough for libtpu (`pip install 'jaxrl[tpu]'`) to compile for it on any
-machine: it shows whether the program fits the chips, and what they say to each other. The other
-options are those of `train.ppo`, or on the id of a language environment those of `train.grpo`:
-`--env language/GuessTheNumber-easy --model qwen2.5-0.5b --dtype bfloat16 --split`.
+machine: it shows whether the program fits the chips, and what they say to each other. `--trainer`
+names one of the table (by default ppo, or grpo on the id of a language environment); the other
+options are that trainer's: `--env language/GuessTheNumber-easy --model qwen2.5-0.5b --split`.
 """
 
 import os
@@ -11,14 +11,16 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 
 import jax
 from jax.experimental import topologies
 
-from jaxrl.program import make_program
-from jaxrl.train import flags, grpo, loop, ppo
+from jaxrl import envs
+from jaxrl.program import members
+from jaxrl.train import flags, loop, table
 from jaxrl.train.devices import mesh_of_all
+from jaxrl.train.trainer import Task
 
 COLLECTIVES = (
     "all-gather",
@@ -32,17 +34,10 @@ COLLECTIVES = (
 HOST_CALLS = ("infeed", "outfeed", "recv", "send")
 
 
-@dataclass(frozen=True)
-class Args(ppo.Args):
-    topology: str = "v5e:4x4"  # TPU generation and grid of chips
+TOPOLOGY = "v5e:4x4"  # TPU generation and grid of chips, where --topology names none
 
 
-@dataclass(frozen=True)
-class LanguageArgs(grpo.Args):
-    topology: str = "v5e:4x4"  # TPU generation and grid of chips
-
-
-def compile_for(topology: str, task: loop.Task, num_seeds: int) -> jax.stages.Compiled:
+def compile_for(topology: str, task: Task, num_seeds: int) -> jax.stages.Compiled:
     """The training program of `task`, compiled for all chips of a TPU topology.
 
     Raises ValueError where libtpu is missing or does not know the topology.
@@ -56,11 +51,10 @@ def compile_for(topology: str, task: loop.Task, num_seeds: int) -> jax.stages.Co
             f"topology={topology} cannot be compiled for ({reason}); it needs libtpu "
             "(pip install 'jaxrl[tpu]') and a name such as v5e:4x4."
         ) from None
-    mesh = mesh_of_all(list(chips), num_seeds, task.num_groups)
-    program = make_program(
-        task.init, task.update, task.specs, mesh, loop.MAX_CHUNK, one_by_one=task.one_by_one
-    )
-    return program.run.lower(*program.abstract(num_seeds)).compile()
+    mesh = mesh_of_all(list(chips), num_seeds, task.num_blocks)
+    program = loop.program_of(task, mesh)
+    several = members(range(num_seeds), task.cfg, task.env)
+    return program.run.lower(*program.abstract(several)).compile()
 
 
 def collectives(hlo: str) -> Counter[str]:
@@ -99,18 +93,27 @@ def report(compiled: jax.stages.Compiled) -> str:
 
 def main(argv: Sequence[str]) -> None:
     jax.config.update("jax_platforms", "cpu")  # the only devices that compiling needs
-    if ppo.is_spoken_to(argv):
-        args = flags.parse(LanguageArgs, __doc__ or "", {}, argv)
-        task = grpo.make_task(args)
-    else:
-        args = flags.parse(Args, __doc__ or "", ppo.PRESETS, argv)
-        task = ppo.make_task(args)
-    print(report(compile_for(args.topology, task, args.num_seeds)))
+    argv = flags.full_names(argv)
+    env_id, name = flags.flag_value(argv, "--env"), flags.flag_value(argv, "--trainer")
+    if name is None:
+        spoken = env_id is not None and envs.spec(env_id).is_language
+        name = "grpo" if spoken else "ppo"
+    topology = flags.flag_value(argv, "--topology") or TOPOLOGY
+    trainer = table.trainer(name)
+    args = flags.parse(
+        replace(trainer, intro=__doc__ or ""), flags.without(argv, "--trainer", "--topology")
+    )
+    print(report(compile_for(topology, trainer.setup(args), args.num_seeds)))
+
+
+def run(argv: Sequence[str]) -> None:
+    """The command line: one line and exit code 2 for bad input."""
+    try:
+        main(argv)
+    except (ValueError, ImportError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    run(sys.argv[1:])

@@ -56,10 +56,10 @@ def join(hosts: Distributed) -> None:
     _offer_cores(cores or 1)
 
 
-def choose(num_devices: int, num_seeds: int, num_groups: int, rows: int) -> Mesh:
+def choose(num_devices: int, num_seeds: int, num_blocks: int, rows: int) -> Mesh:
     """The mesh of a run: `num_devices`, or (0) as many as serve it.
 
-    `num_groups` environments groups of a seed may be split over devices, `rows` rows are in one
+    `num_blocks` blocks of a seed's environments may be split over devices, `rows` rows are in one
     of its minibatches. On a CPU each core can be a device of its own; smaller pieces than
     MIN_ROWS cost more in waiting than the second core wins.
     Raises ValueError for more devices than there are, or a number that does not divide.
@@ -78,12 +78,12 @@ def choose(num_devices: int, num_seeds: int, num_groups: int, rows: int) -> Mesh
             "try --devices 0."
         )
     if num_devices or many_hosts:
-        return mesh_of_all(devices[: num_devices or len(devices)], num_seeds, num_groups)
+        return mesh_of_all(devices[: num_devices or len(devices)], num_seeds, num_blocks)
     small = rows // len(devices) < MIN_ROWS if devices[0].platform == "cpu" else False
     for count in range(len(devices), 0, -1):
         mesh = make_mesh(num_seeds, devices[:count])
         across = mesh.shape["data"]
-        if num_groups % across == 0 and not (small and across > 1):
+        if num_blocks % across == 0 and not (small and across > 1):
             return mesh
     raise AssertionError("one device always serves")
 
@@ -91,16 +91,16 @@ def choose(num_devices: int, num_seeds: int, num_groups: int, rows: int) -> Mesh
 MIN_ROWS = 256  # rows of a minibatch on each CPU device
 
 
-def mesh_of_all(devices: Sequence[Any], num_seeds: int, num_groups: int) -> Mesh:
+def mesh_of_all(devices: Sequence[Any], num_seeds: int, num_blocks: int) -> Mesh:
     """The mesh of exactly these devices; ValueError where a seed's environments do not split."""
     mesh = make_mesh(num_seeds, devices)
     across = mesh.shape["data"]
-    if num_groups % across:
+    if num_blocks % across:
         raise ValueError(
             f"devices={len(devices)} leaves {across} devices to a seed, which do not divide its "
-            f"{num_groups} groups of environments or episodes; try {across} times as many (of "
+            f"{num_blocks} blocks of environments or episodes; try {across} times as many (of "
             "PPO --num-envs; of language agents --algo.num-prompts, num-lanes and sft-episodes, or "
-            f"a smaller micro-batch), or --devices {mesh.shape['seed'] * gcd(num_groups, across)}."
+            f"a smaller micro-batch), or --devices {mesh.shape['seed'] * gcd(num_blocks, across)}."
         )
     return mesh
 

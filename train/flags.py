@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import tyro
 
 from jaxrl.train.run_folder import read_config
+from jaxrl.train.trainer import Trainer
 
 A = TypeVar("A")
 
@@ -39,33 +40,44 @@ def _value(text: str) -> Any:
     return text
 
 
-SHORT = {"--total-steps": "--algo.total-steps", "--num-envs": "--algo.num-envs"}
+SHORT = {
+    "--total-steps": "--algo.total-steps",
+    "--num-envs": "--algo.num-envs",
+    "--algo.answer-tokens": "--algo.feedback-tokens",
+}
 
 
-def parse(args_type: type[A], description: str, presets: dict[str, Any], argv: Sequence[str]) -> A:
-    """Options from flags on top of a preset's, or on top of those of the run to resume.
+def parse(trainer: Trainer, argv: Sequence[str]) -> Any:
+    """A trainer's options from flags on top of a preset's, or of those of the run to resume.
 
-    `--total-steps` and `--num-envs` are short for `--algo.total-steps` and `--algo.num-envs`.
-    Exits with code 2 and one line for bad values.
+    Raises ValueError, in one line, for bad values.
     """
-    argv = [_full_name(word) for word in argv]
     resumed, preset = flag_value(argv, "--resume"), flag_value(argv, "--preset")
-    try:
-        default = args_type()
-        if resumed is not None:
-            if flag_value(argv, "--run-dir") is not None:
-                raise ValueError(f"resume={resumed} goes on in that folder; leave --run-dir out.")
-            options = read_config(Path(resumed))["options"]
-            options.pop("hosts", None)  # they are the machines', not the run's
-            default = from_options(args_type, options)
-        elif preset is not None:
-            if preset not in presets:
-                raise ValueError(f"preset={preset} is none; try {', '.join(sorted(presets))}.")
-            default = dataclasses.replace(default, algo=presets[preset])  # pyright: ignore
-        return cli(args_type, f"{description}\n{SHORT_HELP}", argv, default=default)
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    default = trainer.options()
+    if resumed is not None:
+        if flag_value(argv, "--run-dir") is not None:
+            raise ValueError(f"resume={resumed} goes on in that folder; leave --run-dir out.")
+        default = saved_options(trainer, Path(resumed))
+    elif preset is not None:
+        if preset not in trainer.presets:
+            raise ValueError(f"preset={preset} is none; try {', '.join(sorted(trainer.presets))}.")
+        default = dataclasses.replace(default, algo=trainer.presets[preset])
+    known = _flags_of(trainer.options)
+    told = [f"{short} is short for {full}" for short, full in SHORT.items() if full in known]
+    return cli(trainer.options, f"{trainer.description}\n{'; '.join(told)}", argv, default=default)
+
+
+def _flags_of(options: type[Any]) -> set[str]:
+    """Its flags below `--algo`."""
+    algo = typing.get_type_hints(options)["algo"]
+    return {f"--algo.{f.name.replace('_', '-')}" for f in dataclasses.fields(algo)}
+
+
+def saved_options(trainer: Trainer, folder: Path) -> Any:
+    """The options that a run folder was started with, without those of its machines."""
+    options = read_config(folder)["options"]
+    options.pop("hosts", None)
+    return from_options(trainer.options, options)
 
 
 def run(
@@ -74,12 +86,9 @@ def run(
     """main(options), with one line and exit code 2 for bad input."""
     try:
         main(cli(args_type, description, argv))
-    except (ValueError, ImportError) as error:
+    except (ValueError, ImportError, FileNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
-
-
-SHORT_HELP = "; ".join(f"{short} is short for {full}" for short, full in SHORT.items())
 
 
 def cli(args_type: type[A], description: str, argv: Sequence[str], **how: Any) -> A:
@@ -115,6 +124,11 @@ def _one_line(box: str) -> str:
     return "; ".join(part.strip() for part in parts if "full helptext" not in part)
 
 
+def full_names(argv: Sequence[str]) -> list[str]:
+    """The command line with every flag's name in full."""
+    return [_full_name(word) for word in argv]
+
+
 def _full_name(word: str) -> str:
     """A flag's name with hyphens, in full where it has a short form; other words as they are."""
     if not word.startswith("--"):
@@ -132,6 +146,16 @@ def flag_value(argv: Sequence[str], flag: str) -> str | None:
         if word.startswith(flag + "="):
             return word.split("=", 1)[1]
     return None
+
+
+def without(argv: Sequence[str], *flags: str) -> list[str]:
+    """The command line without these flags and their values."""
+    left, skip = [], False
+    for word in argv:
+        if not skip and word.split("=", 1)[0] not in flags:
+            left.append(word)
+        skip = not skip and word in flags
+    return left
 
 
 def from_options(args_type: type[A], options: dict[str, Any]) -> A:

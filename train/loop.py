@@ -3,11 +3,7 @@
 Every trainer shares it. Nothing here is inside the program: flags, devices, files, signals.
 """
 
-import os
-import signal
-import sys
 import time
-from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,12 +13,14 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from jaxrl.checkpoint import Checkpoints, abstract
-from jaxrl.program import Program, make_program
-from jaxrl.train.devices import Distributed, choose, join
+from jaxrl.metrics import Metrics, Sums
+from jaxrl.program import Member, Program, make_program, members
+from jaxrl.train.devices import Distributed, choose
 from jaxrl.train.plot import plot_curve
 from jaxrl.train.progress import Progress
 from jaxrl.train.run_folder import RunFolder, jsonable, read_metrics, run_options
 from jaxrl.train.stop import Diverged, Interrupted, StopSignal
+from jaxrl.train.trainer import Task
 
 CHUNK_SECONDS = 1.0  # work between two looks at the metrics
 MAX_CHUNK = 1024  # iterations in a chunk at most
@@ -33,12 +31,13 @@ OF_CHECKPOINTS = ("env", "env_args", "seed", "num_seeds")  # options that a chec
 class Options:
     """The flags that every trainer has."""
 
-    env: str = "CartPole-v1"  # environment id; `python -m envs` lists them
+    env: str = "CartPole-v1"  # environment id, or my_module:Id; `python -m envs` lists them
     env_args: tuple[str, ...] = ()  # fields of the environment, as NAME=VALUE
     seed: int = 0  # the root of every random number; seeds seed .. seed+num_seeds-1 are trained
     num_seeds: int = 1  # independent runs in the same program
     run_dir: Path | None = None  # folder of this run; default runs/ENV-ALGO-DATE
     resume: Path | None = None  # go on with this run's folder, with its own options
+    init_from: Path | None = None  # start with the weights of another run's first seed
     devices: int = 0  # how many to use; 0: as many as serve the run
     log_every: int = 0  # iterations averaged into one logged line; 0: at most 1,000 lines
     checkpoint_every: float = 60.0  # s between checkpoints
@@ -59,42 +58,13 @@ class Options:
             raise ValueError(f"eval_episodes={self.eval_episodes} must be at least 1; try 128.")
 
 
-@dataclass(frozen=True)
-class Task:
-    """What one algorithm gives the loop."""
-
-    name: str
-    init: Callable
-    update: Callable
-    specs: Any
-    num_iterations: int
-    steps_per_iteration: int  # environment steps of one seed
-    num_groups: int  # pieces that a seed's environments can be split into
-    minibatch_rows: int
-    episode_metrics: frozenset[str]  # those that are means over the episodes that ended
-    policy: Callable[[Any], Any]  # what is trained, in a state: leaves [K, ...]
-    save: Callable[[Path, Any], None]  # write that into the run folder
-    evaluate: Callable[[Any, int, int], dict]  # (that, seed, episodes) -> the final return
-    fill: Callable[[Any], Any] | None = None  # fresh state -> the same with given weights
-    shown: Callable[[Any], Any] | None = None  # what a state keeps of its last episodes
-    transcribe: Callable[..., list[dict]] | None = None  # (that, iteration, steps, seed) -> lines
-    unit: str = "steps"  # what steps_per_iteration counts: environment steps, or episodes
-    warm_up: int = 0  # iterations at the start that play nothing
-    told: frozenset[str] = frozenset()  # what else of the final evaluation the terminal tells
-    how_to_play: str = "play it: jaxrl.load_policy('{}')"
-    one_by_one: bool = False  # several seeds of a device one after the other, not side by side
-
-    def steps(self, iteration: int) -> int:
-        """What a seed has played after this many iterations, in `unit`."""
-        return max(iteration - self.warm_up, 0) * self.steps_per_iteration
-
-
 class Run:
     """One run from its first chunk to its summary."""
 
     def __init__(self, args: Options, task: Task):
         self.args, self.task = args, task
-        self.mesh = choose(args.devices, args.num_seeds, task.num_groups, task.minibatch_rows)
+        self.members = members(range(args.seed, args.seed + args.num_seeds), task.cfg, task.env)
+        self.mesh = choose(args.devices, args.num_seeds, task.num_blocks, task.minibatch_rows)
         self.folder = self._open_folder(writes=jax.process_index() == 0)
         of_run = {name: run_options(args)[name] for name in OF_CHECKPOINTS}
         self.checkpoints = Checkpoints(self.folder.checkpoints, {"trainer": task.name} | of_run)
@@ -102,6 +72,7 @@ class Run:
         (self.newest,) = agree(saved[-1] if saved else 0)
         if self.newest:
             self.checkpoints.check(self.newest)
+        self.of_env = jax.eval_shape(task.env.reset, jax.random.key(0))[1].metrics.keys()
         self.log_every = args.log_every or -(-task.num_iterations // 1000)
         self.iteration = self.resumed_at = 0
         self.compile_s = self.run_s = 0.0
@@ -109,12 +80,13 @@ class Run:
 
     def _open_folder(self, *, writes: bool) -> RunFolder:
         args, problem = self.args, None
-        how = {"writes": writes, "wandb": args.wandb}
+        how = {"writes": writes, "wandb": args.wandb, "trainer": self.task.name}
         path = args.resume or args.run_dir
         if path is None:
             (stamp,) = agree(int(time.time()))
             date = time.strftime("%Y%m%d-%H%M%S", time.gmtime(stamp))
-            path = Path("runs") / f"{args.env.replace('/', '-')}-{self.task.name}-{date}"
+            name = args.env.replace("/", "-").replace(":", "-")
+            path = Path("runs") / f"{name}-{self.task.name}-{date}"
         try:
             enter = RunFolder.create if args.resume is None else RunFolder.reopen
             folder = enter(path, args, **how)
@@ -127,43 +99,38 @@ class Run:
 
     def compile(self, progress: Progress) -> tuple[Program, Any, Any]:
         """The program and its two executables, init and run."""
-        task = self.task
-        program = make_program(
-            task.init, task.update, task.specs, self.mesh, MAX_CHUNK, one_by_one=task.one_by_one
-        )
+        program = program_of(self.task, self.mesh)
         cores = self.mesh.devices.size
         label = f"compile {self.args.num_seeds} seed(s) on {cores} {jax.devices()[0].platform}"
         with progress.phase(label) as phase:
-            init, run = program.compile(self.args.num_seeds)
+            init, run = program.compile(self.members)
         self.compile_s = phase.seconds
         return program, init, run
 
-    def start(self, init: Any, seeds: jax.Array) -> Any:
+    def start(self, init: Any, placed: Member) -> Any:
         """The first state: fresh, or that of the newest checkpoint."""
-        state = init(seeds)
+        state = init(placed)
         if self.newest:
             self.iteration = self.resumed_at = self.newest
             return self.checkpoints.restore(self.newest, abstract(state))
-        return state if self.task.fill is None else self.task.fill(state)
+        return state if self.task.start is None else self.task.start(state)
 
     def advance(
-        self,
-        program: Program,
-        run: Any,
-        state: Any,
-        seeds: jax.Array,
-        progress: Progress,
-        stop: StopSignal,
+        self, program: Program, run: Any, init: Any, progress: Progress, stop: StopSignal
     ) -> Any:
         """All chunks, with metrics read one chunk behind; returns the last state.
 
         Raises Interrupted after a signal and Diverged after a NaN.
         """
+        placed = program.place(self.members)
+        state = self.start(init, placed)
+        self.folder.open_logs(self.iteration)
+        progress.resumed(self.task.steps(self.iteration))
         pending = None
         self._recorded_at = saved_at = time.monotonic()
         while self.iteration < self.task.num_iterations:
             count = self.next_count()
-            state, metrics = run(state, seeds, program.scalar(count))
+            state, metrics = run(state, placed, program.scalar(count))
             self.iteration += count
             if pending is not None:
                 self.record(*pending, progress)
@@ -198,46 +165,36 @@ class Run:
         (lines,) = agree(lines if jax.process_index() == 0 else 0)
         return min(lines * self.log_every, self.task.num_iterations - self.iteration)
 
-    def record(self, last: int, count: int, metrics: Any, progress: Progress) -> None:
+    def record(self, last: int, count: int, metrics: Metrics, progress: Progress) -> None:
         """Log the chunk of `count` iterations that ended at iteration `last`."""
-        host = {name: to_host(value)[:count] for name, value in metrics.items()}  # [count, K]
+        task = self.task
+        host: Metrics = jax.tree.map(lambda x: to_host(x)[:count], metrics)  # [count, K]
         now = time.monotonic()
         self._pace = (now - self._recorded_at) / count
         self.run_s += now - self._recorded_at
         self._recorded_at = now
-        finite, problem = self._finite_until(host)
+        finite, problem = finite_until(host, count, self.args.seed)
         for start in range(0, count, self.log_every):
             end = min(start + self.log_every, count)
             if end > finite:
                 break
-            window = {name: value[start:end] for name, value in host.items()}
-            means = window_means(window, self.task.episode_metrics)
             done = last - count + end
-            steps = self.task.steps(done)
+            means = known_means(host, start, end)
             line = {name: jsonable(x) for name, x in means.items()}
-            self.folder.log({"iteration": done, f"env_{self.task.unit}": steps, **line}, steps)
+            steps = task.steps(done)
+            pace = task.steps_per_iteration * self.args.num_seeds / self._pace
+            where = {"iteration": done, f"env_{task.unit}": steps}
+            self.folder.log(where, line, steps, {f"{task.unit}_per_s": pace}, self.of_env)
         if finite < count:
             self.folder.flush()
             raise Diverged(f"{problem} at iteration {last - count + finite + 1}; {self._advice()}")
-        returns = host["episode_return"]
-        known = returns[~np.isnan(returns)]
-        warm = self.task.warm_up
-        progress.update(
-            self.task.steps(last),
-            float(known.mean()) if known.size else None,
-            f"warm start {last}/{warm}" if last < warm else "",
-        )
-
-    def _finite_until(self, host: dict[str, np.ndarray]) -> tuple[int, str]:
-        """How many iterations come before the first that has a metric which is not finite."""
-        finite, problem = len(host["episodes"]), ""
-        for name, value in host.items():
-            unknown = name in self.task.episode_metrics  # NaN where no episode ended
-            bad = np.argwhere(~np.isfinite(value) & (not unknown))
-            if len(bad) and bad[0][0] < finite:
-                finite, seed = (int(x) for x in bad[0])
-                problem = f"{name} of seed {self.args.seed + seed} is not finite"
-        return finite, problem
+        over_chunk = {name: float(np.nanmean(x)) for name, x in known_means(host).items()}
+        reason = None if task.refuse is None else task.refuse(over_chunk)
+        if reason is not None:
+            self.folder.flush()
+            raise ValueError(reason)
+        note = f"warm start {last}/{task.warm_up}" if last < task.warm_up else ""
+        progress.update(task.steps(last), over_chunk.get("episode_return"), note)
 
     def _advice(self) -> str:
         saved = self.checkpoints.iterations()
@@ -245,15 +202,15 @@ class Run:
         return f"last good checkpoint: {good}. Try a new run with a lower --algo.learning-rate."
 
     def finish(self, state: Any) -> dict[str, Any]:
-        """Save the policies, evaluate them, plot the curve; the summary."""
-        policies = jax.tree.map(to_host, self.task.policy(state))
-        args, task = self.args, self.task
+        """Save what was trained, evaluate it, plot the curve; the summary."""
+        args, task, outcome = self.args, self.task, self.task.outcome
+        trained = jax.tree.map(to_host, outcome.trained(state))
         if not self.folder.writes:
             return {}
-        task.save(self.folder.path, policies)
-        final = task.evaluate(policies, args.seed, args.eval_episodes)
+        outcome.save(self.folder.path, trained)
+        final = outcome.evaluate(trained, self.members, args.eval_episodes)
         played = task.steps(task.num_iterations)
-        trained = (played - task.steps(self.resumed_at)) * args.num_seeds
+        new = (played - task.steps(self.resumed_at)) * args.num_seeds
         summary = {
             "env": args.env,
             "algo": task.name,
@@ -262,7 +219,7 @@ class Run:
             "devices": self.mesh.devices.size,
             "compile_s": round(self.compile_s, 3),
             "run_s": round(self.run_s, 3),
-            f"{task.unit}_per_s": round(trained / self.run_s) if self.run_s else None,
+            f"{task.unit}_per_s": round(new / self.run_s) if self.run_s else None,
             "final_return": final,
         }
         self.folder.write_json("summary.json", summary)
@@ -286,11 +243,7 @@ def train(args: Options, task: Task) -> dict[str, Any]:
     try:
         with StopSignal() as stop:
             program, init, execute = run.compile(progress)
-            seeds = program.seeds(args.seed, args.num_seeds)
-            state = run.start(init, seeds)
-            run.folder.open_logs(run.iteration)
-            progress.resumed(task.steps(run.iteration))
-            state = run.advance(program, execute, state, seeds, progress, stop)
+            state = run.advance(program, execute, init, progress, stop)
     finally:
         progress.close()
         run.folder.close()
@@ -300,6 +253,13 @@ def train(args: Options, task: Task) -> dict[str, Any]:
     if summary:
         report(summary, run.folder.path, task)
     return summary
+
+
+def program_of(task: Task, mesh: Any) -> Program:
+    """The program of a task on a mesh, not compiled."""
+    return make_program(
+        task.init, task.update, task.layout, mesh, MAX_CHUNK, one_by_one=task.one_by_one
+    )
 
 
 def report(summary: dict[str, Any], path: Path, task: Task) -> None:
@@ -316,24 +276,32 @@ def report(summary: dict[str, Any], path: Path, task: Task) -> None:
         f"final return: mean {final['mean']:.1f}, IQM {final['iqm']:.1f} "
         f"(95 % interval {low:.1f} to {high:.1f} over {final['ci95_over']})"
     )
-    for name in sorted(task.told & final.keys()):
-        print(f"final {name}: {final[name]:.3f}")
-    print(f"curve: {path / 'curve.png'}\n{task.how_to_play.format(path)}")
+    for name, found in final["metrics"].items():
+        print(f"final {name}: {found['mean']:.3f}")
+    print(f"curve: {path / 'curve.png'}\n{task.outcome.how_to_play.format(path)}")
 
 
-def window_means(
-    window: dict[str, np.ndarray], episode_metrics: Collection[str]
-) -> dict[str, np.ndarray]:
-    """Means [K] over a window [W, K]; those of episodes weigh every episode the same."""
-    episodes = window["episodes"]
+def finite_until(host: Metrics, count: int, first_seed: int) -> tuple[int, str]:
+    """How many iterations come before the first with a number that is not finite, and which."""
+    finite, problem = count, ""
+    for name, sums in host.items():
+        bad = np.argwhere(~np.isfinite(sums.numerator) | ~np.isfinite(sums.denominator))
+        if len(bad) and bad[0][0] < finite:
+            finite, member = (int(x) for x in bad[0])
+            problem = f"{name} of seed {first_seed + member} is not finite"
+    return finite, problem
+
+
+def known_means(host: Metrics, start: int = 0, end: int | None = None) -> dict[str, np.ndarray]:
+    """Means [K] over the iterations start .. end-1, NaN where a member's is unknown.
+
+    Without those that are unknown of every member.
+    """
     means = {}
-    for name, value in window.items():
-        if name in episode_metrics:
-            total = np.sum(np.where(episodes > 0, value * episodes, 0.0), 0)
-            ended = np.sum(episodes, 0)
-            means[name] = np.where(ended > 0, total / np.maximum(ended, 1), np.nan)
-        else:
-            means[name] = np.mean(value, 0)
+    for name, sums in host.items():
+        over, under = (np.sum(np.asarray(x[start:end], np.float64), 0) for x in Sums(*sums))
+        if np.any(under > 0):
+            means[name] = np.where(under > 0, over / np.where(under > 0, under, 1.0), np.nan)
     return means
 
 
@@ -350,32 +318,3 @@ def agree(*numbers: int) -> tuple[int, ...]:
         return numbers
     everyone = multihost_utils.process_allgather(np.asarray(numbers, np.int64))
     return tuple(int(x) for x in everyone.max(0))
-
-
-def keep_compiled_programs() -> None:
-    """Turn on the persistent compilation cache, unless the user has placed one."""
-    if jax.config.values["jax_compilation_cache_dir"] is None:
-        cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "jaxrl"
-        jax.config.update("jax_compilation_cache_dir", str(cache))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
-
-
-def main(args: Options, make_task: Callable[[Any], Task]) -> None:
-    """Run a trainer from the command line: one line and exit code 2 for bad input."""
-    try:
-        join(args.hosts)
-        keep_compiled_programs()
-        train(args, make_task(args))
-    except (ValueError, ImportError) as error:
-        sys.exit(_say(f"error: {error}", 2))
-    except Interrupted as stopped:
-        sys.exit(_say(str(stopped), stopped.exit_code))
-    except KeyboardInterrupt:
-        sys.exit(_say("stopped without saving", 128 + signal.SIGINT))
-    except Diverged as error:
-        sys.exit(_say(f"diverged: {error}", 1))
-
-
-def _say(text: str, exit_code: int) -> int:
-    print(text, file=sys.stderr)
-    return exit_code

@@ -9,7 +9,10 @@ from jaxrl.statistics import iqm
 
 
 def plot_curve(metrics: list[dict[str, Any]], title: str, path: Path, unit: str = "steps") -> None:
-    """Episode return against environment steps or episodes: every seed thin, their IQM bold."""
+    """Episode return against environment steps or episodes: every seed thin, their IQM bold.
+
+    The band holds the middle half of the seeds.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -24,6 +27,8 @@ def plot_curve(metrics: list[dict[str, Any]], title: str, path: Path, unit: str 
         many = returns.shape[1] > 1
         axes.plot(steps, returns, color="#4477aa", linewidth=0.8, alpha=0.35 if many else 1.0)
         if many:
+            low, high = np.nanpercentile(returns, [25, 75], axis=1)
+            axes.fill_between(steps, low, high, color="#aa3377", alpha=0.18, linewidth=0)
             axes.plot(steps, iqm(returns), color="#aa3377", linewidth=2.2, label="IQM of the seeds")
             axes.plot([], [], color="#4477aa", linewidth=0.8, label=f"{returns.shape[1]} seeds")
             axes.legend(frameon=False, loc="lower right")

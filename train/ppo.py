@@ -1,20 +1,13 @@
-"""Train with PPO: `python -m train.ppo` solves CartPole-v1 in 0.5 M steps, seconds on two cores."""
+"""Train with PPO: `python -m train.ppo` solves CartPole-v1 in 0.5 M steps, seconds on two cores.
 
-import sys
-from collections.abc import Sequence
+On the id of a language environment `train.turn_ppo` takes over, PPO with a critic of turns.
+"""
+
 from dataclasses import dataclass, field
-from functools import partial
-from pathlib import Path
 
-import jax
-
-from jaxrl import envs, sgd
-from jaxrl.algos import ppo, turn_ppo
-from jaxrl.language import LanguageEnvironment
-from jaxrl.policy import save_policy
-from jaxrl.train import flags, language, loop
-from jaxrl.train.evaluate import evaluate_policies
-from jaxrl.train.run_folder import read_config
+from jaxrl.algos import ppo
+from jaxrl.train import arrays, loop
+from jaxrl.train.trainer import Task, Trainer
 
 PRESETS = {
     "default": ppo.Config(),
@@ -45,91 +38,14 @@ class Args(loop.Options):
     algo: ppo.Config = field(default_factory=ppo.Config)
 
 
-def make_task(args: Args) -> loop.Task:
+def setup(args: Args) -> Task:
     """PPO on the environment that the options name; ValueError where they do not fit."""
-    cfg = args.algo
-    raw = envs.make(args.env, **flags.parse_fields(args.env_args))
-    env = ppo.wrap(raw, cfg)
-    key = jax.random.key(0)
-    jax.eval_shape(partial(ppo.make_policy, cfg=cfg, env=env), key)  # refuses what does not fit
-    _, first = jax.eval_shape(env.reset, key)
-    return loop.Task(
-        name="ppo",
-        init=partial(ppo.init, cfg=cfg, env=env),
-        update=partial(ppo.update, cfg=cfg, env=env),
-        specs=ppo.specs(),
-        num_iterations=cfg.num_iterations,
-        steps_per_iteration=cfg.num_envs * cfg.num_steps,
-        num_groups=cfg.num_envs // sgd.group_size(cfg.num_steps, cfg.num_minibatches),
-        minibatch_rows=cfg.num_envs * cfg.num_steps // cfg.num_minibatches,
-        episode_metrics=frozenset({*first.metrics, "truncated_share"} - {"pool_exhausted"}),
-        policy=partial(ppo.trained_policy, env=raw),
-        save=lambda folder, policies: save_policy(folder / "policy", policies),
-        evaluate=lambda policies, seed, n: evaluate_policies(policies, raw, seed, n),
-    )
+    return arrays.make_task("ppo", ppo, args)
 
 
-LANGUAGE_PRESETS = {
-    "default": turn_ppo.Config(),
-    # random weights: a long look at random play, then many small steps
-    "from-scratch": turn_ppo.Config(
-        total_episodes=40_000,
-        num_lanes=128,
-        num_minibatches=8,
-        learning_rate=3e-3,
-        lr_schedule="linear",
-        entropy_coef=0.0,
-        sft_steps=500,
-        sft_episodes=64,
-        sft_coef=0.2,
-    ),
-    # random weights, each turn paid for itself: much exploration, and a model of the answers
-    "dense-from-scratch": turn_ppo.Config(
-        total_episodes=100_000,
-        num_lanes=128,
-        num_epochs=1,
-        num_minibatches=8,
-        micro_batch=4,
-        gamma=0.3,
-        optimizer="muon",
-        learning_rate=3e-3,
-        lr_schedule="linear",
-        entropy_coef=0.1,
-        entropy_schedule="linear",
-        sft_steps=300,
-        sft_episodes=64,
-        sft_coef=0.5,
-        sft_moves=0.2,
-    ),
-}
-
-
-@dataclass(frozen=True)
-class LanguageArgs(language.Options):
-    preset: str = "default"  # options to start from: default, from-scratch, dense-from-scratch
-    algo: turn_ppo.Config = field(default_factory=turn_ppo.Config)
-
-
-def make_language_task(args: LanguageArgs) -> loop.Task:
-    """PPO with a critic of turns, on an environment that is spoken to."""
-    return language.make_task(args, turn_ppo, "ppo")
-
-
-def is_spoken_to(argv: Sequence[str]) -> bool:
-    """Whether the flags name an environment for language agents, or a run with one."""
-    resumed = flags.flag_value(argv, "--resume")
-    env_id = flags.flag_value(argv, "--env")
-    if resumed is not None and (Path(resumed) / "config.json").is_file():
-        env_id = read_config(Path(resumed))["options"]["env"]
-    try:
-        return env_id is not None and isinstance(envs.make(env_id), LanguageEnvironment)
-    except ValueError:  # told where all options are read
-        return False
-
+TRAINER = Trainer("ppo", ppo, PRESETS, Args, setup, arrays.reload, for_language="turn_ppo")
 
 if __name__ == "__main__":
-    if is_spoken_to(sys.argv[1:]):
-        args = flags.parse(LanguageArgs, __doc__ or "", LANGUAGE_PRESETS, sys.argv[1:])
-        loop.main(args, make_language_task)
-    else:
-        loop.main(flags.parse(Args, __doc__ or "", PRESETS, sys.argv[1:]), make_task)
+    from jaxrl.train.command import run
+
+    run("ppo")

@@ -18,11 +18,6 @@ class Progress:
         """The run goes on from here; to be said before the first `update`."""
         self._start = done
 
-    def say(self, text: str) -> None:
-        """A line above the bar."""
-        if self.shows:
-            tqdm.write(text, file=sys.stderr)
-
     def phase(self, text: str) -> "Phase":
         """A context that says what is going on and, at its end, how long it took."""
         return Phase(text, self.shows)

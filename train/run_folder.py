@@ -10,6 +10,7 @@ import os
 import platform
 import subprocess
 import time
+from collections.abc import Collection
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ import numpy as np
 PACKAGES = ("jaxrl", "jax", "jaxlib", "flax", "optax", "chex", "orbax-checkpoint", "numpy")
 TRANSCRIPTS = "transcripts.jsonl"
 UNCHANGEABLE = ("env", "env_args", "seed", "num_seeds", "preset", "algo", "log_every")
+MAY_GROW = ("algo.total_steps", "algo.total_episodes")  # of a run that is resumed
 
 
 def run_options(args: Any) -> dict[str, Any]:
@@ -27,26 +29,27 @@ def run_options(args: Any) -> dict[str, Any]:
     return json.loads(json.dumps(dataclasses.asdict(args), default=str))
 
 
-def differences(old: dict, new: dict, prefix: str = "") -> list[str]:
-    """`name: old -> new` for every option that differs, nested ones dotted."""
-    found = []
+def differences(old: dict, new: dict, prefix: str = "") -> dict[str, tuple[Any, Any]]:
+    """name -> (old, new) of every option that differs, nested ones dotted."""
+    found = {}
     for name in sorted(old.keys() | new.keys()):
         before, after = old.get(name), new.get(name)
         if isinstance(before, dict) and isinstance(after, dict):
-            found += differences(before, after, f"{prefix}{name}.")
+            found |= differences(before, after, f"{prefix}{name}.")
         elif before != after:
-            found.append(f"{prefix}{name}: {before} -> {after}")
+            found[prefix + name] = before, after
     return found
 
 
 class RunFolder:
     """One run's files. Only process 0 of a run writes them; checkpoints are everyone's."""
 
-    def __init__(self, path: Path, *, writes: bool, wandb: bool = False):
+    def __init__(self, path: Path, *, writes: bool, wandb: bool = False, trainer: str = ""):
         if wandb and importlib.util.find_spec("wandb") is None:
             raise ValueError("wandb=True needs that package: pip install 'jaxrl[wandb]'.")
         self.path = path
         self.writes = writes
+        self.trainer = trainer
         self._wandb_wanted = wandb
         self._wandb: Any = None
         self._metrics: Any = None
@@ -63,7 +66,7 @@ class RunFolder:
             raise ValueError(
                 f"run_dir={path} exists; try another name, or --resume {path} to go on with it."
             )
-        config = {"options": run_options(args), **provenance()}
+        config = {"trainer": folder.trainer, "options": run_options(args), **provenance()}
         try:
             path.mkdir(parents=True, exist_ok=True)
             folder.write_json("config.json", config)
@@ -75,16 +78,25 @@ class RunFolder:
     @classmethod
     def reopen(cls, path: Path, args: Any, **how: Any) -> "RunFolder":
         """A folder to go on with; ValueError where it is none or was made with other options."""
-        config = read_config(path)
+        config, asked = read_config(path), run_options(args)
         kept = {k: v for k, v in config["options"].items() if k in UNCHANGEABLE}
-        asked = {k: v for k, v in run_options(args).items() if k in UNCHANGEABLE}
-        changed = differences(kept, asked)
-        if changed:
+        changed = differences(kept, {k: v for k, v in asked.items() if k in UNCHANGEABLE})
+        grown = {k: x for k, x in changed.items() if k in MAY_GROW and x[1] > x[0]}
+        other = "; ".join(
+            f"{k}: {old} -> {new}" for k, (old, new) in changed.items() if k not in grown
+        )
+        if other:
             raise ValueError(
-                f"resume={path} was started with other options ({'; '.join(changed)}); "
-                "leave these out to take the run's own, or start a new run with --run-dir."
+                f"resume={path} was started with other options ({other}); leave these out to take "
+                f"the run's own, or start a new run with --run-dir. {MAY_GROW[0]} may grow."
             )
-        return cls(path, **how)
+        folder = cls(path, **how)
+        for name, (old, new) in grown.items():
+            config["options"]["algo"][name.removeprefix("algo.")] = new
+            folder.write_json("config.json", config)
+            if folder.writes:
+                print(f"{name}: {old:,} -> {new:,}; what falls linearly now reaches 0 there.")
+        return folder
 
     @property
     def checkpoints(self) -> Path:
@@ -103,19 +115,29 @@ class RunFolder:
         if self._wandb_wanted:
             self._wandb = _start_wandb(self.path)
 
-    def log(self, entry: dict[str, Any], step: int) -> None:
-        """One line of metrics at env step `step`; a NaN is null, several seeds give lists."""
+    def log(
+        self,
+        where: dict[str, int],
+        metrics: dict[str, Any],
+        step: int,
+        pace: dict[str, float],
+        of_episodes: Collection[str] = (),
+    ) -> None:
+        """One line of metrics at env step `step`; several members give lists, unknown is null.
+
+        TensorBoard has them in groups, those `of_episodes` in one, and the pace beside them.
+        """
         if not self.writes:
             return
-        self._metrics.write(json.dumps(entry) + "\n")
-        for name, value in entry.items():
-            if name in ("iteration", "env_steps", "env_episodes"):
-                continue
+        self._metrics.write(json.dumps(where | metrics) + "\n")
+        for name, value in metrics.items():
             known = [x for x in (value if isinstance(value, list) else [value]) if x is not None]
-            if known:
-                self._events.add_scalar(name, sum(known) / len(known), step)
+            group = "episode" if name in of_episodes or "episode" in name else "learning"
+            self._events.add_scalar(f"{group}/{name}", sum(known) / len(known), step)
+        for name, value in pace.items():
+            self._events.add_scalar(f"time/{name}", value, step)
         if self._wandb is not None:
-            self._wandb.log(entry, step=step)
+            self._wandb.log(where | metrics | pace, step=step)
 
     def transcribe(self, entry: dict[str, Any]) -> None:
         """One episode as text."""

@@ -1,5 +1,6 @@
 """What a trainer declares, and what it hands to the host loop."""
 
+import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ class Outcome:
 class Task:
     """One program to run, and what becomes of it."""
 
+    name: str  # of the trainer
     init: Callable  # (key, member, *, axis) -> state
     update: Callable  # (state, key, member, *, axis) -> (state, metrics)
     layout: Any  # of the state on the mesh: PartitionSpecs, or a function of devices a member
@@ -39,6 +41,7 @@ class Task:
     start: Callable[[Any], Any] | None = None  # fresh state -> the same with given weights
     shown: Callable[[Any], Any] | None = None  # what a state keeps of its last episodes
     transcribe: Callable[..., list[dict]] | None = None  # (that, iteration, steps, seed) -> lines
+    refuse: Callable[[dict], str | None] | None = None  # means of a chunk -> why not to go on
 
     def steps(self, iteration: int) -> int:
         """What a member has played after this many iterations, in `unit`."""
@@ -54,3 +57,12 @@ class Trainer:
     presets: Mapping[str, Any]  # name -> the algorithm's Config
     options: type[Any]  # the dataclass of its command line
     setup: Callable[[Any], Task]  # ValueError where options do not fit
+    reload: Callable[[Path, Any], tuple[Any, Outcome]]  # (run folder, its options) -> (trained, ..)
+    for_language: str | None = None  # the trainer that takes over on a language environment
+    intro: str = ""  # said by --help before what its module promises
+
+    @property
+    def description(self) -> str:
+        """For `--help`: what its module promises."""
+        promise = importlib.import_module(self.setup.__module__).__doc__ or ""
+        return f"{self.intro}\n{promise}".strip()

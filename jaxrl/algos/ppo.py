@@ -83,6 +83,11 @@ class Config:
         return -(-self.total_steps // (self.num_envs * self.num_steps))
 
     @property
+    def num_blocks(self) -> int:
+        """Blocks of environments that are shuffled together: what devices can share."""
+        return self.num_envs // sgd.block_size(self.num_steps, self.num_minibatches)
+
+    @property
     def minibatch_rows(self) -> int:
         return self.num_envs * self.num_steps // self.num_minibatches
 
@@ -341,3 +346,8 @@ def summarize(policy: ActorCritic, learning: Metrics, rows: Batch, axis: str | N
 def trained_policy(state: State, env: Environment) -> Policy:
     """The policy by itself, for the raw environment `env`; works on states stacked over members."""
     return Policy(state.policy, state.obs_stats, env.action_space)
+
+
+def with_policy(state: State, policy: Policy) -> State:
+    """The state with the weights and statistics of another policy."""
+    return state.replace(policy=policy.network, obs_stats=policy.obs_stats)

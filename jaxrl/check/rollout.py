@@ -119,5 +119,5 @@ def check_does_not_reset_itself(env: Environment, seen: Seen) -> None:
     if only_at_the_end and (when := first_where(restarted & done)):
         raise EnvCheckError(
             f"{type_name(env)}.step starts a new episode by itself ({when}): the state it returns "
-            "is a fresh reset's. Return the last state of the old one; VecEnv and the trainers go on."
+            "is a fresh reset's. Return the last state of the old one; the loop goes on from there."
         )

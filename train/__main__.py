@@ -1,0 +1,42 @@
+"""`python -m train` lists the trainers and tools; `jaxrl NAME ...` runs one from anywhere."""
+
+import importlib
+import os
+import sys
+
+from jaxrl.train.table import TOOLS, TRAINERS
+
+
+def main() -> None:
+    """The console command `jaxrl`."""
+    name, argv = (sys.argv[1] if len(sys.argv) > 1 else ""), sys.argv[2:]
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # for --env my_module:Id; last, so that it hides nothing
+    if name in TRAINERS:
+        from jaxrl.train.command import run
+
+        run(name, argv)
+    elif name in TOOLS:
+        importlib.import_module(f"jaxrl.train.{name}").run(argv)
+    elif name == "envs":
+        from jaxrl.envs.__main__ import main as list_environments
+
+        list_environments()
+    elif name in ("", "-h", "--help"):
+        listing()
+    else:
+        print(f"error: {name} is no trainer; `jaxrl` lists them.", file=sys.stderr)
+        sys.exit(2)
+
+
+def listing() -> None:
+    """Trainers and tools, a line each."""
+    print("python -m train.NAME --help, or jaxrl NAME --help, tells the options of\n")
+    for title, rows in (("trainers", TRAINERS), ("tools", TOOLS)):
+        print(f"{title}:")
+        for name, line in rows.items():
+            print(f"  {name:12} {line}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,133 @@
+"""What the trainers of agents that see arrays share: the task, evaluation, given weights."""
+
+from functools import partial
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxrl import envs
+from jaxrl.env import Environment
+from jaxrl.evaluate import Evaluation, evaluate
+from jaxrl.language import LanguageEnvironment
+from jaxrl.policy import Policy, load_policies, load_policy, named_leaves, save_policy
+from jaxrl.program import Member, seed_keys
+from jaxrl.statistics import summarize_returns
+from jaxrl.train import flags
+from jaxrl.train.trainer import Outcome, Task
+
+
+def make_task(name: str, algorithm: ModuleType, args: Any) -> Task:
+    """An algorithm on the environment that the options name; ValueError where they do not fit.
+
+    The algorithm is a module with `wrap`, `make_policy`, `init`, `update`, `layout` and
+    `trained_policy`; its Config has `num_envs`, `num_steps`, `num_iterations`, `num_blocks` and
+    `minibatch_rows`.
+    """
+    cfg, raw = args.algo, make_env(args)
+    fresh = partial(algorithm.make_policy, cfg=cfg, env=algorithm.wrap(raw, cfg))
+    jax.eval_shape(fresh, jax.random.key(0))  # refuses what does not fit
+
+    def init(key, member, *, axis):
+        env = algorithm.wrap(member.env, member.cfg)
+        return algorithm.init(key, cfg=member.cfg, env=env, axis=axis)
+
+    def update(state, key, member, *, axis):
+        env = algorithm.wrap(member.env, member.cfg)
+        return algorithm.update(state, key, cfg=member.cfg, env=env, axis=axis)
+
+    given = None if args.init_from is None else load_policy(args.init_from)
+    return Task(
+        name=name,
+        init=init,
+        update=update,
+        layout=algorithm.layout(),
+        cfg=cfg,
+        env=raw,
+        num_iterations=cfg.num_iterations,
+        steps_per_iteration=cfg.num_envs * cfg.num_steps,
+        num_blocks=cfg.num_blocks,
+        minibatch_rows=cfg.minibatch_rows,
+        outcome=outcome(partial(algorithm.trained_policy, env=raw)),
+        start=None if given is None else starter(given, algorithm, args, raw),
+    )
+
+
+def make_env(args: Any) -> Environment:
+    """The environment that the options name; ValueError for one that is spoken to."""
+    env = envs.make(args.env, **flags.parse_fields(args.env_args))
+    if isinstance(env, LanguageEnvironment):
+        raise ValueError(
+            f"env={args.env} is a language environment; try train.grpo or train.turn_ppo."
+        )
+    return env
+
+
+def outcome(trained: Any) -> Outcome:
+    """Policies are saved, and play fresh episodes with sampled actions."""
+    return Outcome(
+        trained=trained,
+        save=lambda folder, policies: save_policy(folder / "policy", policies),
+        evaluate=evaluate_policies,
+        how_to_play="play it: jaxrl.load_policy('{}')",
+    )
+
+
+def reload(folder: Path, args: Any) -> tuple[Policy, Outcome]:
+    """The policies that a finished run kept, and what can be done with them."""
+    del args
+    return load_policies(folder), outcome(lambda policies: policies)
+
+
+def starter(given: Policy, algorithm: ModuleType, args: Any, raw: Environment) -> Any:
+    """A function that gives a fresh state [K, ...] the weights and statistics of a policy.
+
+    Raises ValueError for a policy of other spaces or another network.
+    """
+    wanted = jax.eval_shape(
+        lambda key: algorithm.trained_policy(
+            algorithm.init(key, cfg=args.algo, env=algorithm.wrap(raw, args.algo)), raw
+        ),
+        jax.random.key(0),
+    )
+    found, known = named_leaves(given), named_leaves(wanted)
+    odd = sorted(found.keys() ^ known.keys())
+    odd += [n for n in found.keys() & known.keys() if found[n].shape != known[n].shape]
+    if odd:
+        raise ValueError(
+            f"init_from={args.init_from} does not fit this run: {odd[0]} differs; give it the same "
+            "network, observations, actions and normalisation."
+        )
+
+    def start(state):
+        fresh = algorithm.trained_policy(state, raw)
+
+        def put(new, x):
+            whole = np.broadcast_to(np.asarray(new), x.shape)
+            return jax.make_array_from_callback(x.shape, x.sharding, lambda index: whole[index])
+
+        policy = jax.tree.map(put, given, fresh)
+        return algorithm.with_policy(state, policy)
+
+    return start
+
+
+def evaluate_policies(policies: Policy, members: Member, episodes: int) -> dict[str, Any]:
+    """Statistics of `episodes` fresh episodes for each policy [K, ...], actions sampled.
+
+    Raises ValueError if an episode did not end: there is no return to report.
+    """
+
+    def play(policy: Policy, member: Member) -> Evaluation:
+        return evaluate(policy, member.env, seed_keys(member.seed)[2], episodes)
+
+    played = jax.device_get(jax.jit(jax.vmap(play))(policies, jax.tree.map(jnp.asarray, members)))
+    if not played.finished.all():
+        raise ValueError(
+            f"{int((~played.finished).sum())} episodes did not end in 100,000 steps; give the "
+            "environment a time limit: --env-args max_steps=1000."
+        )
+    return summarize_returns(played.episode_return, played.metrics)

@@ -1,0 +1,69 @@
+"""From a command line to a run of any trainer of the table."""
+
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+
+from jaxrl import envs
+from jaxrl.train import flags, loop, table
+from jaxrl.train.devices import join
+from jaxrl.train.run_folder import read_config
+from jaxrl.train.stop import Diverged, Interrupted
+from jaxrl.train.trainer import Trainer
+
+
+def run(name: str, argv: Sequence[str] | None = None) -> None:
+    """Run a trainer: one line and exit code 2 for bad input."""
+    argv = flags.full_names(sys.argv[1:] if argv is None else argv)
+    try:
+        trainer = choose(name, argv)
+        args = flags.parse(trainer, argv)
+        join(args.hosts)
+        keep_compiled_programs()
+        loop.train(args, trainer.setup(args))
+    except (ValueError, ImportError) as error:
+        sys.exit(_say(f"error: {error}", 2))
+    except Interrupted as stopped:
+        sys.exit(_say(str(stopped), stopped.exit_code))
+    except KeyboardInterrupt:
+        sys.exit(_say("stopped without saving", 128 + signal.SIGINT))
+    except Diverged as error:
+        sys.exit(_say(f"diverged: {error}", 1))
+
+
+def choose(name: str, argv: Sequence[str]) -> Trainer:
+    """The trainer of a name, or the one that it leaves language environments to.
+
+    Raises ValueError for a run that another trainer made.
+    """
+    trainer = table.trainer(name)
+    resumed, env_id = flags.flag_value(argv, "--resume"), flags.flag_value(argv, "--env")
+    if resumed is not None:
+        made_by = read_config(Path(resumed)).get("trainer", name)
+        if made_by not in (name, trainer.for_language):
+            raise ValueError(
+                f"resume={resumed} was made by train.{made_by}; try python -m train.{made_by} "
+                f"--resume {resumed}."
+            )
+        return table.trainer(made_by)
+    if trainer.for_language and env_id is not None and envs.spec(env_id).is_language:
+        _say(f"{env_id} is a language environment: train.{trainer.for_language} takes over", 0)
+        return table.trainer(trainer.for_language)
+    return trainer
+
+
+def keep_compiled_programs() -> None:
+    """Turn on the persistent compilation cache, unless the user has placed one."""
+    if jax.config.values["jax_compilation_cache_dir"] is None:
+        cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "jaxrl"
+        jax.config.update("jax_compilation_cache_dir", str(cache))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+
+
+def _say(text: str, exit_code: int) -> int:
+    print(text, file=sys.stderr)
+    return exit_code

@@ -1,0 +1,28 @@
+"""Every trainer by name: what `python -m train` lists, and all that takes any of them."""
+
+import importlib
+
+from jaxrl.train.trainer import Trainer
+
+TRAINERS = {
+    "ppo": "PPO, discrete and continuous actions",
+    "pqn": "PQN: Q-learning without replay and target network",
+    "grpo": "GRPO of a language agent: samples of one prompt compared",
+    "reinforce": "REINFORCE of a language agent: turns compared over the batch",
+    "turn_ppo": "PPO of a language agent, with a critic of turns",
+    "sft": "a language agent imitates scripted play or a file of conversations",
+}
+TOOLS = {
+    "evaluate": "fresh episodes with what a run trained",
+    "transcripts": "read a language agent's episodes",
+    "export": "a language agent's model as a folder for transformers",
+    "tokenizer": "train a small tokenizer on what environments say",
+    "aot": "compile any trainer for TPUs that are not there",
+}
+
+
+def trainer(name: str) -> Trainer:
+    """The trainer of this name; ValueError that lists them for another one."""
+    if name not in TRAINERS:
+        raise ValueError(f"trainer={name} is none; try one of {', '.join(TRAINERS)}.")
+    return importlib.import_module(f"jaxrl.train.{name}").TRAINER
