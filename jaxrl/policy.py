@@ -1,5 +1,6 @@
 """A trained policy on its own: saved, loaded, and called on raw observations."""
 
+import importlib
 import json
 from dataclasses import asdict
 from pathlib import Path
@@ -12,8 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from jaxrl import spaces
-from jaxrl.networks import ActorCritic, NetworkSpec
+from jaxrl import distributions, spaces
+from jaxrl.networks import NetworkSpec
 from jaxrl.normalize import RunningStats, normalize_obs
 from jaxrl.wrappers import rescale
 
@@ -23,7 +24,7 @@ WEIGHTS, DESCRIPTION = "weights.npz", "policy.json"
 class Policy(flax.struct.PyTreeNode):
     """Raw observations to actions of the environment, normaliser and action scaling included."""
 
-    network: ActorCritic
+    network: Any  # with `distribution(obs)` and the `spec` that it was made of
     obs_stats: Any  # RunningStats per observation leaf, or None
     action_space: Any = flax.struct.field(pytree_node=False)  # the raw environment's
 
@@ -35,11 +36,13 @@ class Policy(flax.struct.PyTreeNode):
         space = jax.tree.leaves(self.network.spec.observation_space, is_leaf=spaces.is_space)[0]
         shape = jnp.shape(jax.tree.leaves(obs)[0])
         batch = shape[: len(shape) - len(space.shape)]
-        return self.to_env(pi.sample(self.network.noise(key, batch)))
+        return self.to_env(
+            pi.sample(distributions.noise(self.network.spec.action_space, key, batch))
+        )
 
     def to_env(self, action: jax.Array) -> jax.Array:
         """A sampled action in the raw environment's units."""
-        action = self.network.to_env(action)
+        action = jnp.tanh(action) if self.network.spec.squash else action
         space = self.action_space
         scaled = isinstance(space, spaces.Box) and space.bounded
         return rescale(action, space) if scaled else action
@@ -55,7 +58,9 @@ def save_policy(folder: Path, policies: Policy) -> None:
     weights: Any = {name: np.asarray(x) for name, x in named_leaves(policies).items()}
     np.savez(folder / WEIGHTS, **weights)
     spec = policies.network.spec
+    network = type(policies.network)
     description = asdict(spec) | {
+        "network": f"{network.__module__}:{network.__qualname__}",
         "observation_space": spaces.to_json(spec.observation_space),
         "action_space": spaces.to_json(spec.action_space),
         "raw_action_space": spaces.to_json(policies.action_space),
@@ -110,9 +115,11 @@ def _template(description: dict[str, Any]) -> Policy:
         description["activation"],
         description["squash"],
     )
+    module, _, name = description["network"].partition(":")
+    network = getattr(importlib.import_module(module), name)
     stats = RunningStats.init_for(observation_space) if description["normalize_obs"] else None
     policy = Policy(
-        ActorCritic(spec, nnx.Rngs(params=jax.random.key(0))),
+        network(spec, nnx.Rngs(params=jax.random.key(0))),
         stats,
         spaces.from_json(description["raw_action_space"]),
     )

@@ -14,13 +14,43 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxrl import mesh
+from jaxrl import config, mesh
 from jaxrl.env import per_env_keys
 from jaxrl.metrics import Metrics, Sums
 
 C = TypeVar("C")
 Loss = Callable[[Any, Any], tuple[Sums, Metrics]]  # (params, rows) -> the loss, its parts
 Total = Callable[[Any, Metrics], tuple[Any, Metrics]]  # both, summed over all devices
+
+
+class Sizes:
+    """What follows from the sizes in a Config: T*B rows an iteration, in epochs of minibatches."""
+
+    total_steps: int
+    num_envs: int
+    num_steps: int
+    num_epochs: int
+    num_minibatches: int
+
+    def check_sizes(self) -> None:
+        """ValueError for a size that cannot work."""
+        for name in ("total_steps", "num_envs", "num_steps", "num_epochs", "num_minibatches"):
+            config.check_positive(name, getattr(self, name), getattr(type(self), name))
+        rows = self.num_envs * self.num_steps
+        config.check_divides("num_minibatches", self.num_minibatches, "num_envs*num_steps", rows)
+
+    @property
+    def num_iterations(self) -> int:
+        return -(-self.total_steps // (self.num_envs * self.num_steps))
+
+    @property
+    def num_blocks(self) -> int:
+        """Blocks of environments that are shuffled together: what devices can share."""
+        return self.num_envs // block_size(self.num_steps, self.num_minibatches)
+
+    @property
+    def minibatch_rows(self) -> int:
+        return self.num_envs * self.num_steps // self.num_minibatches
 
 
 def gradient(
