@@ -61,7 +61,7 @@ class Config(sgd.Sizes):
             config.check_positive(field, getattr(self, field), getattr(Config, field) or 0.2)
         for field in ("gamma", "gae_lambda"):
             config.check_range(field, getattr(self, field), 0.0, 1.0, getattr(Config, field))
-        for field in ("value_coef", "entropy_coef", "reset_pool", "accumulate"):
+        for field in ("value_coef", "entropy_coef", "accumulate"):
             config.check_range(field, getattr(self, field), 0.0, 1e9, getattr(Config, field))
         for width in self.hidden:
             config.check_positive("hidden", width, 64)
@@ -161,7 +161,7 @@ def update(
     """
     pool_key, rollout_key, learn_key = jax.random.split(key, 3)
     env_index = mesh.global_index(state.discounted.shape[0], axis)
-    pool = fill_all(env, pool_key, env_index, cfg.reset_pool or max(2, cfg.num_steps // 8))
+    pool = fill_all(env, pool_key, env_index, cfg.pool_size)
     player = partial(act, state.policy, state.obs_stats)
     carry, _, steps, ended = rollout(
         env, state.carry, pool, player, state.policy.noise, rollout_key, env_index, cfg.num_steps

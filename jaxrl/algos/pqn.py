@@ -1,8 +1,6 @@
-"""Parallelised Q-network (PQN, arXiv:2407.04811): Q-learning without replay or target network.
-
-Many environments take the place of a replay memory, LayerNorm that of a target network; targets are
-Q(lambda) of the network that played. Differences from the paper: orthogonal kernels, a learning
-rate that may fall, and truncated episodes bootstrap from where the last action led.
+"""Parallelised Q-network (PQN, arXiv:2407.04811): many environments for a replay memory, LayerNorm
+for a target network. Differences from the paper: orthogonal kernels, a falling learning rate, and
+truncated episodes bootstrap from where the last action led.
 """
 
 from functools import partial
@@ -15,30 +13,31 @@ import optax
 from flax import nnx
 from jax.sharding import PartitionSpec as P
 
-from jaxrl import config, mesh, metrics, resets, returns, rollout, sgd
+from jaxrl import config, mesh, metrics, resets, returns, sgd
 from jaxrl.networks import NetworkSpec
 from jaxrl.policy import Policy
 from jaxrl.q_network import QNetwork, draw_noise, epsilon_greedy, of_action
+from jaxrl.rollout import Carry, Decision, Transition, begin, rollout
 from jaxrl.wrappers import EpisodeStats
 
 
 @config.pytree_dataclass
 class Config(sgd.Sizes):
-    total_steps: int = 500_000  # environment steps in all, rounded up to whole iterations
+    total_steps: int = 500_000  # environment steps, rounded up to whole iterations
     num_envs: int = 32  # environments stepped in parallel, B
     num_steps: int = 64  # steps of each environment per iteration, T
     num_epochs: int = 4  # passes over an iteration's rows
     num_minibatches: int = 16  # optimizer steps per pass
     learning_rate: float = 5e-4  # of RAdam
     lr_schedule: Literal["linear", "constant"] = "linear"  # linear: 0 after the last iteration
-    gamma: float = 0.99  # discount per step, in [0, 1]
+    gamma: float = 0.99  # discount per step
     q_lambda: float = 0.95  # in [0, 1]: 0 is one-step Q-learning, 1 is Monte Carlo
     epsilon_start: float = 1.0  # probability of a random action at first, falling linearly
     epsilon_end: float = 0.05  # and at last
     exploration: float = 0.2  # share of the run in which it falls
     max_grad_norm: float = 10.0  # gradients are scaled down to this norm
     hidden: tuple[int, ...] = (128, 128)  # widths of the hidden layers
-    reset_pool: int = 0  # fresh resets per environment and iteration; 0: num_steps / 8
+    reset_pool: int = 0  # resets an environment may need in an iteration; 0: num_steps / 8
 
     def __post_init__(self):
         self.check_sizes()
@@ -46,7 +45,6 @@ class Config(sgd.Sizes):
             config.check_positive(name, getattr(self, name), getattr(Config, name))
         for name in ("gamma", "q_lambda", "epsilon_start", "epsilon_end"):
             config.check_range(name, getattr(self, name), 0.0, 1.0, getattr(Config, name))
-        config.check_range("reset_pool", self.reset_pool, 0, 1e9, 8)
         config.check_positive("hidden", min(self.hidden, default=1), 128)
 
 
@@ -55,12 +53,12 @@ class State(flax.struct.PyTreeNode):
 
     network: Any  # QNetwork
     opt_state: Any
-    carry: rollout.Carry
+    carry: Carry
     iteration: jax.Array  # int32 []
 
 
 class Rows(flax.struct.PyTreeNode):
-    """What the loss reads; leaves [N, ...]."""
+    """Steps that were played, leaves [N, ...]."""
 
     obs: Any
     action: jax.Array
@@ -69,9 +67,8 @@ class Rows(flax.struct.PyTreeNode):
 
 
 def layout() -> State:
-    """Of a State on a mesh, members stacked in front: environments are split."""
-    whole: Any = P(mesh.SEED)
-    return State(whole, whole, P(mesh.SEED, mesh.DATA), whole)  # pyright: ignore
+    """Where a State [K, ...] lies on a mesh: its environments are split over devices."""
+    return State(*[P(mesh.SEED)] * 2, P(mesh.SEED, mesh.DATA), P(mesh.SEED))  # pyright: ignore
 
 
 def wrap(env: Any, cfg: Config) -> EpisodeStats:
@@ -86,46 +83,37 @@ def make_policy(key: jax.Array, *, cfg: Config, env: Any) -> QNetwork:
     return QNetwork(NetworkSpec(*spaces, "mlp", cfg.hidden, "relu", False), nnx.Rngs(params=key))
 
 
-def optimizer(cfg: Config) -> optax.GradientTransformation:
+def direction(cfg: Config) -> optax.GradientTransformation:
     """RAdam's direction, behind a clip by norm."""
     return optax.chain(optax.clip_by_global_norm(cfg.max_grad_norm), optax.scale_by_radam())
 
 
 def init(key: jax.Array, *, cfg: Config, env: Any, axis: str | None = None) -> State:
-    """A fresh State; `env` comes from `wrap`, `axis` is the mesh axis the environments lie on."""
+    """A fresh State in the environment that `wrap` gives, on this device of a mesh axis."""
     network_key, env_key = jax.random.split(key)
     network: Any = make_policy(network_key, cfg=cfg, env=env)
-    index = mesh.global_index(cfg.num_envs // mesh.axis_size(axis), axis)
-    carry = rollout.begin(env, env_key, index)
-    return State(network, optimizer(cfg).init(network), carry, jnp.zeros((), jnp.int32))
+    carry = begin(env, env_key, mesh.global_index(cfg.num_envs // mesh.axis_size(axis), axis))
+    return State(network, direction(cfg).init(network), carry, jnp.zeros((), jnp.int32))
 
 
 def act(network: Any, epsilon: jax.Array, memory: Any, obs: Any, noise: jax.Array) -> tuple:
     """(memory, Decision) for a batch of observations; Q of the action is kept."""
     q = network.q(obs)
     action = epsilon_greedy(q, epsilon, noise)
-    return memory, rollout.Decision(action, action, of_action(q, action))
+    return memory, Decision(action, action, of_action(q, action))
 
 
-def update(
-    state: State, key: jax.Array, *, cfg: Config, env: Any, axis: str | None = None
-) -> tuple[State, metrics.Metrics]:
-    """One iteration: T*B epsilon-greedy steps, their targets, epochs of minibatches."""
+def update(state: State, key: jax.Array, *, cfg: Config, env: Any, axis: Any = None) -> tuple:
+    """(State, Metrics) after T*B epsilon-greedy steps, in epochs of minibatches."""
     pool_key, play_key, order_key = jax.random.split(key, 3)
     index, T = mesh.global_index(cfg.num_envs // mesh.axis_size(axis), axis), cfg.num_steps
     left = sgd.schedule("linear", state.iteration, cfg.exploration * cfg.num_iterations)
     epsilon = cfg.epsilon_end + (cfg.epsilon_start - cfg.epsilon_end) * left
-    pool = resets.fill_all(env, pool_key, index, cfg.reset_pool or max(2, T // 8))
+    pool = resets.fill_all(env, pool_key, index, cfg.pool_size)
     player = partial(act, state.network, epsilon)
-    carry, _, steps, ended = rollout.rollout(
-        env, state.carry, pool, player, draw_noise, play_key, index, T
-    )
+    carry, _, steps, ended = rollout(env, state.carry, pool, player, draw_noise, play_key, index, T)
     rate = cfg.learning_rate * sgd.schedule(cfg.lr_schedule, state.iteration, cfg.num_iterations)
-
-    def step(learner, inputs):
-        grads, parts = sgd.gradient(loss, learner[0], inputs[0], total=sgd.over_devices(axis))
-        return sgd.descend(optimizer(cfg), grads, learner[1], learner[0], rate), parts
-
+    step = sgd.plain_step(loss, direction(cfg), rate, axis)
     rows, learner = prepare(state.network, steps, cfg), (state.network, state.opt_state)
     order = sgd.shuffled_rows(order_key, index, T, cfg.num_epochs, cfg.num_minibatches)
     (network, opt_state), parts = sgd.epochs(step, learner, rows, order, ())
@@ -135,7 +123,7 @@ def update(
     return State(network, opt_state, carry, state.iteration + 1), log
 
 
-def prepare(network: Any, steps: rollout.Transition, cfg: Config) -> Rows:
+def prepare(network: Any, steps: Transition, cfg: Config) -> Rows:
     """The rollout as rows t*B + b, with targets of the network that played it."""
     flat = partial(jax.tree.map, lambda x: x.reshape(-1, *x.shape[2:]))
     ahead = sgd.map_pieces(lambda network, obs: network.value(obs), network, flat(steps.next_obs))
