@@ -25,7 +25,7 @@ from jaxrl.resets import fill_all
 from jaxrl.rollout import Decision, begin, rollout
 from jaxrl.spaces import Box, Discrete
 from jaxrl.wrappers import TimeLimit
-from train import arrays
+from train import arrays, loop
 from train import pqn as trainer
 
 RATE = 0.02
@@ -320,3 +320,13 @@ def test_a_reward_one_step_later_is_worth_gamma(probes):
 
 def test_a_reward_for_ever_is_worth_1_over_1_minus_gamma_however_short_the_clock(probes):
     np.testing.assert_allclose(probes["Forever"][2], [10.0] * 2, rtol=0.05)
+
+
+@pytest.mark.slow
+def test_pqn_with_default_options_solves_cartpole_in_half_a_million_steps(tmp_path):
+    args = trainer.Args(num_seeds=5, run_dir=tmp_path / "run")
+    assert (args.env, args.algo.total_steps) == ("CartPole-v1", 500_000)
+    summary = loop.train(args, trainer.setup(args))
+    assert len(summary["final_return"]["per_seed"]) == 5
+    assert min(summary["final_return"]["per_seed"]) >= 475
+    assert summary["run_s"] < 180
