@@ -99,10 +99,11 @@ def _check(what: str, value: Any, field: Field) -> Any:
         raise ValueError(f"{what}={value!r} must be {wanted}; try {field.default}.")
     if not field.kind or isinstance(value, Arrays):
         return value
-    if field.kind is int and abs(value) > LARGEST:
-        raise ValueError(f"{what}={value} is too large for an int32; try {field.default}.")
     kind: Any = field.kind
-    return kind(value)
+    number = kind(value)
+    if kind is int and abs(number) > LARGEST:
+        raise ValueError(f"{what}={value} is too large for an int32; try {field.default}.")
+    return number
 
 
 def _kind(value: Any) -> str:
