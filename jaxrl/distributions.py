@@ -76,7 +76,7 @@ def _inverse_cdf(weight: jax.Array, noise: jax.Array) -> jax.Array:
         target = noise * upto[-1]
         passed = (target >= x for x in upto[:-1])
         return sum((x.astype(jnp.int32) for x in passed), jnp.zeros(noise.shape, jnp.int32))
-    # Partial sums in parallel are rounded each in its own way, so weights of 0 are left out by hand.
+    # Partial sums in parallel are each rounded in their own way: leave weights of 0 out by hand.
     upto = jnp.where(weight > 0, jnp.cumsum(weight, -1), 0.0)
     target = noise * jnp.max(upto, -1)
     index = jnp.arange(count, dtype=jnp.int32)
@@ -182,7 +182,8 @@ def num_outputs(space: Space) -> int:
         return space.n
     if isinstance(space, MultiDiscrete):
         return sum(space.nvec)
-    if isinstance(space, Box) and len(space.shape) == 1 and jnp.issubdtype(space.dtype, np.floating):
+    is_real = isinstance(space, Box) and jnp.issubdtype(space.dtype, jnp.floating)
+    if is_real and len(space.shape) == 1 and space.shape[0] > 0:
         return space.shape[0]
     raise ValueError(
         f"no distribution for the action space {space}: use Discrete, MultiDiscrete or a float Box "

@@ -271,6 +271,14 @@ def is_image(space: Any) -> bool:
     return isinstance(space, Box) and len(space.shape) == 3
 
 
+def has_pixels(space: Any) -> bool:
+    """Whether a leaf holds an image or bytes with bounds to scale it by (bits need none)."""
+    if not isinstance(space, Box) or space.dtype == np.bool_:
+        return False
+    largest = np.maximum(np.abs(space.low.astype(float)), np.abs(space.high.astype(float)))
+    return (is_image(space) or space.dtype == np.uint8) and bool(np.all(largest < 2**24))
+
+
 def sample(space: Space, key: jax.Array) -> Any:
     """One value of a space or of a pytree of spaces; every leaf has a key of its own."""
     leaves, treedef = jax.tree.flatten(space, is_leaf=is_space)

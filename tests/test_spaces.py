@@ -22,7 +22,9 @@ SPACES = {
     "words": Box(0, 2**32 - 1, (8,), np.uint32),
     "bits": Box(False, True, (6,), np.bool_),
     "scalar": Box(-1.0, 1.0, ()),
-    "mixed": Box(np.array([-2.0, -np.inf, 0.0, -np.inf]), np.array([3.0, -5.0, np.inf, np.inf]), (4,)),
+    "mixed": Box(
+        np.array([-2.0, -np.inf, 0.0, -np.inf]), np.array([3.0, -5.0, np.inf, np.inf]), (4,)
+    ),
     "huge": Box(-3e38, 3e38, (2,)),
     "far": Box(np.array([3.4e38, -np.inf]), np.array([np.inf, -3.4e38]), (2,)),
     "halves": Box(0.0, 6e4, (2,), np.float16),

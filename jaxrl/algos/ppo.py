@@ -14,16 +14,14 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
-from flax import nnx
 from jax.sharding import PartitionSpec as P
 
-from jaxrl import config, losses, mesh, normalize, returns, sgd
+from jaxrl import actions, config, losses, mesh, networks, normalize, returns, sgd
 from jaxrl.env import Environment
 from jaxrl.networks import ActorCritic, NetworkSpec
 from jaxrl.policy import Policy
 from jaxrl.rollout import Carry, Transition, begin, rollout
-from jaxrl.spaces import Box
-from jaxrl.wrappers import AutoReset, EpisodeStats, RescaleAction, tree_where
+from jaxrl.wrappers import AutoReset, EpisodeStats, ScaleAction, tree_where
 
 
 @dataclass(frozen=True)
@@ -48,7 +46,7 @@ class Config:
     accumulate: int = 0  # pieces a minibatch's gradient is computed in; 0: what fits a CPU's cache
     normalize_obs: bool = False  # by running mean and variance
     normalize_reward: bool = False  # by the running std of the discounted return
-    network: Literal["mlp", "cnn"] = "mlp"
+    network: str = "mlp"  # mlp, cnn or my_module:MyNet
     hidden: tuple[int, ...] = (64, 64)  # widths of each tower's hidden layers
     activation: Literal["tanh", "relu", "silu"] = "tanh"
     squash: bool = False  # tanh-squashed Gaussian for continuous actions
@@ -105,20 +103,25 @@ def specs() -> State:
     return State(replicated, replicated, split, replicated, replicated, split, replicated)  # pyright: ignore
 
 
-def make_policy(key: jax.Array, *, cfg: Config, env: Environment) -> ActorCritic:
-    """A fresh policy for the (wrapped) environment's spaces."""
-    spec = NetworkSpec(
-        env.observation_space, env.action_space, cfg.network, cfg.hidden, cfg.activation, cfg.squash
-    )
-    return ActorCritic(spec, nnx.Rngs(params=key))
+def network_spec(cfg: Config, env: Environment) -> NetworkSpec:
+    """What the network for a wrapped environment is built from; ValueError if it does not fit."""
+    space = env.observation_space
+    seen = normalize.normalized_space(space) if cfg.normalize_obs else space
+    return NetworkSpec(seen, env.action_space, cfg.network, cfg.hidden, cfg.activation, cfg.squash)
+
+
+def make_policy(key: jax.Array, *, cfg: Config, env: Environment) -> Any:
+    """A fresh network for the (wrapped) environment's spaces."""
+    network = networks.build(network_spec(cfg, env), key)
+    if not callable(getattr(network, "value", None)):
+        raise ValueError(f"network={cfg.network} needs a method value(obs) for PPO.")
+    return network
 
 
 def wrap(env: Environment, cfg: Config) -> AutoReset:
-    """The environment as `update` wants it: actions in [-1, 1], statistics, auto-reset."""
-    space = env.action_space
-    if isinstance(space, Box) and space.bounded:
-        env = RescaleAction(env)
-    return AutoReset(EpisodeStats(env), pool_size=cfg.reset_pool or max(2, cfg.num_steps // 8))
+    """The environment as `update` wants it: actions as drawn, statistics, auto-reset."""
+    env = EpisodeStats(ScaleAction(env, squash=cfg.squash))
+    return AutoReset(env, pool_size=cfg.reset_pool or max(2, cfg.num_steps // 8))
 
 
 def optimizer(cfg: Config) -> optax.GradientTransformation:
@@ -155,11 +158,11 @@ def init(key: jax.Array, *, cfg: Config, env: AutoReset, axis: str | None = None
     )
 
 
-def act(policy: ActorCritic, obs_stats: Any, obs: Any, noise: Any) -> tuple[Any, Any, jax.Array]:
-    """(action as sampled, action for the environment, log-prob) for a batch of observations."""
+def act(policy: Any, obs_stats: Any, obs: Any, noise: Any) -> tuple[Any, Any, jax.Array]:
+    """(action as sampled, the same for the environment, log-prob) for a batch of observations."""
     pi = policy.distribution(normalize.normalize_obs(obs_stats, obs))
     action = pi.sample(noise)
-    return action, policy.to_env(action), pi.log_prob(action)
+    return action, action, pi.log_prob(action)
 
 
 def update(
@@ -364,6 +367,9 @@ def summarize(
     return metrics | {name: total / count for name, total in episode.items()}
 
 
-def trained_policy(state: State, env: Environment) -> Policy:
+def trained_policy(state: State, *, cfg: Config, env: Environment) -> Policy:
     """The policy by itself, for the raw environment `env`; works on states stacked over seeds."""
-    return Policy(state.policy, state.obs_stats, env.action_space)
+    space = env.action_space
+    spec = network_spec(cfg, wrap(env, cfg))
+    scaling = actions.scaling(space, cfg.squash)
+    return Policy(state.policy, state.obs_stats, spec, space, scaling)
