@@ -89,14 +89,14 @@ class MultiDiscrete:
         return np.asarray(self.nvec, np.int32) - 1
 
     def sample(self, key: jax.Array) -> jax.Array:
-        return jax.random.randint(key, self.shape, 0, np.int32(self.nvec), jnp.int32)
+        return jax.random.randint(key, self.shape, 0, np.asarray(self.nvec, np.int32), jnp.int32)
 
     def contains(self, value: Any) -> jax.Array:
         """bool []: integers of the right shape, each in its range."""
         value = jnp.asarray(value)
         if value.shape != self.shape or not jnp.issubdtype(value.dtype, jnp.integer):
             return jnp.asarray(False)
-        return jnp.all((value >= 0) & (value < np.int32(self.nvec)))
+        return jnp.all((value >= 0) & (value < np.asarray(self.nvec, np.int32)))
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -273,7 +273,7 @@ def is_image(space: Any) -> bool:
 
 def has_pixels(space: Any) -> bool:
     """Whether a leaf holds an image or bytes with bounds to scale it by (bits need none)."""
-    if not isinstance(space, Box) or space.dtype == np.bool_:
+    if not isinstance(space, Box) or space.dtype == np.bool_ or not space.low.size:
         return False
     largest = np.maximum(np.abs(space.low.astype(float)), np.abs(space.high.astype(float)))
     return (is_image(space) or space.dtype == np.uint8) and bool(np.all(largest < 2**24))

@@ -136,6 +136,9 @@ def in_unit(space: Box, x: jax.Array) -> jax.Array:
     if not spaces.has_pixels(space):
         return x
     low, high = space.low.astype(np.float32), space.high.astype(np.float32)
-    if np.all(low == 0) and np.all(high == high.flat[0]):  # one number, not one for each pixel
-        return x * np.float32(1.0 / high.flat[0]) if high.flat[0] not in (0, 1) else x
-    return (x - low) * (1.0 / np.where(high > low, high - low, 1)).astype(np.float32)
+    span = np.where(high > low, high - low, np.float32(1))
+    if np.ptp(low) == 0 and np.ptp(span) == 0:  # one number, not one for each pixel
+        low, span = low.flat[0], span.flat[0]
+        x = x if low == 0 else x - low
+        return x if span == 1 else x / span
+    return (x - low) / span
