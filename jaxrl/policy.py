@@ -77,7 +77,7 @@ def load_policies(folder: str | Path) -> Policy:
         raise FileNotFoundError(f"{folder} holds no {DESCRIPTION}: give a finished run's folder.")
     description = json.loads((folder / DESCRIPTION).read_text())
     try:
-        template = jax.eval_shape(lambda: _template(description))
+        template = _template(description)
     except KeyError as error:
         raise ValueError(
             f"{folder / DESCRIPTION} has no {error}: another version wrote it; train again."
@@ -107,6 +107,7 @@ def load_policy(folder: str | Path, seed_index: int = 0) -> Policy:
 
 
 def _template(description: dict[str, Any]) -> Policy:
+    """A policy of shapes, leaves [K, ...]."""
     space, scaling = spaces.from_json(description["action_space"]), description["scaling"]
     spec = NetworkSpec(
         spaces.from_json(description["observation_space"]),
@@ -116,11 +117,14 @@ def _template(description: dict[str, Any]) -> Policy:
         description["activation"],
         squash=scaling == "tanh",
     )
-    normalized = description["normalize_obs"]
-    stats = RunningStats.init_for(spec.observation_space) if normalized else None
-    policy = Policy(networks.build(spec, jax.random.key(0)), stats, spec, space, scaling)
-    count = description["num_seeds"]
-    return jax.tree.map(lambda x: jnp.broadcast_to(x, (count, *x.shape)), policy)
+    normalized, count = description["normalize_obs"], description["num_seeds"]
+
+    def build():
+        stats = RunningStats.init_for(spec.observation_space) if normalized else None
+        policy = Policy(networks.build(spec, jax.random.key(0)), stats, spec, space, scaling)
+        return jax.tree.map(lambda x: jnp.broadcast_to(x, (count, *x.shape)), policy)
+
+    return jax.eval_shape(build)
 
 
 def named_leaves(tree: Any) -> dict[str, Any]:

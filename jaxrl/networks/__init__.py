@@ -5,7 +5,7 @@ A network is a class called as `MyNet(spec, rngs)`. It has `distribution(obs)`; 
 """
 
 from jaxrl.networks.actor_critic import ACTIVATIONS, ActorCritic, Tower
-from jaxrl.networks.build import build, distribution_and_value, network_class
+from jaxrl.networks.build import build, distribution_and_value
 from jaxrl.networks.encoders import Encoder
 from jaxrl.networks.spec import NetworkSpec
 
@@ -17,5 +17,4 @@ __all__ = [
     "Tower",
     "build",
     "distribution_and_value",
-    "network_class",
 ]

@@ -87,10 +87,8 @@ class Convolutions(nnx.Module):
     """One 3x3 layer for boards up to 16x16 (MinAtar's paper), else DQN's three (Nature 2015)."""
 
     def __init__(self, space: Box, rngs: nnx.Rngs):
-        layers = (
-            [(16, 3, 1)] if max(space.shape[:2]) <= 16 else [(32, 8, 4), (64, 4, 2), (64, 3, 1)]
-        )
-        self.size = _flat_size(space, layers)
+        layers = _convolutions(space)
+        self.size = int(np.prod(_output_shape(space, layers)))
         channels = (space.shape[-1], *(outputs for outputs, _, _ in layers))
         self.layers = nnx.List(
             [
@@ -116,18 +114,27 @@ class Convolutions(nnx.Module):
         return x.reshape(*batch, self.size)
 
 
-def _flat_size(space: Box, layers: Sequence[tuple[int, int, int]]) -> int:
-    """Numbers that come out of layers of (channels, side of the kernel, stride)."""
+def _convolutions(space: Box) -> list[tuple[int, int, int]]:
+    """(channels, side of the kernel, stride) of each layer."""
+    is_board = max(space.shape[:2]) <= 16
+    return [(16, 3, 1)] if is_board else [(32, 8, 4), (64, 4, 2), (64, 3, 1)]
+
+
+def _output_shape(space: Box, layers: Sequence[tuple[int, int, int]]) -> tuple[int, int, int]:
     height, width, channels = space.shape
     for outputs, side, stride in layers:
         height, width = (height - side) // stride + 1, (width - side) // stride + 1
         channels = outputs
-    if min(height, width) < 1:
+    return height, width, channels
+
+
+def check_image(space: Box) -> None:
+    """ValueError for an image of which the convolutions leave nothing."""
+    if min(_output_shape(space, _convolutions(space))) < 1:
         raise ValueError(
             f"network=cnn needs images of at least 36x36, or boards of 3x3 to 16x16, not "
             f"{space.shape[0]}x{space.shape[1]}; try network=mlp."
         )
-    return height * width * channels
 
 
 def in_unit(space: Box, x: jax.Array) -> jax.Array:

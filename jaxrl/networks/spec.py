@@ -1,21 +1,45 @@
 """What fixes a network's structure, and the distribution that its outputs describe."""
 
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
 
 import jax
 import numpy as np
 
 from jaxrl import distributions, spaces
+from jaxrl.networks.encoders import check_image
 from jaxrl.spaces import Box, Space, is_space
+
+
+def own_class(name: str) -> Any:
+    """The class that `my_module:MyNet` means, None for the built-in mlp and cnn.
+
+    ValueError where there is none.
+    """
+    if name in ("mlp", "cnn"):
+        return None
+    module_name, _, class_name = name.partition(":")
+    if not module_name or not class_name:
+        raise ValueError(f"network={name} must be mlp, cnn or my_module:MyNet; try mlp.")
+    try:
+        module = import_module(module_name)
+    except ModuleNotFoundError as error:
+        raise ValueError(
+            f"network={name} needs the module {error.name}, which is not found; add its folder to "
+            "PYTHONPATH or install it."
+        ) from error
+    if not callable(getattr(module, class_name, None)):
+        raise ValueError(f"network={name}: the module {module_name} has no class {class_name}.")
+    return getattr(module, class_name)
 
 
 @dataclass(frozen=True)
 class NetworkSpec:
     """What a network is built from; hashable, so that it can be part of a compiled program.
 
-    ValueError where observations have no encoder, actions no distribution, or where the spaces
-    could not be saved with the policy.
+    ValueError where observations have no encoder, actions no distribution, where the network is not
+    found, or where the spaces could not be saved with the policy.
     """
 
     observation_space: Space  # what the network sees, after any normalisation
@@ -39,11 +63,15 @@ class NetworkSpec:
                 f"no encoder for observations {self.observation_space}: use Box, Discrete, "
                 "MultiDiscrete or a dict of them."
             )
-        if self.network == "cnn" and not any(spaces.is_image(leaf) for leaf in leaves):
+        images = [leaf for leaf in leaves if spaces.is_image(leaf)]
+        if self.network == "cnn" and not images:
             raise ValueError(
                 f"network=cnn needs image observations [H, W, C], not {self.observation_space}; "
                 "try network=mlp."
             )
+        for image in images if self.network == "cnn" else []:
+            check_image(image)
+        own_class(self.network)
         self._check_legal(num_outputs)
 
     def _check_legal(self, num_outputs: int) -> None:
