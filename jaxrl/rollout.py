@@ -64,7 +64,7 @@ class Ended(flax.struct.PyTreeNode):
         """Means over the episodes of all environments; `total` sums over devices."""
         sums = total(jax.tree.map(jnp.sum, self))
         over_episodes = sums.metrics | {"truncated_share": sums.truncations}
-        once = jnp.ones(())
+        once = jnp.ones((), jnp.float32)
         return {name: Sums(x, sums.episodes) for name, x in over_episodes.items()} | {
             "episodes": Sums(sums.episodes, once),
             "pool_exhausted": Sums(sums.pool_exhausted, once),
