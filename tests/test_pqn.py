@@ -19,8 +19,8 @@ from jaxrl import metrics
 from jaxrl.algos import pqn
 from jaxrl.env import Environment
 from jaxrl.mesh import make_mesh
+from jaxrl.networks.q_network import epsilon_greedy
 from jaxrl.program import make_program, members, seed_keys
-from jaxrl.q_network import epsilon_greedy
 from jaxrl.resets import fill_all
 from jaxrl.rollout import Decision, begin, rollout
 from jaxrl.spaces import Box, Discrete
@@ -168,7 +168,7 @@ def test_a_stub_network_is_asked_about_where_the_action_led_and_not_the_next_epi
     env = TimeLimit(envs.make("probe/Counter-v0", episode_length=length), limit)
 
     def act(memory, obs, noise):
-        return memory, Decision(noise, noise, obs[..., 0])
+        return memory, Decision(noise, obs[..., 0])
 
     @jit
     def run(key):
@@ -217,6 +217,32 @@ def test_hidden_features_do_not_grow_with_the_observation(network):
     obs = np.float32([[0.3, -0.7], [0.2, 0.9]])
     near, far = jit(lambda n, obs: (n.q(obs), n.q(1e4 * obs)))(network, obs)
     assert np.max(np.abs(far)) < 10 * np.max(np.abs(near)) + 10
+
+
+def test_an_illegal_action_is_never_taken_and_never_the_best():
+    space = {"legal": Box(False, True, (3,), np.bool_), "x": Box(-1.0, 1.0, (2,))}
+    legal = np.array([[1, 1, 0], [0, 1, 0], [0, 0, 0]], bool)
+    obs = {"legal": legal, "x": np.ones((3, 2), np.float32)}
+    noise = np.linspace(0, 1 - 2**-24, 50, dtype=np.float32)
+    noise = np.stack([0 * noise, noise], -1)
+
+    @jit
+    def run(key):
+        network = pqn.make_policy(
+            key, cfg=BASE, env=SimpleNamespace(observation_space=space, action_space=Discrete(3))
+        )
+        q = network.q(obs)
+        random = jax.vmap(lambda noise: epsilon_greedy(q, 1.0, noise[None]))(noise)
+        gradient = jax.grad(lambda n: jnp.sum(n.value(obs)))(network)
+        return q, network.value(obs), network.distribution(obs).mode(), random, gradient
+
+    q, best, mode, random, gradient = run(jax.random.key(0))
+    everything = np.ones(3, bool)  # where a game is over nothing is legal, and nothing refused
+    for i, may in enumerate([legal[0], legal[1], everything]):
+        np.testing.assert_array_equal(np.isfinite(q[i]), may)
+        assert best[i] == np.max(q[i]) and may[mode[i]]
+        assert set(np.asarray(random[:, i])) == set(np.flatnonzero(may))
+    assert all(np.all(np.isfinite(x)) for x in jax.tree.leaves(gradient))
 
 
 def test_a_trained_policy_is_saved_and_loaded_as_it_was(tmp_path):

@@ -10,13 +10,11 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
-from flax import nnx
 from jax.sharding import PartitionSpec as P
 
-from jaxrl import config, mesh, metrics, resets, returns, sgd
-from jaxrl.networks import NetworkSpec
+from jaxrl import config, mesh, metrics, networks, resets, returns, sgd
+from jaxrl.networks.q_network import QNetwork, draw_noise, epsilon_greedy, of_action
 from jaxrl.policy import Policy
-from jaxrl.q_network import QNetwork, draw_noise, epsilon_greedy, of_action
 from jaxrl.rollout import Carry, Decision, Transition, begin, rollout
 from jaxrl.wrappers import EpisodeStats
 
@@ -79,8 +77,8 @@ def wrap(env: Any, cfg: Config) -> EpisodeStats:
 
 def make_policy(key: jax.Array, *, cfg: Config, env: Any) -> QNetwork:
     """A fresh network for the environment's spaces."""
-    spaces = env.observation_space, env.action_space
-    return QNetwork(NetworkSpec(*spaces, "mlp", cfg.hidden, "relu", False), nnx.Rngs(params=key))
+    spaces, name = (env.observation_space, env.action_space), f"{QNetwork.__module__}:QNetwork"
+    return networks.build(networks.NetworkSpec(*spaces, name, cfg.hidden, "relu"), key)
 
 
 def direction(cfg: Config) -> optax.GradientTransformation:
@@ -100,7 +98,7 @@ def act(network: Any, epsilon: jax.Array, memory: Any, obs: Any, noise: jax.Arra
     """(memory, Decision) for a batch of observations; Q of the action is kept."""
     q = network.q(obs)
     action = epsilon_greedy(q, epsilon, noise)
-    return memory, Decision(action, action, of_action(q, action))
+    return memory, Decision(action, of_action(q, action))
 
 
 def update(state: State, key: jax.Array, *, cfg: Config, env: Any, axis: Any = None) -> tuple:
@@ -139,9 +137,10 @@ def loss(network: Any, rows: Rows) -> tuple[metrics.Sums, metrics.Metrics]:
     return metrics.mean(0.5 * jnp.square(q - rows.target)), parts
 
 
-def trained_policy(state: State, env: Any) -> Policy:
+def trained_policy(state: State, *, cfg: Config, env: Any) -> Policy:
     """The greedy policy by itself; works on states stacked over members."""
-    return Policy(state.network, None, env.action_space)
+    del cfg
+    return Policy(state.network, None, state.network.spec, env.action_space, "none")
 
 
 def with_policy(state: State, policy: Policy) -> State:

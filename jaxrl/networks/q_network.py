@@ -8,7 +8,9 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxrl.distributions import Categorical
-from jaxrl.networks import NetworkSpec, features, num_features
+from jaxrl.networks.actor_critic import linear
+from jaxrl.networks.encoders import Encoder
+from jaxrl.networks.spec import NetworkSpec
 from jaxrl.spaces import Discrete
 
 
@@ -21,18 +23,24 @@ class QNetwork(nnx.Module):
     def __init__(self, spec: NetworkSpec, rngs: nnx.Rngs):
         if not isinstance(spec.action_space, Discrete):
             raise ValueError(f"action values need Discrete actions, not {spec.action_space}.")
-        sizes = (num_features(spec.observation_space), *spec.hidden)
-        self.hidden = nnx.List([_linear(i, o, 2**0.5, rngs) for i, o in pairwise(sizes)])
+        self.encoder = Encoder(spec.observation_space, rngs)
+        sizes = (self.encoder.size, *spec.hidden)
+        self.hidden = nnx.List([linear(i, o, 2**0.5, rngs) for i, o in pairwise(sizes)])
         self.norms = nnx.List([nnx.LayerNorm(width, rngs=rngs) for width in spec.hidden])
-        self.out = _linear(sizes[-1], spec.action_space.n, 1.0, rngs)
+        self.out = linear(sizes[-1], spec.action_space.n, 1.0, rngs)
         self.spec = spec
 
     def q(self, obs: Any) -> jax.Array:
-        """float32 [..., A], with the batch axes of `obs`."""
-        x = features(self.spec.observation_space, obs)
+        """float32 [..., A], with the batch axes of `obs`; -inf where an action is illegal."""
+        x = self.encoder(obs)
         for layer, norm in zip(self.hidden, self.norms, strict=True):
             x = jax.nn.relu(norm(layer(x)))
-        return self.out(x)
+        q = self.out(x)
+        legal = getattr(self.spec.distribution(q, obs), "legal", None)
+        if legal is None:
+            return q
+        # Where nothing is legal, as after the end of a game, everything is: no maximum of nothing.
+        return jnp.where(legal | ~jnp.any(legal, -1, keepdims=True), q, -jnp.inf)
 
     def value(self, obs: Any) -> jax.Array:
         """max_a Q(obs, a)."""
@@ -56,13 +64,10 @@ def draw_noise(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
 
 
 def epsilon_greedy(q: jax.Array, epsilon: jax.Array, noise: jax.Array) -> jax.Array:
-    """int32 [...]: with probability epsilon any action alike, else the best of q [..., A].
+    """int32 [...]: with probability epsilon any legal action alike, else the best of q [..., A].
 
-    noise[..., 0] says whether it is random, and noise[..., 1] which one then.
+    Illegal is what has a value of -inf. noise[..., 0] says whether the action is random, and
+    noise[..., 1] which one then.
     """
-    anything = Categorical(jnp.zeros_like(q)).sample(noise[..., 1])
+    anything = Categorical(jnp.zeros_like(q), q > -jnp.inf).sample(noise[..., 1])
     return jnp.where(noise[..., 0] < epsilon, anything, jnp.argmax(q, -1).astype(jnp.int32))
-
-
-def _linear(inputs: int, outputs: int, scale: float, rngs: nnx.Rngs) -> nnx.Linear:
-    return nnx.Linear(inputs, outputs, kernel_init=nnx.initializers.orthogonal(scale), rngs=rngs)
