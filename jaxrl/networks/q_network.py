@@ -22,7 +22,7 @@ class QNetwork(nnx.Module):
 
     def __init__(self, spec: NetworkSpec, rngs: nnx.Rngs):
         if not isinstance(spec.action_space, Discrete):
-            raise ValueError(f"action values need Discrete actions, not {spec.action_space}.")
+            raise ValueError(f"Q needs Discrete actions, not {spec.action_space}; try PPO.")
         self.encoder = Encoder(spec.observation_space, rngs)
         sizes = (self.encoder.size, *spec.hidden)
         self.hidden = nnx.List([linear(i, o, 2**0.5, rngs) for i, o in pairwise(sizes)])
