@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from jaxrl.algos import grpo
-from jaxrl.lm.episodes import Episodes, empty
-from jaxrl.lm.learn import Rows
+from jaxrl.lm.play.episodes import Episodes, empty
+from jaxrl.lm.learn.batch import Rows
 
 RETURNS = (0.0, 0.25, 1.0, 0.5, 0.5, 0.5)  # two groups of three; the second has nothing to tell
 

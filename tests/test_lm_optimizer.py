@@ -10,9 +10,9 @@ import pytest
 from flax import nnx
 
 from jaxrl.algos.sft import Config
-from jaxrl.lm.agent import MUON_RMS, optimizer
-from jaxrl.lm.config import preset
-from jaxrl.lm.model import Transformer
+from jaxrl.lm.learn.agent import MUON_RMS, optimizer
+from jaxrl.lm.model.config import preset
+from jaxrl.lm.model.transformer import Transformer
 from jaxrl.policy import named_leaves
 
 

@@ -13,8 +13,8 @@ import pytest
 from flax import nnx
 
 from jaxrl.lm import ModelConfig, Transformer, forward, logits
-from jaxrl.lm.config import RopeScaling
-from jaxrl.lm.weights import load, parameter_name, save
+from jaxrl.lm.model.config import RopeScaling
+from jaxrl.lm.model.weights import load, parameter_name, save
 
 NEEDED = "install the extra parity to compare with transformers"
 torch = pytest.importorskip("torch", reason=NEEDED)

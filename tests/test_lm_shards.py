@@ -11,10 +11,10 @@ from flax import nnx
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from jaxrl.lm.agent import State, pour
-from jaxrl.lm.config import preset
-from jaxrl.lm.model import Transformer
-from jaxrl.lm.shards import Layout, part_of, split_axis, state_specs
+from jaxrl.lm.learn.agent import State, pour
+from jaxrl.lm.model.config import preset
+from jaxrl.lm.model.transformer import Transformer
+from jaxrl.lm.model.shards import Layout, part_of, split_axis, state_specs
 from jaxrl.mesh import make_mesh
 from jaxrl.policy import named_leaves
 

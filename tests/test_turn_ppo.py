@@ -15,11 +15,11 @@ import envs
 from jaxrl.algos import turn_ppo
 from jaxrl.env import static, timestep
 from jaxrl.language import LanguageEnvironment
-from jaxrl.lm.agent import Agent, Weights
-from jaxrl.lm.config import preset
-from jaxrl.lm.model import Transformer
-from jaxrl.lm.play import limits, play
-from jaxrl.lm.shards import Layout
+from jaxrl.lm.learn.agent import Agent, Weights
+from jaxrl.lm.model.config import preset
+from jaxrl.lm.model.transformer import Transformer
+from jaxrl.lm.play.rounds import limits, play
+from jaxrl.lm.model.shards import Layout
 from jaxrl.text import ByteTokenizer, literal, make_chat
 
 CHAT = make_chat(ByteTokenizer())

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrl.lm.episodes import Episodes, empty
+from jaxrl.lm.play.episodes import Episodes, empty
 from jaxrl.text.chat import Piece, matching, split_special
 from jaxrl.train.models import Speech
 

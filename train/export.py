@@ -7,7 +7,7 @@ from pathlib import Path
 
 import jax
 
-from jaxrl.lm import lora, weights
+from jaxrl.lm.model import lora, weights
 from jaxrl.train import flags, models
 
 

@@ -12,9 +12,9 @@ import numpy as np
 from jaxrl import envs
 from jaxrl.algos import sft
 from jaxrl.language import LanguageEnvironment
-from jaxrl.lm.agent import Agent, SharedConfig, pour
-from jaxrl.lm.model import Transformer
-from jaxrl.lm.play import Limits, limits, play
+from jaxrl.lm.learn.agent import Agent, SharedConfig, pour
+from jaxrl.lm.model.transformer import Transformer
+from jaxrl.lm.play.rounds import Limits, limits, play
 from jaxrl.program import seed_keys
 from jaxrl.statistics import summarize_returns
 from jaxrl.text import Chat

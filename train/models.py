@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from jaxrl.lm import lora, weights
-from jaxrl.lm.config import ModelConfig, RopeScaling, preset
-from jaxrl.lm.model import Transformer
+from jaxrl.lm.model import lora, weights
+from jaxrl.lm.model.config import ModelConfig, RopeScaling, preset
+from jaxrl.lm.model.transformer import Transformer
 from jaxrl.policy import fill_leaves, named_leaves, read_weights
 from jaxrl.text import BpeTokenizer, ByteTokenizer, Chat, Tokenizer, make_chat
 from jaxrl.text.chat import check_template, matching, opening_of

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxrl.lm.episodes import Episodes
+from jaxrl.lm.play.episodes import Episodes
 from jaxrl.text import Tokens, to_str
 
 BYTES_PER_TOKEN = 16  # room for the text of a conversation, a token on average
