@@ -39,6 +39,7 @@ class Task:
     start: Callable[[Any], Any] | None = None  # fresh state -> the same with given weights
     shown: Callable[[Any], Any] | None = None  # what a state keeps of its last episodes
     transcribe: Callable[..., list[dict]] | None = None  # (that, iteration, steps, seed) -> lines
+    refuse: Callable[[dict], str | None] | None = None  # means of a logged line -> why to stop
 
     def steps(self, iteration: int) -> int:
         """What a member has played after this many iterations, in `unit`."""

@@ -78,6 +78,7 @@ class AgentConfig(WarmStartConfig, OptimizerConfig, PlayConfig):
     """Options of every algorithm for language agents."""
 
     has_critic: ClassVar[bool] = False  # values are learned beside the policy
+    group_size: ClassVar[int] = 1
 
     def __post_init__(self):
         self._check_play()
