@@ -5,6 +5,7 @@ from math import gcd
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from quick import jit
 from scipy import stats
@@ -148,3 +149,15 @@ def test_epochs_run_the_blocks_in_their_order_each_with_its_own_extra():
     np.testing.assert_array_equal(used, extra)
     np.testing.assert_array_equal(before, [0, 1, 12, 124])
     assert total == 1248
+
+
+def test_a_linear_schedule_is_what_is_left_of_the_run_and_a_constant_one_is_1():
+    linear = [float(sgd.schedule("linear", jnp.int32(i), 4)) for i in range(6)]
+    assert linear == [1, 0.75, 0.5, 0.25, 0, 0]
+    assert [float(sgd.schedule("constant", jnp.int32(i), 4)) for i in (0, 3, 9)] == [1, 1, 1]
+
+
+def test_a_step_goes_against_the_direction_by_the_rate():
+    params, grads = {"w": jnp.float32([1, 2])}, {"w": jnp.float32([10, -20])}
+    moved, _ = sgd.descend(optax.identity(), grads, optax.EmptyState(), params, 0.1)
+    np.testing.assert_allclose(moved["w"], [0, 4])
