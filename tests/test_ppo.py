@@ -16,8 +16,8 @@ from quick import jit
 import envs
 from jaxrl import sgd
 from jaxrl.algos import ppo
-from jaxrl.networks import ActorCritic, NetworkSpec
 from jaxrl.metrics import Sums, quotient
+from jaxrl.networks import ActorCritic, NetworkSpec
 from jaxrl.normalize import RunningStats
 from jaxrl.resets import fill_all
 from jaxrl.rollout import Decision, Ended, Transition, begin, rollout
@@ -141,7 +141,7 @@ def test_every_metric_is_two_finite_float32_scalars(base):
 
 @pytest.fixture(scope="module")
 def played(base):
-    """(carry, transitions, what ended) of the first update's rollout, on the host; its learn key."""
+    """(carry, transitions, ended) of the first update's rollout, on the host; then the learn key."""
     env = ppo.wrap(envs.make("probe/FreshRandomness-v0"), BASE)
 
     @jit
