@@ -1,13 +1,13 @@
 """Checkpoints of the whole state, by orbax: each device writes its shards, renamed when whole."""
 
 import hashlib
+import importlib
 import json
 import os
 from pathlib import Path
 from typing import Any
 
 import jax
-import orbax.checkpoint as ocp
 
 from jaxrl.policy import fill_leaves, named_leaves
 
@@ -24,12 +24,12 @@ class Checkpoints:
     def __init__(self, folder: Path, run: dict[str, Any]):
         self.folder = folder.absolute()
         self.run = run
-        self._manager: ocp.CheckpointManager | None = None
+        self._manager: Any = None
 
     def save(self, iteration: int, state: Any) -> None:
         """Write `state` (all hosts call this); returns once it is safe to donate the state."""
         manager = self._open()
-        args = ocp.args.StandardSave(named_leaves(state))
+        args = _orbax().args.StandardSave(named_leaves(state))
         manager.save(iteration, args=args, custom_metadata=self.run)
         manager.wait_until_finished()
         if jax.process_index() == 0:
@@ -62,7 +62,7 @@ class Checkpoints:
         try:
             other = _misfit(self._open().item_metadata(iteration).tree, wanted)
             if not other:
-                leaves = self._open().restore(iteration, args=ocp.args.StandardRestore(wanted))
+                leaves = self._open().restore(iteration, args=_orbax().args.StandardRestore(wanted))
         except Exception as error:
             damage = _in_words(error)
         self._refuse(iteration, damage, other)
@@ -72,8 +72,9 @@ class Checkpoints:
         if self._manager is not None:
             self._manager.close()
 
-    def _open(self) -> ocp.CheckpointManager:
+    def _open(self) -> Any:
         if self._manager is None:
+            ocp = _orbax()
             self._manager = ocp.CheckpointManager(
                 self.folder,
                 options=ocp.CheckpointManagerOptions(max_to_keep=KEEP, create=True),
@@ -89,6 +90,10 @@ class Checkpoints:
             raise ValueError(f"checkpoint {path} is damaged: {damage}; {way_out}")
         if other:
             raise ValueError(f"checkpoint {path} is of another run: {other}; {way_out}")
+
+
+def _orbax() -> Any:
+    return importlib.import_module("orbax.checkpoint")  # a quarter of a second, not for --help
 
 
 def abstract(state: Any) -> Any:

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import io
+import os
 import sys
 import typing
 from collections.abc import Callable, Sequence
@@ -64,7 +65,9 @@ def parse(trainer: Trainer, argv: Sequence[str]) -> Any:
         default = dataclasses.replace(default, algo=trainer.presets[preset])
     known = _flags_of(trainer.options)
     told = [f"{short} is short for {full}" for short, full in SHORT.items() if full in known]
-    return cli(trainer.options, f"{trainer.description}\n{'; '.join(told)}", argv, default=default)
+    words = f"{trainer.description}\n{'; '.join(told)}"
+    program = f"python -m train.{trainer.name}"
+    return cli(trainer.options, words, argv, default=default, prog=program)
 
 
 def _flags_of(options: type[Any]) -> set[str]:
@@ -97,6 +100,8 @@ def cli(args_type: type[A], description: str, argv: Sequence[str], **how: Any) -
     try:
         with contextlib.redirect_stderr(said):
             return tyro.cli(args_type, description=description, args=list(argv), **how)
+    except BrokenPipeError:  # `--help | head`: whoever reads has seen enough
+        os._exit(0)
     except SystemExit as stopped:
         if not stopped.code:
             raise
