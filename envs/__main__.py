@@ -1,9 +1,12 @@
 """`python -m envs`: every id with its spaces, time limit and source."""
 
-from typing import Any
+import os
+import sys
+from collections.abc import Callable
 
 from jaxrl import envs
-from jaxrl.spaces import Box, Discrete, MultiDiscrete, Space
+from jaxrl.envs.registry import Spec
+from jaxrl.spaces import Box, Discrete, MultiDiscrete, Space, TextSpace
 
 HEAD = ("id", "observation", "action", "max steps", "source")
 
@@ -17,6 +20,8 @@ def brief(space: Space) -> str:
     if isinstance(space, Box):
         dtype = "" if space.dtype.name == "float32" else f" {space.dtype.name}"
         return f"Box{list(space.shape)}{dtype}"
+    if isinstance(space, TextSpace):
+        return f"Text[{space.capacity}]"
     if isinstance(space, dict):
         return "{" + ", ".join(f"{k}: {brief(v)}" for k, v in space.items()) + "}"
     if isinstance(space, tuple | list):
@@ -24,7 +29,7 @@ def brief(space: Space) -> str:
     return type(space).__name__
 
 
-def row(spec: Any) -> tuple[str, ...]:
+def row(spec: Spec) -> tuple[str, ...]:
     """One line of the listing; an environment that cannot be made says why."""
     if spec.downloads:
         return spec.id, f"downloads {spec.downloads}", "", "", spec.source
@@ -42,8 +47,17 @@ def main() -> None:
     widths = [max(len(line[i]) for line in rows) for i in range(len(HEAD))]
     for line in rows:
         cells = (f"{cell:{width}}" for cell, width in zip(line, widths, strict=True))
-        print("  ".join(cells).rstrip())
+        print("  ".join(cells).rstrip(), flush=True)
+
+
+def to_reader(write: Callable[[], None]) -> None:
+    """What writes to standard output, until whoever reads it (`| head`) has had enough."""
+    try:
+        write()
+    except BrokenPipeError:
+        # Python flushes once more when it ends; that goes nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":
-    main()
+    to_reader(main)

@@ -7,19 +7,21 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from jaxrl.env import Environment
-from jaxrl.envs.bridges import gymnax
+from jaxrl.envs.bridges import BRIDGES, PLAIN, bridge
 from jaxrl.envs.classic.acrobot import Acrobot
 from jaxrl.envs.classic.cartpole import CartPole
 from jaxrl.envs.classic.mountain_car import MountainCar
 from jaxrl.envs.classic.mountain_car_continuous import MountainCarContinuous
 from jaxrl.envs.classic.pendulum import Pendulum
-from jaxrl.envs.fields import check_fields, check_max_steps, near
+from jaxrl.envs.fields import check_fields, check_max_steps, fields_of, near
 from jaxrl.envs.grid.corridor import SimpleCorridor
 from jaxrl.envs.grid.gridworld import GridWorld
 from jaxrl.envs.language import games
+from jaxrl.envs.outside import check_constructor, environments, import_module, unwrapped
 from jaxrl.envs.probe import loop, value
 from jaxrl.envs.reasoning.chain_sum import ChainSum
 from jaxrl.envs.reasoning.countdown import Countdown
+from jaxrl.language import LanguageEnvironment
 from jaxrl.wrappers import TimeLimit
 
 if TYPE_CHECKING:
@@ -61,41 +63,77 @@ class Spec:
     max_steps: int | None  # the time limit put around it; None: no limit, or one of its own
     source: str = "native"
     downloads: str = ""  # what making it fetches from the network
+    language: bool | None = None  # whether it is spoken to, where the class does not tell
+
+    @property
+    def is_language(self) -> bool:
+        """Whether it is spoken to; one is made only if its constructor is a function."""
+        inner = unwrapped(self.constructor)
+        if self.language is not None:
+            return self.language
+        if isinstance(inner, type):
+            return issubclass(inner, LanguageEnvironment)
+        return isinstance(make(self.id), LanguageEnvironment)
 
 
 _specs = {id: Spec(id, *row) for id, row in TABLE.items()}
-for _name in gymnax.NAMES:  # the package itself is imported when one is made
-    _make = functools.partial(gymnax.make, _name)
-    _id = f"gymnax/{_name}" if _name in TABLE else _name  # beside a native one of the same name
-    _specs[_id] = Spec(_id, _make, None, "gymnax", gymnax.DOWNLOADS.get(_name, ""))
 
 
 def ids() -> list[str]:
-    """Every id that `make` knows, sorted."""
-    return sorted(_specs)
+    """Every id that `make` knows, sorted; one of a suite by its plain name if it has one."""
+    named = set(PLAIN.values())
+    suites = {f"{suite}/{name}" for suite in BRIDGES for name in bridge(suite).ids()}
+    return sorted({*_specs, *PLAIN, *(suites - named)})
 
 
 def spec(id: str) -> Spec:
     """What `id` stands for; a ValueError names the ids most like an unknown one.
 
-    `gymnax/NAME` is gymnax's environment whether or not NAME is a native one.
+    `suite/name` is a suite's environment whether or not a native one has that name;
+    `my_module:Id` imports my_module, then takes the id that it registered or what it calls Id.
     """
-    plain = str(id).removeprefix("gymnax/")
-    if plain in gymnax.NAMES and plain not in TABLE:
-        return _specs[plain]
-    if id not in _specs:
+    id = str(id)
+    if id in _specs:
+        return _specs[id]
+    suite, _, name = PLAIN.get(id, id).partition("/")
+    if suite in BRIDGES and name in bridge(suite).ids():
+        found = bridge(suite)
+        make_it = functools.partial(found.make, name)
+        return Spec(id, make_it, None, suite, found.DOWNLOADS.get(name, ""), found.LANGUAGE)
+    if ":" in id:
+        return _spec_of_module(id)
+    raise ValueError(f"No environment {id!r}; near: {near(id, ids())}; all: python -m envs.")
+
+
+def _spec_of_module(id: str) -> Spec:
+    module_name, _, name = id.partition(":")
+    before = set(_specs)
+    module = import_module(module_name)
+    if name in _specs:
+        return _specs[name]
+    if not hasattr(module, name):
+        known = {*environments(module), *(set(_specs) - before)}
         raise ValueError(
-            f"No environment {id!r}; near: {near(str(id), _specs)}; all: python -m envs."
+            f"Module {module_name!r} ({module.__file__}) registers and defines no {name!r}; near: "
+            f"{near(name, known)}; its environments: {', '.join(sorted(known)) or 'none'}."
         )
-    return _specs[id]
+    constructor = getattr(module, name)
+    check_constructor(id, constructor)
+    return Spec(id, constructor, None, source=module_name)
 
 
 def register(id: str, constructor: Constructor, max_steps: int | None = None) -> None:
     """Adds an id; `constructor` is an Environment class, or a function that returns one."""
-    if id in _specs:
-        raise ValueError(f"The id {id!r} is taken by {_specs[id].constructor}; try another one.")
+    suite = id.partition("/")[0]
+    if id in _specs or id in PLAIN:
+        owner = _specs[id].constructor if id in _specs else PLAIN[id]
+        raise ValueError(f"The id {id!r} is taken by {owner}; try another one.")
+    if not id or ":" in id or suite in BRIDGES:
+        rule = f"not begin with {suite}/" if suite in BRIDGES else "be a name without a colon"
+        raise ValueError(f"The id {id!r} must {rule}; try 'mine/{id.split('/')[-1]}'.")
     check_max_steps(id, max_steps)
-    _specs[id] = Spec(id, constructor, max_steps, source=constructor.__module__)
+    check_constructor(id, constructor)
+    _specs[id] = Spec(id, constructor, max_steps, source=unwrapped(constructor).__module__)
 
 
 def make(id: str, **fields: Any) -> Environment:
@@ -111,11 +149,14 @@ def make(id: str, **fields: Any) -> Environment:
     if "max_steps" not in parameters:
         fields.pop("max_steps", None)
     if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):  # else it checks its own
-        defaults = {name: p.default for name, p in parameters.items()}
-        fields = check_fields(id, fields, defaults, _structure(row.constructor))
+        fields = check_fields(id, fields, fields_of(row.constructor))
     env = row.constructor(**fields)
+    if not isinstance(env, Environment):
+        raise ValueError(f"{id}: its function returned a {type(env).__name__}, no Environment.")
     if max_steps is None or "max_steps" in parameters:
         return env
+    if isinstance(env, LanguageEnvironment):
+        raise ValueError(f"{id}: max_steps={max_steps} is not for texts, whose turns are counted.")
     return TimeLimit(env, max_steps)
 
 
@@ -124,11 +165,3 @@ def make_vec(id: str, num_envs: int, **fields: Any) -> "VecEnv":
     from jaxrl.vec import VecEnv  # floor 2: loaded by those who batch here
 
     return VecEnv(make(id, **fields), num_envs)
-
-
-def _structure(constructor: Constructor) -> set[str]:
-    """The names of a constructor's static fields."""
-    if not dataclasses.is_dataclass(constructor):
-        return set()
-    fields = dataclasses.fields(constructor)
-    return {f.name for f in fields if not f.metadata.get("pytree_node", True)}

@@ -5,7 +5,9 @@ from typing import Any, Self, TypeVar
 
 import flax.struct
 import jax
+import jax.core
 import jax.numpy as jnp
+import numpy as np
 
 from jaxrl.spaces import Space
 
@@ -56,12 +58,39 @@ def static(default: Any) -> Any:
     return flax.struct.field(pytree_node=False, default=default)
 
 
+def check_numbers(env: Any, **bounds: tuple[float, float]) -> None:
+    """ValueError for a field that is not a number from low to high, for `__post_init__`.
+
+    Of an array every entry counts. What is not known yet passes (a tracer), and so does None,
+    with which a field `float | None` switches a thing off.
+    """
+    defaults = {f.name: f.default for f in dataclasses.fields(env)}
+    for name, (low, high) in bounds.items():
+        value = getattr(env, name)
+        if is_known(value) and not np.all((low <= np.asarray(value)) & (np.asarray(value) <= high)):
+            shown = " ".join(str(value).split())
+            more = f", or a larger max_{name}" if f"max_{name}" in defaults else ""
+            raise ValueError(
+                f"{name}={shown} must be a number from {low:.10g} to {high:.10g}; "
+                f"try {defaults[name]}{more}."
+            )
+
+
+def is_known(value: Any) -> bool:
+    """Whether it is a number, or an array of them, that can be looked at now."""
+    if isinstance(value, jax.Array):
+        return not isinstance(value, jax.core.Tracer) and value.is_fully_addressable
+    return isinstance(value, int | float | np.ndarray | np.generic)
+
+
 class Environment(flax.struct.PyTreeNode):
     """One environment: pure functions of their arguments, written for one instance.
 
     Subclasses are frozen dataclasses. A field that is a number is a pytree leaf, so that it can be
-    vmapped, traced and randomised; a field of structure is declared with `static`. The state holds
-    what the Markov process needs and nothing else: no key, no clock unless the rules have one.
+    vmapped, traced and randomised; None in a field `float | None` switches a thing off; a field of
+    structure is declared with `static`. `__post_init__` checks what a user asks for and is not run
+    when jit or vmap put an environment together. The state holds what the Markov process needs and
+    nothing else: no key, no clock unless the rules have one.
     Environments never reset or batch themselves: see `jaxrl.wrappers` and `jax.vmap`.
     """
 
@@ -108,7 +137,10 @@ def _register(cls: type) -> None:
         return zip(map(jax.tree_util.GetAttrKey, names), children, strict=True), aux
 
     def unflatten(aux, children):
-        return cls(**dict(zip((*names, *static_names), (*children, *aux), strict=True)))
+        env = object.__new__(cls)  # without __post_init__, which checks what a user asks for
+        for name, value in zip((*names, *static_names), (*children, *aux), strict=True):
+            object.__setattr__(env, name, value)
+        return env
 
     jax.tree_util.register_pytree_with_keys(cls, flatten_with_keys, unflatten, flatten)
 

@@ -1,19 +1,29 @@
 """Environments that are spoken to: observations and actions are texts."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 
 from jaxrl.env import Environment, static
 from jaxrl.spaces import TextSpace
-from jaxrl.text import Text
+from jaxrl.text import Template, Text, resize, select
 
 
 class LanguageEnvironment(Environment):
     """An environment whose observation and action are `Text`; an action is one whole turn.
 
-    Subclasses define these sizes, all static. Observations have room for the longer of the two.
+    A subclass says what is said: `prompt` is the first observation, `feedback` what a step may
+    answer, `response` the longest move. Their sizes follow. One whose texts are no templates
+    defines `prompt_bytes`, `feedback_bytes` and `response_bytes` itself, all static.
     """
+
+    truncates: bool = static(False)  # an episode may be cut off, its last observation worth reading
+    thought_bytes: int = static(0)  # room in a response beside the move, for thoughts
+
+    def __post_init__(self):
+        if not 0 <= self.thought_bytes <= 2**20:
+            raise ValueError(f"thought_bytes={self.thought_bytes} must be 0 to {2**20}; try 256.")
 
     @property
     def max_turns(self) -> int:
@@ -21,25 +31,61 @@ class LanguageEnvironment(Environment):
         raise NotImplementedError(f"{type(self).__name__} must define max_turns")
 
     @property
+    def prompt(self) -> Template:
+        """The first observation."""
+        raise NotImplementedError(f"{type(self).__name__} must define prompt or prompt_bytes")
+
+    @property
+    def feedback(self) -> Sequence[Template | str]:
+        """The observations after a step: `answer` selects one."""
+        raise NotImplementedError(f"{type(self).__name__} must define feedback or feedback_bytes")
+
+    @property
+    def response(self) -> Template:
+        """The longest move, as a scripted player says it."""
+        raise NotImplementedError(f"{type(self).__name__} must define response or response_bytes")
+
+    @property
     def prompt_bytes(self) -> int:
         """Bytes of the longest first observation."""
-        raise NotImplementedError(f"{type(self).__name__} must define prompt_bytes")
+        return self.prompt.size
 
     @property
     def feedback_bytes(self) -> int:
         """Bytes of the longest observation after a step."""
-        raise NotImplementedError(f"{type(self).__name__} must define feedback_bytes")
+        said = self.feedback
+        return max(len(s.encode()) if isinstance(s, str) else s.size for s in said)
 
-    truncates: bool = static(False)  # an episode may be cut off, its last observation worth reading
-    response_bytes: int = static(64)  # bytes of an action
+    @property
+    def response_bytes(self) -> int:
+        """Bytes of an action."""
+        return self.response.size + self.thought_bytes
 
     @property
     def observation_space(self) -> TextSpace:
+        """Room for the longer of a prompt and an answer."""
         return TextSpace(max(self.prompt_bytes, self.feedback_bytes))
 
     @property
     def action_space(self) -> TextSpace:
         return TextSpace(self.response_bytes)
+
+    def ask(self, **values: Any) -> Text:
+        """The prompt with these values, an observation."""
+        return resize(self.prompt.render(**values), self.observation_space.capacity)
+
+    def answer(self, index: Any, **values: Any) -> Text:
+        """The `index`-th of `feedback`, an observation; each takes its fields of the values."""
+        said = []
+        for option in self.feedback:
+            if isinstance(option, Template):
+                option = option.render(**{name: values[name] for name in option.fields or {}})
+            said.append(option)
+        return select(index, said, self.observation_space.capacity)
+
+    def say(self, **values: Any) -> Text:
+        """A move with these values, an action."""
+        return resize(self.response.render(**values), self.response_bytes)
 
     def expert(self, state: Any, key: jax.Array) -> Text:
         """A strong player's response, from what the episode has shown so far."""

@@ -7,8 +7,8 @@ import pytest
 from walk import Walk, WalkState, refuse
 
 from jaxrl.check import check_env, cost
-from jaxrl.env import static
-from jaxrl.spaces import Box
+from jaxrl.env import static, timestep
+from jaxrl.spaces import Box, MultiDiscrete
 
 EVENTS = []
 
@@ -211,7 +211,11 @@ def test_a_reward_that_becomes_nan_is_refused():
             state, ts = super().step(state, action, key)
             return state, ts.replace(reward=jnp.log(0.9 - state.x))
 
-    refuse(Divides(stride=0.4), "check_stays_finite", ["timestep.reward is NaN", "guard the"])
+    refuse(
+        Divides(stride=0.4),
+        "check_stays_finite",
+        ["timestep.reward is NaN", "`return state, ts.replace(reward=jnp.log(0.9 - state.x))`"],
+    )
 
 
 def test_an_observation_outside_its_space_is_refused():
@@ -221,6 +225,46 @@ def test_an_observation_outside_its_space_is_refused():
             return Box(-0.6 * self.limit, 0.6 * self.limit, (2,))
 
     refuse(Wide(), "check_stays_in_space", ["Wide: obs has entries from", "widen the space"])
+
+
+class Masked(Walk):
+    """Walk that says which of its actions are legal, and takes no others."""
+
+    @property
+    def observation_space(self):
+        return {"legal": Box(False, True, (3,), np.bool_), "x": super().observation_space}
+
+    def step(self, state, action, key):
+        legal = self.legal(state.x)
+        state, ts = super().step(state, action, key)
+        return state, ts.replace(reward=jnp.where(legal[action], ts.reward, jnp.nan))
+
+    def look(self, state, reward=0.0, terminated=False):
+        obs = {"legal": self.legal(state.x), "x": super().look(state).obs}
+        return timestep(obs, reward, terminated)
+
+    def legal(self, x):
+        """No step away from the middle."""
+        return jnp.stack([x > 0, jnp.asarray(True), x < 0])
+
+
+def test_legal_actions_are_taken_where_the_observation_says_which(monkeypatch):
+    monkeypatch.setattr(cost, "measure", lambda env, *_, **__: cost.describe(env))
+    assert check_env(Masked(), num_steps=30, num_envs=4, verbose=False) == "Masked"
+
+
+def test_a_mask_that_allows_nothing_or_has_another_size_is_refused():
+    class Stuck(Masked):
+        def legal(self, x):
+            return super().legal(x) & (jnp.abs(x) < 0.45)
+
+    class Short(Masked):
+        @property
+        def action_space(self):
+            return MultiDiscrete((2, 3))
+
+    refuse(Stuck(), "check_legal_allows_one", ["obs['legal'] allows no action after"])
+    refuse(Short(), "check_legal_space", ["it must be Box(False, True, (5,), bool)"])
 
 
 def test_an_environment_with_an_auto_reset_inside_is_refused():

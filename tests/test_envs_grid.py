@@ -76,8 +76,10 @@ def test_gridworld_is_truncated_at_step_50_and_not_terminated():
 
 
 def test_gridworld_refuses_a_goal_off_the_board():
-    with pytest.raises(ValueError, match="goal=16 must be a cell, 0 to 15"):
+    with pytest.raises(ValueError, match="goal=16 must be a number from 0 to 15"):
         envs.make("GridWorld-v0", goal=16)
+    with pytest.raises(ValueError, match="goal=5 and wall=5 must differ"):
+        envs.make("GridWorld-v0", goal=5)
 
 
 def test_corridor_walks_right_to_the_goal_for_its_length_in_steps():
@@ -96,7 +98,7 @@ def test_corridor_has_a_wall_left_of_the_start():
 
 def test_corridor_length_is_a_field_that_sets_the_observation_space():
     assert envs.make("SimpleCorridor-v0", length=3).observation_space.n == 4
-    with pytest.raises(ValueError, match="length=0 must be at least 1"):
+    with pytest.raises(ValueError, match="length=0 must be a number from 1 to 1000000"):
         envs.make("SimpleCorridor-v0", length=0)
 
 

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from envs.language.guess_the_number import GuessTheNumber
-from jaxrl.text import render
 
 
 def episode(guesses: list[int], target: int, **fields) -> np.ndarray:
@@ -15,8 +14,7 @@ def episode(guesses: list[int], target: int, **fields) -> np.ndarray:
     state, _ = env.reset(jax.random.key(0))
 
     def turn(state, number):
-        said = render(r"\boxed{{{}}}", number, capacity=env.response_bytes)
-        state, ts = env.step(state, said, jax.random.key(0))
+        state, ts = env.step(state, env.say(number=number), jax.random.key(0))
         return state, ts.reward
 
     state = state.replace(target=jnp.asarray(target, jnp.int32))

@@ -19,7 +19,7 @@ NEEDED = "pip install --no-deps gem-llm==0.1.0, and nltk numpy pandas reasoning-
 pytest.importorskip("gem", reason=NEEDED)
 
 EPISODES = 150
-CAPACITY = 48
+CAPACITY = 48  # bytes of a response beside its move
 NOISE = [
     "",
     "none",
@@ -39,8 +39,8 @@ def peer(module: str, name: str) -> Any:
 
 def ours(id: str, moves: list[list[str]]) -> tuple[Any, Any]:
     """First states, leaves [N], and TimeSteps, leaves [N, T], of episodes with these moves."""
-    env = envs.make(id, response_bytes=CAPACITY)
-    flat = batch([move for row in moves for move in row], CAPACITY)
+    env = envs.make(id, thought_bytes=CAPACITY)
+    flat = batch([move for row in moves for move in row], env.response_bytes)
     said = jax.tree.map(lambda x: x.reshape(len(moves), -1, *x.shape[1:]), flat)
 
     def episode(key, said):

@@ -1,0 +1,60 @@
+"""The suites of others: one line each in `BRIDGES`, and what a bridge offers."""
+
+import importlib
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, cast
+
+from jaxrl.env import Environment
+
+BRIDGES: dict[str, str] = {  # suite -> its module, imported when an id of it is made or listed
+    "gymnax": "jaxrl.envs.bridges.gymnax",
+}
+
+# Ids without a suite that mean one of a suite's. Fixed: what a plain name means never changes, so
+# a native environment of such a name needs another id, and new suites go by `suite/name` alone.
+PLAIN: dict[str, str] = {
+    "Asterix-MinAtar": "gymnax/Asterix-MinAtar",
+    "BernoulliBandit-misc": "gymnax/BernoulliBandit-misc",
+    "Breakout-MinAtar": "gymnax/Breakout-MinAtar",
+    "Catch-bsuite": "gymnax/Catch-bsuite",
+    "DeepSea-bsuite": "gymnax/DeepSea-bsuite",
+    "DiscountingChain-bsuite": "gymnax/DiscountingChain-bsuite",
+    "FourRooms-misc": "gymnax/FourRooms-misc",
+    "Freeway-MinAtar": "gymnax/Freeway-MinAtar",
+    "FrozenLake-misc": "gymnax/FrozenLake-misc",
+    "GaussianBandit-misc": "gymnax/GaussianBandit-misc",
+    "MNISTBandit-bsuite": "gymnax/MNISTBandit-bsuite",
+    "MemoryChain-bsuite": "gymnax/MemoryChain-bsuite",
+    "MetaMaze-misc": "gymnax/MetaMaze-misc",
+    "PointRobot-misc": "gymnax/PointRobot-misc",
+    "Pong-misc": "gymnax/Pong-misc",
+    "Reacher-misc": "gymnax/Reacher-misc",
+    "Seaquest-MinAtar": "gymnax/Seaquest-MinAtar",
+    "SimpleBandit-bsuite": "gymnax/SimpleBandit-bsuite",
+    "SpaceInvaders-MinAtar": "gymnax/SpaceInvaders-MinAtar",
+    "Swimmer-misc": "gymnax/Swimmer-misc",
+    "UmbrellaChain-bsuite": "gymnax/UmbrellaChain-bsuite",
+}
+
+
+class Bridge(Protocol):
+    """A module of this package. Importing it, and `ids`, work without the suite's package."""
+
+    LANGUAGE: bool  # its environments are spoken to
+    DOWNLOADS: Mapping[str, str]  # name -> what making it fetches from the network
+
+    def ids(self) -> Sequence[str]:
+        """The names of its environments, without the suite's."""
+        ...
+
+    def make(self, name: str, **fields: Any) -> Environment:
+        """The environment of that name; it checks its fields, `max_steps` among them.
+
+        An ImportError says how to install what is missing.
+        """
+        ...
+
+
+def bridge(suite: str) -> Bridge:
+    """The bridge to a suite of the table."""
+    return cast(Bridge, importlib.import_module(BRIDGES[suite]))

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl.env import Environment, TimeStep, static, timestep
-from jaxrl.envs.fields import check_fields
+from jaxrl.envs.fields import KINDS, Field, check_fields
 from jaxrl.spaces import Box, Discrete, Space, is_space
 
 NAMES = (  # what gymnax 1.0.1 registers
@@ -45,6 +45,7 @@ NAMES = (  # what gymnax 1.0.1 registers
 )
 CLOCK = "max_steps_in_episode"  # `max_steps` here
 DOWNLOADS = {"MNISTBandit-bsuite": "MNIST"}
+LANGUAGE = False
 UNBOUNDED = (  # their observations leave the bounds that gymnax declares
     "GaussianBandit-misc",  # a negative reward, a time from -1
     "MemoryChain-bsuite",  # a time that rounds to -1.5e-8
@@ -100,6 +101,10 @@ class Gymnax(Environment):
         return jax.tree.map(lambda s, x: jnp.asarray(x, s.dtype), space, obs, is_leaf=is_space)
 
 
+def ids() -> tuple[str, ...]:
+    return NAMES
+
+
 def _strong(x: Any) -> jax.Array:
     """`x` without a weak type, so that a scan's carry keeps its type."""
     return jnp.asarray(x, jnp.asarray(x).dtype)
@@ -113,7 +118,12 @@ def make(name: str, *, max_steps: Any = 0, **fields: Any) -> Gymnax:
     options = _options(name)
     numbers = dict(vars(_game(name).default_params))
     numbers["max_steps"] = numbers.pop(CLOCK)
-    fields = check_fields(f"gymnax/{name}", fields, options | numbers, structure=options)
+    known = {
+        field: Field(default, type(default) if type(default) in KINDS else None, False, structural)
+        for given, structural in ((options, True), (numbers, False))
+        for field, default in given.items()
+    }
+    fields = check_fields(f"gymnax/{name}", fields, known)
     chosen = [(k, _hashable(fields.pop(k))) for k in sorted(options) if k in fields]
     game = _game(name, *chosen)
     params = game.default_params.replace(**fields)
@@ -134,7 +144,7 @@ def _game(name: str, *options: tuple[str, Any]) -> Any:
         import gymnax
     except ImportError as error:
         raise ImportError(
-            f"gymnax/{name} needs gymnax >= 1.0 and six: pip install gymnax six ({error})."
+            f"gymnax/{name} needs gymnax: pip install 'jaxrl[gymnax]' ({error})."
         ) from error
     try:
         return gymnax.make(name, **dict(options))[0]

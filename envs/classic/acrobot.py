@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrl.env import Environment, TimeStep, static, timestep
+from jaxrl.env import Environment, TimeStep, check_numbers, static, timestep
 from jaxrl.spaces import Box, Discrete
 
 
@@ -31,6 +31,11 @@ class Acrobot(Environment):
     dt: float = 0.2  # s
     max_speed_1: float = static(4 * math.pi)  # rad/s; bounds the observation space
     max_speed_2: float = static(9 * math.pi)  # rad/s
+
+    def __post_init__(self):
+        sizes = ("mass_1", "mass_2", "length_1", "center_1", "center_2", "inertia")
+        check_numbers(self, gravity=(-1e3, 1e3), dt=(1e-6, 1), **dict.fromkeys(sizes, (1e-3, 1e3)))
+        check_numbers(self, max_speed_1=(1, 100), max_speed_2=(1, 100))
 
     @property
     def observation_space(self) -> Box:

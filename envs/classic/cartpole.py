@@ -9,8 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrl.env import Environment, TimeStep, static, timestep
+from jaxrl.env import Environment, TimeStep, check_numbers, static, timestep
 from jaxrl.spaces import Box, Discrete
+
+START = 0.05  # every number of a first state lies within this
 
 
 class CartPole(Environment):
@@ -28,6 +30,11 @@ class CartPole(Environment):
     x_limit: float = static(2.4)  # m, to either side; bounds the observation space
     theta_limit: float = static(12 * math.pi / 180)  # rad, to either side; bounds the space too
 
+    def __post_init__(self):
+        check_numbers(self, gravity=(-1e3, 1e3), force=(-1e4, 1e4), dt=(1e-6, 1))
+        check_numbers(self, mass_cart=(1e-3, 1e3), mass_pole=(1e-3, 1e3), half_length=(1e-3, 1e3))
+        check_numbers(self, x_limit=(START, 1e9), theta_limit=(START, 1e9))
+
     @property
     def observation_space(self) -> Box:
         return Box(-2 * self._limit, 2 * self._limit, (4,))
@@ -37,7 +44,7 @@ class CartPole(Environment):
         return Discrete(2)
 
     def reset(self, key: jax.Array) -> tuple[jax.Array, TimeStep]:
-        state = jax.random.uniform(key, (4,), jnp.float32, -0.05, 0.05)
+        state = jax.random.uniform(key, (4,), jnp.float32, -START, START)
         return state, timestep(state)
 
     def step(

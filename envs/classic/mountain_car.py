@@ -7,8 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrl.env import Environment, TimeStep, static, timestep
+from jaxrl.env import Environment, TimeStep, check_numbers, static, timestep
 from jaxrl.spaces import Box, Discrete
+
+START = -0.6, -0.4  # where an episode begins
 
 
 class MountainCar(Environment):
@@ -25,6 +27,11 @@ class MountainCar(Environment):
     max_position: float = static(0.6)
     max_speed: float = static(0.07)
 
+    def __post_init__(self):
+        check_numbers(self, force=(-1, 1), gravity=(-1, 1), max_speed=(1e-6, 1e3))
+        check_numbers(self, goal_position=(-1e3, 1e3), goal_velocity=(-1e3, 1e3))
+        check_numbers(self, min_position=(-1e3, START[0]), max_position=(START[1], 1e3))
+
     @property
     def observation_space(self) -> Box:
         low = np.array([self.min_position, -self.max_speed], np.float32)
@@ -36,7 +43,7 @@ class MountainCar(Environment):
         return Discrete(3)
 
     def reset(self, key: jax.Array) -> tuple[jax.Array, TimeStep]:
-        position = jax.random.uniform(key, (), jnp.float32, -0.6, -0.4)
+        position = jax.random.uniform(key, (), jnp.float32, *START)
         state = jnp.stack([position, jnp.zeros((), jnp.float32)])
         return state, timestep(state, metrics={"success": jnp.zeros((), jnp.float32)})
 

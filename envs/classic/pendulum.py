@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrl.env import Environment, TimeStep, static, timestep
+from jaxrl.env import Environment, TimeStep, check_numbers, static, timestep
 from jaxrl.spaces import Box
 
 
@@ -28,6 +28,10 @@ class Pendulum(Environment):
     dt: float = 0.05  # s
     max_torque: float = static(2.0)  # N m; bounds the action space
     max_speed: float = static(8.0)  # rad/s; bounds the observation space
+
+    def __post_init__(self):
+        check_numbers(self, gravity=(-1e3, 1e3), dt=(1e-6, 1), max_torque=(1e-6, 1e4))
+        check_numbers(self, mass=(1e-3, 1e3), length=(1e-3, 1e3), max_speed=(1, 1e3))
 
     @property
     def observation_space(self) -> Box:

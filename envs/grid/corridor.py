@@ -6,7 +6,7 @@ After the environment of that name in RLlib's examples, with a fixed reward at t
 import jax
 import jax.numpy as jnp
 
-from jaxrl.env import Environment, TimeStep, static, timestep
+from jaxrl.env import Environment, TimeStep, check_numbers, static, timestep
 from jaxrl.spaces import Discrete
 
 
@@ -22,8 +22,7 @@ class SimpleCorridor(Environment):
     goal_reward: float = 1.0  # of the step that does, in place of step_reward
 
     def __post_init__(self):
-        if self.length < 1:
-            raise ValueError(f"length={self.length} must be at least 1; try 10.")
+        check_numbers(self, length=(1, 10**6), step_reward=(-1e6, 1e6), goal_reward=(-1e6, 1e6))
 
     @property
     def observation_space(self) -> Discrete:

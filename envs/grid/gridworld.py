@@ -2,8 +2,9 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from jaxrl.env import Environment, TimeStep, static, timestep
+from jaxrl.env import Environment, TimeStep, check_numbers, is_known, static, timestep
 from jaxrl.spaces import Discrete
 
 
@@ -26,10 +27,13 @@ class GridWorld(Environment):
     goal_reward: float = 1.0  # of the step that does, in place of step_reward
 
     def __post_init__(self):
-        for name in ("start", "goal", "wall"):
-            cell, cells = getattr(self, name), self.size**2
-            if isinstance(cell, int) and not 0 <= cell < cells:
-                raise ValueError(f"{name}={cell} must be a cell, 0 to {cells - 1}; try 0.")
+        check_numbers(self, size=(2, 1000), step_reward=(-1e6, 1e6), goal_reward=(-1e6, 1e6))
+        cells = 0, self.size**2 - 1
+        check_numbers(self, start=cells, goal=cells, wall=cells)
+        for a, b in (("start", "goal"), ("start", "wall"), ("goal", "wall")):
+            cell, other = getattr(self, a), getattr(self, b)
+            if is_known(cell) and is_known(other) and np.any(cell == np.asarray(other)):
+                raise ValueError(f"{a}={cell} and {b}={other} must differ; try 0, 15 and wall=5.")
 
     @property
     def observation_space(self) -> Discrete:

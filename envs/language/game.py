@@ -1,32 +1,43 @@
-"""What the games share: the turn count, the answer to a malformed move, how an episode ends."""
+"""What the games share: how an episode begins and ends, the answer to a malformed move."""
 
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from jaxrl.env import TimeStep, timestep
+from jaxrl.env import TimeStep, static, timestep
+from jaxrl.language import LanguageEnvironment
 from jaxrl.text import Text
 
 FORMAT_ERROR = -0.1  # reward of a response without a move; it ends the episode
+MOST_TURNS = 1000
 
 
-def ending(
-    obs: Text,
-    reward: Any,
-    *,
-    malformed: jax.Array,
-    won: jax.Array,
-    out_of_turns: jax.Array,
-    gem: bool,
-) -> TimeStep:
-    """The TimeStep of one turn.
+class Game(LanguageEnvironment):
+    """Turns until the game is won, a response holds no move, or none are left.
 
     The turn limit is a rule that the prompt states, so running out of turns terminates. In the
     `gem` family it sets both flags, as gem-llm 0.1.0 does; a win on the last turn sets one.
     """
-    won = won & ~malformed
-    reward = jnp.where(malformed, FORMAT_ERROR, reward)
-    truncated = out_of_turns & ~won if gem else False
-    success = {"success": won.astype(jnp.float32)}
-    return timestep(obs, reward, malformed | won | out_of_turns, truncated, success)
+
+    gem: bool = static(False)  # the peer's flags at the end of an episode
+
+    def opening(self, **values: Any) -> TimeStep:
+        """The TimeStep of a reset: the prompt with these values."""
+        return timestep(self.ask(**values), metrics={"success": jnp.zeros((), jnp.float32)})
+
+    def turn(
+        self,
+        obs: Text,
+        reward: Any,
+        *,
+        malformed: jax.Array,
+        won: jax.Array,
+        out_of_turns: jax.Array,
+    ) -> TimeStep:
+        """The TimeStep of one turn."""
+        won = won & ~malformed
+        reward = jnp.where(malformed, FORMAT_ERROR, reward)
+        truncated = out_of_turns & ~won if self.gem else False
+        success = {"success": won.astype(jnp.float32)}
+        return timestep(obs, reward, malformed | won | out_of_turns, truncated, success)

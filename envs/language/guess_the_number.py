@@ -3,15 +3,15 @@
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from jaxrl.env import TimeStep, static, timestep
-from jaxrl.envs.language.game import ending
-from jaxrl.language import LanguageEnvironment
-from jaxrl.text import Text, render, select
+from jaxrl.env import TimeStep, check_numbers, is_known, static
+from jaxrl.envs.language.game import MOST_TURNS, Game
+from jaxrl.text import Template, Text
 from jaxrl.text.patterns import boxed_integer
 
-MOST = 61  # no number is above 60
-ANSWERS = ("higher", "lower", "repeated", "outside", "right", "no move")
+MOST = 9999  # the largest number there is; the texts have room for it
+RANDOM_TURNS = 9  # most that `random_level` draws
 
 
 class State(flax.struct.PyTreeNode):
@@ -20,10 +20,10 @@ class State(flax.struct.PyTreeNode):
     high: jax.Array  # int32 []
     limit: jax.Array  # int32 []: turns of this episode
     turn: jax.Array  # int32 []: turns taken
-    guessed: jax.Array  # bool [MOST]: numbers named so far
+    guess: jax.Array  # int32 [turns]: the numbers named so far, 0 where there is none
 
 
-class GuessTheNumber(LanguageEnvironment):
+class GuessTheNumber(Game):
     r"""A number between low and high; a response names one as `\boxed{N}`.
 
     Reward 1 for the number, 0 for any other; the last turn pays `nearness`, as the peer does, by
@@ -37,39 +37,46 @@ class GuessTheNumber(LanguageEnvironment):
     high: int = 10
     turns: int = static(4)
     nearness: float = 1.0  # the last turn's reward for a number that is not it but almost
-    information: float = static(0.0)  # reward for each bit that a guess may tell
+    information: float | None = None  # reward for each bit that a guess may tell
     random_level: bool = static(False)
-    response_bytes: int = static(12)  # room for a response: `\boxed{10}`, or for thoughts too
-    gem: bool = static(False)  # the peer's flags at the end of an episode
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_numbers(self, low=(1, MOST), high=(1, MOST), turns=(1, MOST_TURNS))
+        check_numbers(self, nearness=(-1e6, 1e6), information=(-1e6, 1e6))
+        if is_known(self.low) and is_known(self.high) and np.any(self.low > np.asarray(self.high)):
+            raise ValueError(f"low={self.low} must not exceed high={self.high}; try low=1.")
 
     @property
     def max_turns(self) -> int:
-        return 9 if self.random_level else self.turns
+        return RANDOM_TURNS if self.random_level else self.turns
 
     @property
-    def prompt_bytes(self) -> int:
-        return len(r"Guess 10-60, 10 turns: \boxed{N}")
+    def prompt(self) -> Template:
+        widest = {"low": MOST, "high": MOST, "turns": self.max_turns}
+        return Template(r"Guess {low}-{high}, {turns} turns: \boxed{{N}}", widest)
 
     @property
-    def feedback_bytes(self) -> int:
-        return max(map(len, ANSWERS))
+    def feedback(self) -> tuple[str, ...]:
+        return "higher", "lower", "repeated", "outside", "right", "no move"
+
+    @property
+    def response(self) -> Template:
+        return Template(r"\boxed{{{number}}}", {"number": MOST})
 
     def reset(self, key: jax.Array) -> tuple[State, TimeStep]:
         target_key, low_key, high_key = jax.random.split(key, 3)
-        low, high = jnp.asarray(self.low, jnp.int32), jnp.asarray(self.high, jnp.int32)
+        low = jnp.clip(jnp.asarray(self.low, jnp.int32), 1, MOST)
+        high = jnp.clip(jnp.asarray(self.high, jnp.int32), low, MOST)
         limit = jnp.asarray(self.turns, jnp.int32)
         if self.random_level:
-            low = jax.random.randint(low_key, (), 1, 11)
-            high = low + jax.random.randint(high_key, (), 5, 51)
+            low = jax.random.randint(low_key, (), 1, 11, jnp.int32)
+            high = low + jax.random.randint(high_key, (), 5, 51, jnp.int32)
             limit = jnp.ceil(jnp.sqrt((high - low).astype(jnp.float32))).astype(jnp.int32) + 1
-        target = jax.random.randint(target_key, (), low, high + 1)
-        state = State(target, low, high, limit, jnp.zeros((), jnp.int32), jnp.zeros(MOST, bool))
-        prompt = render(
-            r"Guess {}-{}, {} turns: \boxed{{N}}",
-            low, high, limit,
-            capacity=self.observation_space.capacity,
-        )  # fmt: skip
-        return state, timestep(prompt, metrics={"success": jnp.zeros(())})
+        target = jax.random.randint(target_key, (), low, high + 1, jnp.int32)
+        guess = jnp.zeros(self.max_turns, jnp.int32)
+        state = State(target, low, high, limit, jnp.zeros((), jnp.int32), guess)
+        return state, self.opening(low=low, high=high, turns=limit)
 
     def step(self, state: State, action: Text, key: jax.Array) -> tuple[State, TimeStep]:
         del key  # the dynamics are deterministic
@@ -77,28 +84,27 @@ class GuessTheNumber(LanguageEnvironment):
         guess = move.value
         malformed = ~move.found | (guess == 0)
         outside = (guess < state.low) | (guess > state.high)
-        place = jnp.clip(guess, 0, MOST - 1)
-        repeated = ~outside & state.guessed[place]
+        repeated = ~outside & jnp.any(state.guess == guess)
         won = ~malformed & ~outside & ~repeated & (guess == state.target)
         turn = state.turn + 1
         last = turn >= state.limit
-        nearness = self.nearness * (1 - jnp.abs(guess - state.target) / (state.high - state.low))
+        span = jnp.maximum(state.high - state.low, 1)
+        nearness = self.nearness * (1 - jnp.abs(guess - state.target) / span)
         reward = jnp.where(won, 1.0, jnp.where(last & ~outside, nearness, 0.0))
         answer = jnp.where(guess < state.target, 0, 1)
         for problem, index in ((repeated, 2), (outside, 3), (won, 4), (malformed, 5)):
             answer = jnp.where(problem, index, answer)
-        obs = select(answer, ANSWERS, self.observation_space.capacity)
-        guessed = state.guessed | ((jnp.arange(MOST) == place) & ~outside & ~malformed)
-        if self.information:
+        if self.information is not None:
             reward = reward + self.information * self.bits(state, guess)
-        ts = ending(obs, reward, malformed=malformed, won=won, out_of_turns=last, gem=self.gem)
-        return state.replace(turn=turn, guessed=guessed), ts
+        ts = self.turn(self.answer(answer), reward, malformed=malformed, won=won, out_of_turns=last)
+        at = jnp.where(outside | malformed, self.max_turns, state.turn)  # beyond it: dropped
+        return state.replace(turn=turn, guess=state.guess.at[at].set(guess, mode="drop")), ts
 
     def bounds(self, state: State) -> tuple[jax.Array, jax.Array]:
         """The numbers that the answers so far leave possible, from .. to."""
-        number = jnp.arange(MOST)
-        below = jnp.where(state.guessed & (number < state.target), number + 1, state.low)
-        above = jnp.where(state.guessed & (number > state.target), number - 1, state.high)
+        guess = state.guess
+        below = jnp.where((guess > 0) & (guess < state.target), guess + 1, state.low)
+        above = jnp.where(guess > state.target, guess - 1, state.high)
         return jnp.max(below), jnp.min(above)
 
     def bits(self, state: State, guess: jax.Array) -> jax.Array:
@@ -113,11 +119,8 @@ class GuessTheNumber(LanguageEnvironment):
         """Binary search."""
         del key
         low, high = self.bounds(state)
-        return self._say((low + high) // 2)
+        return self.say(number=(low + high) // 2)
 
     def random_player(self, state: State, key: jax.Array) -> Text:
         """Any number of the range."""
-        return self._say(jax.random.randint(key, (), state.low, state.high + 1))
-
-    def _say(self, number: jax.Array) -> Text:
-        return render(r"\boxed{{{}}}", number, capacity=self.response_bytes)
+        return self.say(number=jax.random.randint(key, (), state.low, state.high + 1, jnp.int32))

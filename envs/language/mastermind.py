@@ -7,14 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrl.env import TimeStep, static, timestep
-from jaxrl.envs.language.game import ending
-from jaxrl.language import LanguageEnvironment
-from jaxrl.text import Text, integers, listed, render, resize, select, where
+from jaxrl.env import TimeStep, check_numbers, static
+from jaxrl.envs.language.game import MOST_TURNS, Game
+from jaxrl.text import Template, Text, integers, listed
 from jaxrl.text.patterns import boxed
 
 RANDOM_LEVELS = np.asarray([(2, 4, 10), (4, 6, 20), (4, 8, 30)], np.int32)  # length, numbers, turns
-ANSWERS = ("repeated", "range", "length", "right", "no move")
 NUMBERS = r"\d+(\s+\d+)*"
 
 
@@ -30,7 +28,7 @@ class State(flax.struct.PyTreeNode):
     white: jax.Array  # int32 [turns]
 
 
-class Mastermind(LanguageEnvironment):
+class Mastermind(Game):
     r"""A secret code of different numbers; a response guesses it as `\boxed{1 2}`.
 
     A guess may repeat numbers. Each black peg beyond the most so far pays its share of 1, so the
@@ -42,10 +40,10 @@ class Mastermind(LanguageEnvironment):
     numbers: int = static(6)
     turns: int = static(10)
     random_level: bool = static(False)
-    response_bytes: int = static(16)  # room for `\boxed{1 2 3 4}`
-    gem: bool = static(False)  # the peer's flags at the end of an episode
 
     def __post_init__(self):
+        super().__post_init__()
+        check_numbers(self, turns=(1, MOST_TURNS))
         if not 1 <= self.length <= min(self.numbers, 4) or self.numbers > 9:
             raise ValueError(
                 f"length={self.length} of numbers={self.numbers}: a code has 1 to 4 different "
@@ -63,12 +61,20 @@ class Mastermind(LanguageEnvironment):
         return int(self.level[-1, 2])
 
     @property
-    def prompt_bytes(self) -> int:
-        return len(rf"Code: 4 different of 1-8, {self.max_turns} turns: \boxed{{1 2}}")
+    def prompt(self) -> Template:
+        widest = {"length": 4, "numbers": 9, "turns": self.max_turns}
+        return Template(
+            r"Code: {length} different of 1-{numbers}, {turns} turns: \boxed{{1 2}}", widest
+        )
 
     @property
-    def feedback_bytes(self) -> int:
-        return max(map(len, ANSWERS))
+    def feedback(self) -> tuple[str | Template, ...]:
+        pegs = Template("{black}b {white}w", {"black": 4, "white": 4})
+        return "repeated", "range", "length", "right", "no move", pegs
+
+    @property
+    def response(self) -> Template:
+        return Template(r"\boxed{{{code}}}", {"code": " ".join("9" * int(self.level[-1, 0]))})
 
     def reset(self, key: jax.Array) -> tuple[State, TimeStep]:
         level_key, code_key = jax.random.split(key)
@@ -82,12 +88,7 @@ class Mastermind(LanguageEnvironment):
         guess = jnp.zeros((most_turns, most_length), jnp.int32)
         code = code.astype(jnp.int32)
         state = State(code, length, numbers, limit, zero, zero, guess, row, row)
-        prompt = render(
-            r"Code: {} different of 1-{}, {} turns: \boxed{{1 2}}",
-            length, numbers, limit,
-            capacity=self.observation_space.capacity,
-        )  # fmt: skip
-        return state, timestep(prompt, metrics={"success": jnp.zeros(())})
+        return state, self.opening(length=length, numbers=numbers, turns=limit)
 
     def step(self, state: State, action: Text, key: jax.Array) -> tuple[State, TimeStep]:
         del key  # the dynamics are deterministic
@@ -102,12 +103,10 @@ class Mastermind(LanguageEnvironment):
         black, white = pegs(state.code, guess)
         won = valid & (black == state.length)
         reward = jnp.where(valid, jnp.maximum(black - state.best, 0) / state.length, 0.0)
-        obs = render("{}b {}w", black, white, capacity=self.observation_space.capacity)
-        answer = jnp.asarray(0)
+        answer = jnp.where(valid, 5, 0)
         for problem, index in ((outside, 1), (wrong_length, 2), (won, 3), (~move.found, 4)):
             answer = jnp.where(problem, index, answer)
-        said = select(answer, ANSWERS, self.observation_space.capacity)
-        obs = where(valid & ~won, resize(obs, said.capacity), said)
+        obs = self.answer(answer, black=black, white=white)
         at = jnp.where(valid, state.turn, state.black.shape[0])  # beyond the record: dropped
         state = state.replace(
             turn=state.turn + 1,
@@ -117,8 +116,7 @@ class Mastermind(LanguageEnvironment):
             white=state.white.at[at].set(white, mode="drop"),
         )
         last = state.turn >= state.limit
-        ts = ending(obs, reward, malformed=~move.found, won=won, out_of_turns=last, gem=self.gem)
-        return state, ts
+        return state, self.turn(obs, reward, malformed=~move.found, won=won, out_of_turns=last)
 
     @property
     def codes(self) -> np.ndarray:
@@ -164,8 +162,7 @@ class Mastermind(LanguageEnvironment):
         return jnp.asarray(self.codes)[index]
 
     def _say(self, code: jax.Array, length: jax.Array) -> Text:
-        numbers = listed(code, length, capacity=2 * code.shape[0])
-        return render(r"\boxed{{{}}}", numbers, capacity=self.response_bytes)
+        return self.say(code=listed(code, length, capacity=2 * code.shape[0]))
 
 
 def pegs(code: jax.Array, guess: jax.Array) -> tuple[jax.Array, jax.Array]:

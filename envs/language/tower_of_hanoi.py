@@ -5,10 +5,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrl.env import TimeStep, static, timestep
-from jaxrl.envs.language.game import ending
-from jaxrl.language import LanguageEnvironment
-from jaxrl.text import Text, concat, literal, render, select, where
+from jaxrl.env import TimeStep, check_numbers, static
+from jaxrl.envs.language.game import MOST_TURNS, Game
+from jaxrl.text import Template, Text, select
 from jaxrl.text.patterns import boxed
 from jaxrl.text.text import pack
 
@@ -23,7 +22,7 @@ class State(flax.struct.PyTreeNode):
     turn: jax.Array  # int32 []: turns taken
 
 
-class TowerofHanoi(LanguageEnvironment):
+class TowerofHanoi(Game):
     r"""A response names the peg to move from and the one to move to, as `\boxed{AC}`.
 
     Reward 1 for the solution, 0 for any other move, legal or not; the last turn pays the share of
@@ -34,12 +33,10 @@ class TowerofHanoi(LanguageEnvironment):
     disks: int = static(3)
     turns: int = static(10)
     random_level: bool = static(False)
-    response_bytes: int = static(10)  # room for `\boxed{AC}`
-    gem: bool = static(False)  # the peer's flags at the end of an episode
 
     def __post_init__(self):
-        if not 1 <= self.disks <= 9:
-            raise ValueError(f"disks={self.disks} must be 1 to 9; try 3.")
+        super().__post_init__()
+        check_numbers(self, disks=(1, 9), turns=(1, MOST_TURNS))
 
     @property
     def most(self) -> int:
@@ -51,12 +48,18 @@ class TowerofHanoi(LanguageEnvironment):
         return int(RANDOM_LEVELS[-1, 1]) if self.random_level else self.turns
 
     @property
-    def prompt_bytes(self) -> int:
-        return self.most + len(rf"|| all to C, {self.max_turns} turns: \boxed{{AC}}")
+    def prompt(self) -> Template:
+        widest = {"pegs": "9" * self.most + "||", "turns": self.max_turns}
+        return Template(r"{pegs} all to C, {turns} turns: \boxed{{AC}}", widest)
 
     @property
-    def feedback_bytes(self) -> int:
-        return max(len("no move"), self.most + len("no ||"))
+    def feedback(self) -> tuple[str | Template, ...]:
+        pegs = {"pegs": "9" * self.most + "||"}
+        return "no move", "right", Template("{pegs}", pegs), Template("no {pegs}", pegs)
+
+    @property
+    def response(self) -> Template:
+        return Template(r"\boxed{{{source}{goal}}}", {"source": "A", "goal": "C"})
 
     def reset(self, key: jax.Array) -> tuple[State, TimeStep]:
         level = jnp.asarray([self.disks, self.turns], jnp.int32)
@@ -64,12 +67,7 @@ class TowerofHanoi(LanguageEnvironment):
             level = jax.random.choice(key, jnp.asarray(RANDOM_LEVELS))
         zero = jnp.zeros((), jnp.int32)
         state = State(jnp.zeros(self.most, jnp.int32), level[0], level[1], zero)
-        prompt = render(
-            r"{} all to C, {} turns: \boxed{{AC}}",
-            self.shown(state), state.limit,
-            capacity=self.observation_space.capacity,
-        )  # fmt: skip
-        return state, timestep(prompt, metrics={"success": jnp.zeros(())})
+        return state, self.opening(pegs=self.shown(state), turns=state.limit)
 
     def step(self, state: State, action: Text, key: jax.Array) -> tuple[State, TimeStep]:
         del key  # the dynamics are deterministic
@@ -87,13 +85,9 @@ class TowerofHanoi(LanguageEnvironment):
         won = legal & (done == state.disks)
         last = state.turn >= state.limit
         reward = jnp.where(won, 1.0, jnp.where(last, done / state.disks, 0.0))
-        said = concat(
-            [select(legal.astype(int), ["no ", ""]), self.shown(state)], self.feedback_bytes
-        )
-        obs = where(move.found, where(won, "right", said), literal("no move"))
-        obs = concat([obs], self.observation_space.capacity)
-        ts = ending(obs, reward, malformed=~move.found, won=won, out_of_turns=last, gem=self.gem)
-        return state, ts
+        answer = jnp.where(move.found, jnp.where(won, 1, jnp.where(legal, 2, 3)), 0)
+        obs = self.answer(answer, pegs=self.shown(state))
+        return state, self.turn(obs, reward, malformed=~move.found, won=won, out_of_turns=last)
 
     def exists(self, state: State) -> jax.Array:
         """bool [most]: this disk is in the game."""
@@ -136,5 +130,5 @@ class TowerofHanoi(LanguageEnvironment):
         return self._say(move // 3, move % 3)
 
     def _say(self, source: jax.Array, goal: jax.Array) -> Text:
-        letters = [select(peg, ["A", "B", "C"]) for peg in (source, goal)]
-        return render(r"\boxed{{{}{}}}", *letters, capacity=self.response_bytes)
+        source_letter, goal_letter = (select(peg, ["A", "B", "C"]) for peg in (source, goal))
+        return self.say(source=source_letter, goal=goal_letter)

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from jaxrl.env import Environment, TimeStep, static, timestep
+from jaxrl.env import Environment, TimeStep, check_numbers, static, timestep
 from jaxrl.spaces import Box, Discrete
 
 WORK = 16  # iterations of the logistic map in a step of CostlyReset
@@ -17,6 +17,9 @@ class FreshRandomness(Environment):
     """
 
     end_probability: float = 0.25
+
+    def __post_init__(self):
+        check_numbers(self, end_probability=(0, 1))
 
     @property
     def observation_space(self) -> Box:
@@ -45,6 +48,9 @@ class Counter(Environment):
     """
 
     episode_length: int = 10  # steps until it terminates
+
+    def __post_init__(self):
+        check_numbers(self, episode_length=(1, 2**24))  # where float32 stops counting
 
     @property
     def observation_space(self) -> Box:
@@ -77,8 +83,7 @@ class CostlyReset(Environment):
     reset_cost: int = static(100)  # the price of a reset, in steps
 
     def __post_init__(self):
-        if self.reset_cost < 0:
-            raise ValueError(f"reset_cost={self.reset_cost} must be at least 0; try 100.")
+        check_numbers(self, reset_cost=(0, 10**6))
 
     @property
     def observation_space(self) -> Box:

@@ -5,10 +5,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrl import config
-from jaxrl.env import TimeStep, static
-from jaxrl.envs.reasoning.question import Question, check_difficulty
-from jaxrl.text import Text, concat, from_int, render
+from jaxrl.env import TimeStep, check_numbers, static
+from jaxrl.envs.reasoning.question import Question
+from jaxrl.text import Template, Text, from_int
 from jaxrl.text.patterns import boxed_integer
 from jaxrl.text.text import pack
 
@@ -41,39 +40,36 @@ class ChainSum(Question):
     digits: int = 2
     max_terms: int = static(4)
     max_digits: int = static(4)
-    partial: float = static(0.0)  # a wrong answer's reward: times its share of places right
-    response_bytes: int = static(16)  # room for `\boxed{-12345}`
+    partial: float | None = None  # a wrong answer's reward: times its share of places right
 
     def __post_init__(self):
-        for name, most, top in (
-            ("terms", self.max_terms, 20),
-            ("digits", self.max_digits, MOST_DIGITS),
-        ):
-            if not 1 <= most <= top:
-                raise ValueError(f"max_{name}={most} must be 1 to {top}; try 4.")
-            check_difficulty(name, getattr(self, name), most)
-        config.check_range("partial", self.partial, 0.0, 1.0, 0.5)
-        needed = len(rf"\boxed{{-{self.max_terms * (10**self.max_digits - 1)}}}")
-        if self.response_bytes < needed:
-            raise ValueError(
-                f"response_bytes={self.response_bytes} has no room for the longest answer; "
-                f"try {needed}."
-            )
+        super().__post_init__()
+        check_numbers(self, max_terms=(1, 20), max_digits=(1, MOST_DIGITS), partial=(0, 1))
+        check_numbers(self, terms=(1, self.max_terms), digits=(1, self.max_digits))
 
     @property
-    def prompt_bytes(self) -> int:
-        return self.max_terms * (self.max_digits + 1) - 1 + len(r"=\boxed{N}")
+    def prompt(self) -> Template:
+        widest = "+".join(["9" * self.max_digits] * self.max_terms)
+        return Template(r"{chain}=\boxed{{N}}", {"chain": widest})
+
+    @property
+    def response(self) -> Template:
+        return Template(
+            r"\boxed{{{number}}}", {"number": -self.max_terms * (10**self.max_digits - 1)}
+        )
 
     def reset(self, key: jax.Array) -> tuple[State, TimeStep]:
         state = State(self.draw(key))
-        return state, self.asked(self.question(state))
+        return state, self.opening(chain=self.chain(state))
 
     def step(self, state: State, action: Text, key: jax.Array) -> tuple[State, TimeStep]:
         del key  # the question has one answer
         answer = boxed_integer(action, signed=True)
-        result = jnp.sum(state.number)
-        credit = self.partial * share_of_places(answer.value, result) if self.partial else 0.0
-        return state, self.judged(answer.found, answer.value == result, credit)
+        result = jnp.sum(state.number, dtype=jnp.int32)
+        credit = 0.0
+        if self.partial is not None:
+            credit = self.partial * share_of_places(answer.value, result)
+        return state, self.verdict(answer.found, answer.value == result, credit)
 
     def draw(self, key: jax.Array) -> jax.Array:
         """int32 [max_terms]: the signed numbers of a question."""
@@ -81,7 +77,7 @@ class ChainSum(Question):
         digits = jnp.clip(self.digits, 1, self.max_digits)
         power = jnp.asarray([10**i for i in range(self.max_digits + 1)], jnp.int32)
         low = jnp.where(digits == 1, 0, power[digits - 1])
-        number = jax.random.randint(number_key, (self.max_terms,), low, power[digits])
+        number = jax.random.randint(number_key, (self.max_terms,), low, power[digits], jnp.int32)
         minus = jax.random.bernoulli(sign_key, shape=(self.max_terms,)).at[0].set(False)
         return jnp.where(self.asks(), jnp.where(minus, -number, number), 0)
 
@@ -89,25 +85,22 @@ class ChainSum(Question):
         """bool [max_terms]: this number belongs to the question."""
         return jnp.arange(self.max_terms) < jnp.clip(self.terms, 1, self.max_terms)
 
-    def question(self, state: State) -> Text:
+    def chain(self, state: State) -> Text:
+        """`12+34-5`."""
         said = jax.vmap(from_int)(state.number)
         plus = (state.number >= 0) & (np.arange(self.max_terms) > 0)
         # Rows of a plus and a number; one that shows no plus starts behind it.
         rows = jnp.pad(said.bytes, ((0, 0), (1, 0)), constant_values=ord("+"))
         start = np.arange(self.max_terms) * rows.shape[1] + ~plus
         length = jnp.where(self.asks(), said.length + plus, 0)
-        chain = pack(rows.ravel(), start, length, self.prompt_bytes)
-        return concat([chain, r"=\boxed{N}"], self.observation_space.capacity)
+        return pack(rows.ravel(), start, length, self.max_terms * (self.max_digits + 1) - 1)
 
     def expert(self, state: State, key: jax.Array) -> Text:
         """The right answer."""
         del key
-        return self._say(jnp.sum(state.number))
+        return self.say(number=jnp.sum(state.number, dtype=jnp.int32))
 
     def random_player(self, state: State, key: jax.Array) -> Text:
         """The answer to another question."""
         del state
-        return self._say(jnp.sum(self.draw(key)))
-
-    def _say(self, number: jax.Array) -> Text:
-        return render(r"\boxed{{{}}}", number, capacity=self.response_bytes)
+        return self.say(number=jnp.sum(self.draw(key), dtype=jnp.int32))

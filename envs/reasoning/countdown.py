@@ -5,10 +5,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrl.env import TimeStep, static
+from jaxrl.env import TimeStep, check_numbers, static
 from jaxrl.envs.reasoning.arithmetic import evaluate
-from jaxrl.envs.reasoning.question import Question, check_difficulty
-from jaxrl.text import Text, from_int, listed, render
+from jaxrl.envs.reasoning.question import Question
+from jaxrl.text import Template, Text, from_int, listed
 from jaxrl.text.patterns import boxed
 from jaxrl.text.text import pack
 
@@ -35,9 +35,9 @@ class Countdown(Question):
     largest: int = 10
     max_numbers: int = static(4)
     max_largest: int = static(99)
-    response_bytes: int = static(24)  # room for `\boxed{((12+34)*5-67)/8}`
 
     def __post_init__(self):
+        super().__post_init__()
         most = (self.max_largest + 1) ** self.max_numbers
         if not (self.max_numbers >= 2 and 1 <= self.max_largest <= MOST // 2 and most < 2**31):
             raise ValueError(
@@ -45,20 +45,23 @@ class Countdown(Question):
                 f"at least 2, up to {MOST // 2}, and (max_largest + 1) ** max_numbers below 2**31 "
                 "keep the arithmetic exact; try max_numbers=4, max_largest=99."
             )
-        check_difficulty("numbers", self.numbers, self.max_numbers, least=2)
-        check_difficulty("largest", self.largest, self.max_largest)
-        digits = self.max_numbers * len(str(self.max_largest))
-        needed = digits + (self.max_numbers - 1) + 2 * (self.max_numbers - 2) + len(r"\boxed{}")
-        if self.response_bytes < needed:
-            raise ValueError(
-                f"response_bytes={self.response_bytes} has no room for the longest solution; "
-                f"try {needed}."
-            )
+        check_numbers(self, numbers=(2, self.max_numbers), largest=(1, self.max_largest))
 
     @property
-    def prompt_bytes(self) -> int:
-        numbers = self.max_numbers * (len(str(self.max_largest)) + 1) - 1
-        return len(str(MOST)) + numbers + len(r"Make  of , each once: \boxed{1+2}")
+    def prompt(self) -> Template:
+        widest = " ".join([str(self.max_largest)] * self.max_numbers)
+        return Template(
+            r"Make {target} of {numbers}, each once: \boxed{{1+2}}",
+            {"target": MOST, "numbers": widest},
+        )
+
+    @property
+    def response(self) -> Template:
+        """The longest solution: `\\boxed{((12+34)*5-67)/8}`."""
+        first, *others = [str(self.max_largest)] * self.max_numbers
+        opening = "(" * (self.max_numbers - 2)
+        longest = opening + first + "+" + ")*".join(others)
+        return Template(r"\boxed{{{solution}}}", {"solution": longest})
 
     @property
     def count(self) -> jax.Array:
@@ -85,12 +88,8 @@ class Countdown(Question):
         state = State(number, jnp.pad(operator, (1, 0)).astype(jnp.int32), target)
         # Sorted, so that their order says nothing.
         shown = jnp.roll(jnp.sort(number), self.count - self.max_numbers)
-        question = render(
-            r"Make {} of {}, each once: \boxed{{1+2}}",
-            target, listed(shown, self.count, capacity=self.prompt_bytes),
-            capacity=self.observation_space.capacity,
-        )  # fmt: skip
-        return state, self.asked(question)
+        numbers = listed(shown, self.count, capacity=self.prompt_bytes)
+        return state, self.opening(target=target, numbers=numbers)
 
     def step(self, state: State, action: Text, key: jax.Array) -> tuple[State, TimeStep]:
         del key  # whether an answer is right is no matter of chance
@@ -99,7 +98,7 @@ class Countdown(Question):
         value = evaluate(answer.payload, state.number, self.count, depth)
         whole = jnp.where(value.denominator == 0, 1, value.denominator)
         right = (value.numerator % whole == 0) & (value.numerator // whole == state.target)
-        return state, self.judged(answer.found, value.valid & right)
+        return state, self.verdict(answer.found, value.valid & right)
 
     def expert(self, state: State, key: jax.Array) -> Text:
         """The solution that the question was made from."""
@@ -131,10 +130,10 @@ class Countdown(Question):
         hidden = jnp.where(first, 2, ~closes)
         start = jnp.arange(size) * rows.shape[1] + hidden + size
         length = jnp.where(inside, digits.length + 2 - hidden, 0)
-        said = pack(
+        solution = pack(
             jnp.concatenate([opening, rows.ravel()]),
             jnp.concatenate([np.zeros(1, int), start]),
             jnp.concatenate([jnp.sum(closes)[None], length]),
             self.response_bytes,
         )
-        return render(r"\boxed{{{}}}", said, capacity=self.response_bytes)
+        return self.say(solution=solution)

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 
 from jaxrl import spaces
-from jaxrl.check import avals, behaviour, cost, fields, rollout, trace
+from jaxrl.check import avals, behaviour, cost, fields, legal, rollout, trace
 from jaxrl.check.cost import CostCard
 from jaxrl.check.fields import EnvCheckError
 from jaxrl.env import Environment
@@ -43,6 +43,7 @@ def check_structure(env: Environment, seed: int) -> None:
     fields.check_is_pytree(env)
     fields.check_can_be_traced(env)
     fields.check_spaces(env)
+    legal.check_legal_space(env)
     fields.check_numbers_are_leaves(env)
     key = jax.random.key(seed)
     reset, reset_again = (trace.trace(env, "reset", key) for _ in range(2))
@@ -59,6 +60,7 @@ def check_structure(env: Environment, seed: int) -> None:
         avals.check_obs(traced, env.observation_space)
     avals.check_metrics(reset, step)
     avals.check_stable(reset, step)
+    avals.check_numbers_may_be_arrays(env, reset, step, args)
     trace.check_keys_are_used_once(env, "reset", key)
     trace.check_keys_are_used_once(env, "step", *args)
 
@@ -72,10 +74,12 @@ def check_behaviour(env: Environment, seed: int, num_steps: int, num_envs: int) 
     behaviour.check_jit_agrees(env, reset_key, step_key)
     behaviour.check_vmap_agrees(env, resets[0], step_key)
     deterministic = behaviour.check_resets_differ(env, resets)
-    start = jax.tree.map(lambda x: x[np.arange(num_envs) % len(x)], resets[0])
+    start = resets[0], resets[1].obs
+    start = jax.tree.map(lambda x: x[np.arange(num_envs) % len(x)], start)
     keys = jax.random.split(rollout_key, (num_steps, num_envs, 3))
-    seen = jax.jit(rollout.random_steps)(env, start, keys)
-    rollout.check_stays_finite(env, seen)
+    _, seen = jax.jit(rollout.random_steps)(env, start, keys)
+    rollout.check_stays_finite(env, start, keys, seen)
     rollout.check_stays_in_space(env, seen)
+    rollout.check_legal_allows_one(env, resets[1].obs, seen)
     rollout.check_does_not_reset_itself(env, seen)
     return deterministic

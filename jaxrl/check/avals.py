@@ -3,10 +3,12 @@
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxrl.check.fields import EnvCheckError
-from jaxrl.check.trace import Trace
+from jaxrl.check.trace import Trace, trace
+from jaxrl.env import Environment
 from jaxrl.spaces import Space, by_leaf, is_space
 
 
@@ -98,6 +100,30 @@ def check_stable(reset: Trace, step: Trace) -> None:
                 f"{name} is {trees[0]} in {reset.name} and {trees[1]} in {step.name}; return the "
                 "same type with the same static fields."
             )
+
+
+def check_numbers_may_be_arrays(
+    env: Environment, reset: Trace, step: Trace, args: tuple[Any, ...]
+) -> None:
+    """A run stacks the fields that are numbers into arrays: no dtype may change by that."""
+    strong = jax.tree.map(_strong, env)
+    for traced, name, given in ((reset, "reset", args[-1:]), (step, "step", args)):
+        out = trace(strong, name, *given).out
+        for part, label in enumerate(("state", "timestep")):
+            numbers, arrays = (named_leaves(o[part], label) for o in (traced.out, out))
+            for path, leaf in arrays.items():
+                a, b = aval_str(numbers[path]), aval_str(leaf)
+                if a != b:
+                    raise EnvCheckError(
+                        f"{traced.name}: {path} is {a} where fields are Python numbers and {b} "
+                        f"where they are arrays; {_mend(path, a, b)}."
+                    )
+
+
+def _strong(leaf: Any) -> jax.Array:
+    """As an array: int32, float32 or bool where it was a Python number."""
+    kinds = {bool: jnp.bool_, int: jnp.int32, float: jnp.float32}
+    return jnp.asarray(leaf, kinds.get(type(leaf)))
 
 
 def _mend(path: str, a: str, b: str) -> str:

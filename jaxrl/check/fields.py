@@ -69,25 +69,25 @@ def check_is_pytree(env: Environment) -> None:
                 "it a tuple, or drop `static` if it holds numbers."
             ) from error
     leaves, treedef = jax.tree.flatten(env)
-    again, again_treedef = jax.tree.flatten(treedef.unflatten(leaves))
+    again, again_treedef = jax.tree.flatten(env.replace())
     if again_treedef != treedef or any(a is not b for a, b in zip(again, leaves, strict=True)):
         raise EnvCheckError(
-            f"{type_name(env)} changes when flattened and put together again: __post_init__ "
-            "replaces a field; compute it in a property."
+            f"{type_name(env)} changes when it is made again from its own fields: __post_init__ "
+            "replaces one; compute it in a property."
         )
 
 
 def check_can_be_traced(env: Environment) -> None:
-    """jit and vmap make the environment anew with tracers, and with placeholders, for numbers."""
-    leaves, treedef = jax.tree.flatten(env)
+    """`replace` and `make` take traced numbers: a curriculum, physics drawn at a reset."""
+    owners = {id(owner): owner for owner, _ in fields_of(env)}.values()
     try:
-        jax.eval_shape(lambda env: 0, env)
-        treedef.unflatten([object()] * len(leaves))
+        for owner in owners:
+            jax.eval_shape(lambda env: jax.tree.leaves(env.replace()), owner)
     except Exception as error:
         raise EnvCheckError(
             f"{type_name(env)} cannot be made inside jit or vmap{user_line(error)}, where its "
-            "numbers are tracers or placeholders; in __post_init__ look at static fields only, or "
-            "at a number only if isinstance(value, int | float)."
+            "numbers are tracers; in __post_init__ use `jaxrl.env.check_numbers`, which lets them "
+            "pass, or look at a number only if `jaxrl.env.is_known(number)`."
         ) from error
 
 
@@ -100,7 +100,7 @@ def check_numbers_are_leaves(env: Environment) -> None:
             raise EnvCheckError(
                 f"{type_name(owner)}.{field.name}={value} is a number that no space depends on, "
                 f"but static, so it cannot be vmapped or randomised; write `{field.name}: float = "
-                f"{value}`."
+                f"{value}`, or `float | None` where None is to switch it off."
             )
 
 

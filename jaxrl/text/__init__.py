@@ -4,6 +4,7 @@ from jaxrl.text.bpe import BpeTokenizer
 from jaxrl.text.chat import FORMATS, Chat, make_chat
 from jaxrl.text.numbers import from_int, integer, integers
 from jaxrl.text.render import board, listed, render
+from jaxrl.text.template import Template
 from jaxrl.text.text import (
     Text,
     concat,
@@ -25,6 +26,7 @@ __all__ = [
     "BpeTokenizer",
     "ByteTokenizer",
     "Chat",
+    "Template",
     "Text",
     "Tokenizer",
     "Tokens",

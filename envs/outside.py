@@ -1,0 +1,68 @@
+"""Environments of a user's own: `my_module:Id`, and what may be registered."""
+
+import functools
+import importlib
+import importlib.util
+import os
+import sys
+from types import ModuleType
+from typing import Any
+
+from jaxrl.env import Environment
+
+
+def import_module(name: str) -> ModuleType:
+    """A module by name, also from the working directory, which comes after everything else."""
+    folder = os.getcwd()
+    if folder not in sys.path and "" not in sys.path:
+        sys.path.append(folder)
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        missing = error.name or ""
+        if name != missing and not name.startswith(f"{missing}."):
+            raise  # one that the module itself imports
+        raise ValueError(
+            f"No module {name!r} in {folder} or where Python looks for modules; start where it "
+            "lies, or install it."
+        ) from error
+
+
+def unwrapped(constructor: Any) -> Any:
+    """What stands inside of `functools.partial`."""
+    while isinstance(constructor, functools.partial):
+        constructor = constructor.func
+    return constructor
+
+
+def check_constructor(id: str, constructor: Any) -> None:
+    """ValueError unless it is an Environment class or a function, which may return one."""
+    inner = unwrapped(constructor)
+    name = getattr(inner, "__name__", type(inner).__name__)
+    if isinstance(inner, type) and not issubclass(inner, Environment):
+        raise ValueError(
+            f"{id}: {name} is no jaxrl.Environment{_kin(inner)}; derive the class from "
+            "jaxrl.Environment, with reset(key) and step(state, action, key) in jax."
+        )
+    if isinstance(inner, Environment):
+        raise ValueError(f"{id}: {name}(...) is an instance; give its class, {name}, or a partial.")
+    if not callable(inner):
+        raise ValueError(
+            f"{id}: {inner!r} is no environment; give an Environment class, or a function that "
+            "returns an environment."
+        )
+
+
+def _kin(cls: type) -> str:
+    gym = any(base.__module__.split(".")[0] in ("gym", "gymnasium") for base in cls.__mro__)
+    return " but a Gymnasium environment, which Python steps" if gym else ""
+
+
+def environments(module: ModuleType) -> dict[str, Any]:
+    """The Environment classes, and partials of them, that a module defines or imports."""
+    found = {}
+    for name, value in vars(module).items():
+        inner = unwrapped(value)
+        if isinstance(inner, type) and issubclass(inner, Environment) and name[0] != "_":
+            found[name] = value
+    return found
