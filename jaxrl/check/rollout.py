@@ -65,7 +65,7 @@ def _look(env: Environment, state: Any, ts: TimeStep, restarted: jax.Array) -> S
             if jnp.issubdtype(x.dtype, jnp.floating)
         },
         stuck=~legal.allows_one(env, ts.obs),
-        moved=~_tree_equal(ts.obs, ts.final_obs),
+        moved=~tree_equal(ts.obs, ts.final_obs),
         done=ts.done,
         restarted=restarted,
     )
@@ -77,7 +77,7 @@ def named_spaces(env: Environment) -> dict[str, Space]:
     return {k: s for name in ("obs", "final_obs") for k, s in named_leaves(space, name).items()}
 
 
-def _tree_equal(a: Any, b: Any) -> jax.Array:
+def tree_equal(a: Any, b: Any) -> jax.Array:
     """bool []: every leaf equal."""
     equal = jax.tree.map(lambda x, y: jnp.all(x == y), a, b)
     return jnp.all(jnp.stack([jnp.asarray(True), *jax.tree.leaves(equal)]))
