@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import pytest
 
 from jaxrl.checkpoint import Checkpoints, abstract
-from train import evaluate, flags, loop, ppo
+from train import command, evaluate, flags, loop, ppo
 from train.run_folder import RunFolder
 
 CORRIDOR = ("--env", "SimpleCorridor-v0")
@@ -26,10 +26,9 @@ def refused(monkeypatch, capfd):
 
     monkeypatch.setattr(loop, "make_program", never)
 
-    def run(*argv: object) -> str:
+    def run(*argv: object, trainer: str = "ppo") -> str:
         with pytest.raises(SystemExit) as stop:
-            args = flags.parse(ppo.Args, "", ppo.PRESETS, [str(word) for word in argv])
-            loop.main(args, ppo.make_task)
+            command.run(trainer, [str(word) for word in argv])
         out, err = capfd.readouterr()
         assert (stop.value.code, out) == (2, "")
         assert err.startswith("error: ") and err.endswith("\n") and err.count("\n") == 1, err
@@ -47,8 +46,8 @@ def contents(folder: Path) -> dict[str, bytes]:
 def run_dir(tmp_path) -> Path:
     """The folder of a run in SimpleCorridor-v0 that was stopped, with two checkpoints."""
     folder = tmp_path / "run"
-    args = flags.parse(ppo.Args, "", ppo.PRESETS, [*CORRIDOR, "--run-dir", str(folder)])
-    RunFolder.create(folder, args, writes=True)
+    args = flags.parse(ppo.TRAINER, [*CORRIDOR, "--run-dir", str(folder)])
+    RunFolder.create(folder, args, writes=True, trainer="ppo")
     (folder / "metrics.jsonl").write_text('{"iteration": 1}\n{"iteration": 2}\n')
     save_checkpoints(folder, "SimpleCorridor-v0")
     return folder
@@ -80,8 +79,8 @@ def save_checkpoints(folder: Path, env: str) -> None:
         (("--preset", "fast"), ("preset=fast is none; try ", "default")),
         (("--algo.network", "cnn"), ("network=cnn", "image", "try network=mlp")),
         (("--devices", "9"), ("devices=9", "8 there are", "--devices 8")),
-        (("--num-envs", "4", "--devices", "8"), ("devices=8", "4 groups", "--devices 4")),
-        (("--num-seeds", "3", "--num-envs", "6", "--devices", "4"), ("6 groups", "--devices 2")),
+        (("--num-envs", "4", "--devices", "8"), ("devices=8", "4 blocks", "--devices 4")),
+        (("--num-seeds", "3", "--num-envs", "6", "--devices", "4"), ("6 blocks", "--devices 2")),
     ],
 )
 def test_a_request_that_cannot_be_met_is_refused(refused, tmp_path, argv, words):
@@ -130,7 +129,8 @@ def test_a_value_that_makes_no_sense_is_refused_by_name(refused, tmp_path, argv,
     assert not (tmp_path / "run").exists()
 
 
-FLOATS = [name for name, kind in ppo.ppo.Config.__annotations__.items() if kind is float]
+KINDS = ppo.ppo.Config.__annotations__
+FLOATS = [name for name, kind in KINDS.items() if kind in (float, float | None)]
 
 
 @pytest.mark.parametrize("value", ["nan", "inf", "-inf", "-1"])
@@ -153,7 +153,7 @@ def test_an_extra_that_is_not_installed_is_asked_for_before_anything_runs(
 def test_sizes_are_checked_together_whatever_flag_they_come_from(tmp_path):
     """12 environments x 8 steps divide by 6; the default 16 environments would not."""
     argv = ["--num-envs", "12", "--algo.num-steps", "8", "--algo.num-minibatches", "6"]
-    cfg = flags.parse(ppo.Args, "", ppo.PRESETS, argv).algo
+    cfg = flags.parse(ppo.TRAINER, flags.full_names(argv)).algo
     assert (cfg.num_envs, cfg.num_minibatches) == (12, 6)
 
 
@@ -294,5 +294,5 @@ def test_an_unfinished_run_cannot_be_evaluated(capfd, run_dir):
 
 def test_the_options_of_a_run_survive_the_way_through_its_config(run_dir):
     config = json.loads((run_dir / "config.json").read_text())
-    args = flags.parse(ppo.Args, "", ppo.PRESETS, ["--resume", str(run_dir)])
+    args = flags.parse(ppo.TRAINER, ["--resume", str(run_dir)])
     assert args.algo == ppo.ppo.Config() and args.env == config["options"]["env"]

@@ -16,7 +16,7 @@ from walk import Walk
 from jaxrl import config
 from jaxrl.algos import ppo
 from jaxrl.mesh import DATA, SEED, axis_size, make_mesh
-from jaxrl.program import ONE_CORE, Member, Program, make_program, members, stack
+from jaxrl.program import Member, Program, make_program, members, stack
 from jaxrl.rollout import Transition
 from jaxrl.wrappers import TimeLimit
 from train import loop, table
@@ -112,9 +112,7 @@ def lay_out(num_members, num_devices):
 def build(num_members, num_devices):
     program = lay_out(num_members, num_devices)
     traces.clear()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(ONE_CORE, "xla_backend_optimization_level", 0)  # a quarter less to compile
-        init, run = program.compile(stack(MEMBERS[:num_members]))
+    init, run = program.compile(stack(MEMBERS[:num_members]))
     return Built(program, init, run, len(traces))
 
 

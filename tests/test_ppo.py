@@ -141,7 +141,7 @@ def test_every_metric_is_two_finite_float32_scalars(base):
 
 @pytest.fixture(scope="module")
 def played(base):
-    """(carry, transitions, ended) of the first update's rollout, on the host; then the learn key."""
+    """The first update's (carry, transitions, ended) on the host, and its key for `learn`."""
     env = ppo.wrap(envs.make("probe/FreshRandomness-v0"), BASE)
 
     @jit
