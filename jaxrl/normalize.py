@@ -5,11 +5,36 @@ from typing import Any
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from jaxrl import spaces
 from jaxrl.mesh import axis_size, pmean
 from jaxrl.spaces import Box, Space, is_space
 
 CLIP = 10.0  # normalised observations and rewards stay within +-CLIP, as in Baselines
+
+
+def is_normalized(space: Any) -> bool:
+    """Whether a leaf of an observation space is: numbers are.
+
+    Choices and bits (the mask of legal actions among them) stay what they are, and an image with
+    bounds is scaled by these.
+    """
+    if not isinstance(space, Box) or space.dtype == np.bool_:
+        return False
+    return not (spaces.is_image(space) and spaces.has_pixels(space))
+
+
+def normalized_space(space: Space) -> Space:
+    """What a network sees of the space's observations once they are normalised.
+
+    The bounds +-CLIP are left out, as no scale of the numbers between them.
+    """
+    return jax.tree.map(
+        lambda leaf: Box(-np.inf, np.inf, leaf.shape) if is_normalized(leaf) else leaf,
+        space,
+        is_leaf=is_space,
+    )
 
 
 class RunningStats(flax.struct.PyTreeNode):
@@ -22,13 +47,15 @@ class RunningStats(flax.struct.PyTreeNode):
     @classmethod
     def init(cls, shape: tuple[int, ...] = ()) -> "RunningStats":
         """Mean 0 and variance 1, so that nothing changes before the first update."""
-        return cls(jnp.zeros(shape), jnp.ones(shape), jnp.zeros(()))
+        return cls(
+            jnp.zeros(shape, jnp.float32), jnp.ones(shape, jnp.float32), jnp.zeros((), jnp.float32)
+        )
 
     @staticmethod
     def init_for(space: Space) -> Any:
-        """Statistics for every Box of an observation space; None for choices, which are one-hot."""
+        """Statistics for every leaf of an observation space that is normalised, None elsewhere."""
         return jax.tree.map(
-            lambda leaf: RunningStats.init(leaf.shape) if isinstance(leaf, Box) else None,
+            lambda leaf: RunningStats.init(leaf.shape) if is_normalized(leaf) else None,
             space,
             is_leaf=is_space,
         )

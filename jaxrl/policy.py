@@ -1,7 +1,6 @@
 """A trained policy on its own: saved, loaded, and called on raw observations."""
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -10,12 +9,11 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 
-from jaxrl import spaces
-from jaxrl.networks import ActorCritic, NetworkSpec
+from jaxrl import actions, distributions, networks, spaces
+from jaxrl.actions import Scaling
+from jaxrl.networks import NetworkSpec
 from jaxrl.normalize import RunningStats, normalize_obs
-from jaxrl.wrappers import rescale
 
 WEIGHTS, DESCRIPTION = "weights.npz", "policy.json"
 
@@ -23,26 +21,25 @@ WEIGHTS, DESCRIPTION = "weights.npz", "policy.json"
 class Policy(flax.struct.PyTreeNode):
     """Raw observations to actions of the environment, normaliser and action scaling included."""
 
-    network: ActorCritic
+    network: Any
     obs_stats: Any  # RunningStats per observation leaf, or None
+    spec: NetworkSpec = flax.struct.field(pytree_node=False)  # what the network was built from
     action_space: Any = flax.struct.field(pytree_node=False)  # the raw environment's
+    scaling: Scaling = flax.struct.field(pytree_node=False)  # of what is drawn onto action_space
 
     def __call__(self, obs: Any, key: jax.Array | None = None) -> Any:
         """Actions for one observation or a batch of them: sampled, or the mode without a key."""
         pi = self.network.distribution(normalize_obs(self.obs_stats, obs))
         if key is None:
             return self.to_env(pi.mode())
-        space = jax.tree.leaves(self.network.spec.observation_space, is_leaf=spaces.is_space)[0]
+        space = jax.tree.leaves(self.spec.observation_space, is_leaf=spaces.is_space)[0]
         shape = jnp.shape(jax.tree.leaves(obs)[0])
         batch = shape[: len(shape) - len(space.shape)]
-        return self.to_env(pi.sample(self.network.noise(key, batch)))
+        return self.to_env(pi.sample(distributions.noise(self.spec.action_space, key, batch)))
 
     def to_env(self, action: jax.Array) -> jax.Array:
-        """A sampled action in the raw environment's units."""
-        action = self.network.to_env(action)
-        space = self.action_space
-        scaled = isinstance(space, spaces.Box) and space.bounded
-        return rescale(action, space) if scaled else action
+        """An action as drawn, as the raw environment takes it."""
+        return actions.to_env(action, self.action_space, self.scaling)
 
     def value(self, obs: Any) -> jax.Array:
         """V of raw observations, in units of the (possibly scaled) training reward."""
@@ -54,12 +51,15 @@ def save_policy(folder: Path, policies: Policy) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     weights: Any = {name: np.asarray(x) for name, x in named_leaves(policies).items()}
     np.savez(folder / WEIGHTS, **weights)
-    spec = policies.network.spec
-    description = asdict(spec) | {
-        "observation_space": spaces.to_json(spec.observation_space),
-        "action_space": spaces.to_json(spec.action_space),
-        "raw_action_space": spaces.to_json(policies.action_space),
+    spec = policies.spec
+    description = {
+        "network": spec.network,
+        "hidden": list(spec.hidden),
+        "activation": spec.activation,
+        "observation_space": spaces.to_json(spec.observation_space),  # after normalisation
         "normalize_obs": policies.obs_stats is not None,
+        "action_space": spaces.to_json(policies.action_space),  # the environment's
+        "scaling": policies.scaling,
         "num_seeds": jax.tree.leaves(policies)[0].shape[0],
     }
     (folder / DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n")
@@ -68,14 +68,20 @@ def save_policy(folder: Path, policies: Policy) -> None:
 def load_policies(folder: str | Path) -> Policy:
     """The policies of all seeds of a run folder or its `policy/`, leaves [K, ...].
 
-    Raises FileNotFoundError where there is none, ValueError for weights that do not fit.
+    Raises FileNotFoundError where there is none, ValueError for weights that do not fit and for a
+    network whose module is missing.
     """
     folder = Path(folder)
     folder = folder / "policy" if (folder / "policy").is_dir() else folder
     if not (folder / DESCRIPTION).is_file():
         raise FileNotFoundError(f"{folder} holds no {DESCRIPTION}: give a finished run's folder.")
     description = json.loads((folder / DESCRIPTION).read_text())
-    template = jax.eval_shape(lambda: _template(description))
+    try:
+        template = _template(description)
+    except KeyError as error:
+        raise ValueError(
+            f"{folder / DESCRIPTION} has no {error}: another version wrote it; train again."
+        ) from error
     return fill_leaves(template, read_weights(folder / WEIGHTS), str(folder / WEIGHTS))
 
 
@@ -101,23 +107,24 @@ def load_policy(folder: str | Path, seed_index: int = 0) -> Policy:
 
 
 def _template(description: dict[str, Any]) -> Policy:
-    observation_space = spaces.from_json(description["observation_space"])
+    """A policy of shapes, leaves [K, ...]."""
+    space, scaling = spaces.from_json(description["action_space"]), description["scaling"]
     spec = NetworkSpec(
-        observation_space,
-        spaces.from_json(description["action_space"]),
-        description["kind"],
+        spaces.from_json(description["observation_space"]),
+        actions.drawn_space(space, scaling),
+        description["network"],
         tuple(description["hidden"]),
         description["activation"],
-        description["squash"],
+        squash=scaling == "tanh",
     )
-    stats = RunningStats.init_for(observation_space) if description["normalize_obs"] else None
-    policy = Policy(
-        ActorCritic(spec, nnx.Rngs(params=jax.random.key(0))),
-        stats,
-        spaces.from_json(description["raw_action_space"]),
-    )
-    count = description["num_seeds"]
-    return jax.tree.map(lambda x: jnp.broadcast_to(x, (count, *x.shape)), policy)
+    normalized, count = description["normalize_obs"], description["num_seeds"]
+
+    def build():
+        stats = RunningStats.init_for(spec.observation_space) if normalized else None
+        policy = Policy(networks.build(spec, jax.random.key(0)), stats, spec, space, scaling)
+        return jax.tree.map(lambda x: jnp.broadcast_to(x, (count, *x.shape)), policy)
+
+    return jax.eval_shape(build)
 
 
 def named_leaves(tree: Any) -> dict[str, Any]:

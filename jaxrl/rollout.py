@@ -20,8 +20,7 @@ SMALL_OBS = 32  # numbers in one observation
 class Decision(flax.struct.PyTreeNode):
     """What a policy decides for observations [B, ...]."""
 
-    action: Any  # as sampled: what its log-prob is of
-    env_action: Any  # as the environment takes it
+    action: Any  # as drawn; the environment's wrapper takes it to the environment's units
     aux: Any = ()  # whatever the algorithm wants kept: the log-prob
 
 
@@ -65,7 +64,7 @@ class Ended(flax.struct.PyTreeNode):
         """Means over the episodes of all environments; `total` sums over devices."""
         sums = total(jax.tree.map(jnp.sum, self))
         over_episodes = sums.metrics | {"truncated_share": sums.truncations}
-        once = jnp.ones(())
+        once = jnp.ones((), jnp.float32)
         return {name: Sums(x, sums.episodes) for name, x in over_episodes.items()} | {
             "episodes": Sums(sums.episodes, once),
             "pool_exhausted": Sums(sums.pool_exhausted, once),
@@ -107,7 +106,7 @@ def rollout(
         memory, chosen = act(before.memory, before.obs, noise)
         keys = jax.vmap(lambda k: jax.random.fold_in(k, t))(env_keys)
         env_state, ts, pool = jax.vmap(partial(resets.step, env))(
-            before.env_state, chosen.env_action, keys, fresh.replace(used=used)
+            before.env_state, chosen.action, keys, fresh.replace(used=used)
         )
         after = Carry(env_state, ts.obs, forget(memory, ts.done))
         outcome = (ts.reward, ts.terminated, ts.truncated, ts.final_obs)

@@ -1,5 +1,8 @@
 """Spaces: what an observation or an action may be."""
 
+import operator
+from collections import OrderedDict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +12,16 @@ import numpy as np
 
 from jaxrl.text.text import Text
 
+LEGAL = "legal"  # the entry of a dict of observations that masks actions, 1 = may be taken
+
+
+def _integers(name: str, values: Iterable[Any]) -> tuple[int, ...]:
+    """Python's integers, of NumPy's too; ValueError for anything else."""
+    try:
+        return tuple(int(operator.index(value)) for value in values)
+    except TypeError:
+        raise ValueError(f"{name}={values!r} must be integers; try (2, 3).") from None
+
 
 @dataclass(frozen=True)
 class Discrete:
@@ -17,6 +30,7 @@ class Discrete:
     n: int
 
     def __post_init__(self):
+        object.__setattr__(self, "n", _integers("Discrete n", (self.n,))[0])
         if self.n < 1:
             raise ValueError(f"Discrete n={self.n} must be at least 1; try 2.")
 
@@ -54,6 +68,7 @@ class MultiDiscrete:
     nvec: tuple[int, ...]
 
     def __post_init__(self):
+        object.__setattr__(self, "nvec", _integers("MultiDiscrete nvec", self.nvec))
         if not self.nvec or min(self.nvec) < 1:
             raise ValueError(f"MultiDiscrete nvec={self.nvec} must be sizes >= 1; try (2, 3).")
 
@@ -74,19 +89,22 @@ class MultiDiscrete:
         return np.asarray(self.nvec, np.int32) - 1
 
     def sample(self, key: jax.Array) -> jax.Array:
-        return jax.random.randint(key, self.shape, 0, jnp.asarray(self.nvec), jnp.int32)
+        return jax.random.randint(key, self.shape, 0, np.asarray(self.nvec, np.int32), jnp.int32)
 
     def contains(self, value: Any) -> jax.Array:
         """bool []: integers of the right shape, each in its range."""
         value = jnp.asarray(value)
         if value.shape != self.shape or not jnp.issubdtype(value.dtype, jnp.integer):
             return jnp.asarray(False)
-        return jnp.all((value >= 0) & (value < jnp.asarray(self.nvec)))
+        return jnp.all((value >= 0) & (value < np.asarray(self.nvec, np.int32)))
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Box:
-    """Arrays between `low` and `high` (inclusive; scalars or arrays that broadcast to `shape`)."""
+    """Arrays between `low` and `high` (inclusive; scalars or arrays that broadcast to `shape`).
+
+    A bound may be infinite where the dtype is a float; in each entry there is a number between.
+    """
 
     low: Any
     high: Any
@@ -94,12 +112,26 @@ class Box:
     dtype: Any = np.float32
 
     def __post_init__(self):
-        low, high = (np.broadcast_to(np.asarray(b), self.shape) for b in (self.low, self.high))
+        shape, dtype = _integers("Box shape", self.shape), np.dtype(self.dtype)
+        low, high = (np.broadcast_to(np.asarray(b), shape) for b in (self.low, self.high))
         if not np.all(low <= high):
             raise ValueError(f"Box low={self.low} must not exceed high={self.high}.")
-        object.__setattr__(self, "dtype", np.dtype(self.dtype))
-        object.__setattr__(self, "low", low.astype(self.dtype))
-        object.__setattr__(self, "high", high.astype(self.dtype))
+        with np.errstate(over="ignore", invalid="ignore"):  # refused or meant as infinite
+            typed_low, typed_high = low.astype(dtype), high.astype(dtype)
+        exact = dtype == np.bool_ or np.issubdtype(dtype, np.integer)
+        if exact and not (np.all(typed_low == low) and np.all(typed_high == high)):
+            raise ValueError(f"Box low={self.low}, high={self.high} are no bounds of {dtype.name}.")
+        if np.any(typed_low == np.inf) or np.any(typed_high == -np.inf):
+            raise ValueError(f"Box low={self.low}, high={self.high} leave no number between them.")
+        for name, value in zip(
+            ("shape", "dtype", "low", "high"), (shape, dtype, typed_low, typed_high), strict=True
+        ):
+            object.__setattr__(self, name, value)
+
+    def __repr__(self) -> str:
+        """On one line, however large; bounds that differ by entry as their range."""
+        low, high = (_range(bound) for bound in (self.low, self.high))
+        return f"Box({low}, {high}, {self.shape}, {self.dtype.name})"
 
     def __eq__(self, other: object) -> bool:
         return (
@@ -118,31 +150,49 @@ class Box:
         return bool(np.all(np.isfinite(self.low)) and np.all(np.isfinite(self.high)))
 
     def sample(self, key: jax.Array) -> jax.Array:
-        """Uniform between finite bounds; standard normal where a float bound is infinite."""
-        if self.dtype == np.bool_:
-            return jax.random.bernoulli(key, 0.5, self.shape) & self.high | self.low
-        if np.issubdtype(self.dtype, np.integer):
-            wide = np.int32 if self.dtype.itemsize < 4 else self.dtype
-            low, high = self.low.astype(wide), self.high.astype(wide)
-            # high + 1 would wrap where high is the dtype's largest: draw one lower, add it back.
-            # (Of the whole range of a 32-bit dtype the smallest is then never drawn.)
-            top = (high == np.iinfo(wide).max).astype(wide)
-            low = np.maximum(low, np.iinfo(wide).min + top)
-            value = jax.random.randint(key, self.shape, low - top, high - top + 1, wide) + top
-            return value.astype(self.dtype)
-        uniform_key, normal_key = jax.random.split(key)
-        finite = np.isfinite(self.low) & np.isfinite(self.high)
-        low, high = np.where(finite, self.low, 0), np.where(finite, self.high, 0)
-        uniform = low + (high - low) * jax.random.uniform(uniform_key, self.shape, self.dtype)
-        normal = jax.random.normal(normal_key, self.shape, self.dtype)
-        return jnp.where(finite, uniform, jnp.clip(normal, self.low, self.high))
+        """Uniform between finite bounds, exponential from the only one, else standard normal."""
+        dtype = jax.dtypes.canonicalize_dtype(self.dtype)
+        if dtype == np.bool_:
+            return jax.random.bernoulli(key, np.float32(0.5), self.shape) & self.high | self.low
+        if np.issubdtype(dtype, np.integer):
+            return self._sample_integers(key, np.dtype(np.int32) if dtype.itemsize < 4 else dtype)
+        uniform_key, tail_key, normal_key = jax.random.split(key, 3)
+        below, above = np.isfinite(self.low), np.isfinite(self.high)
+        largest = float(jnp.finfo(dtype).max)  # a number: rounding may not lead to infinity
+        low, high = (np.clip(bound, -largest, largest) for bound in (self.low, self.high))
+        unit = jax.random.uniform(uniform_key, self.shape, jnp.float32)
+        tail = jax.random.exponential(tail_key, self.shape, jnp.float32)
+        value = jax.random.normal(normal_key, self.shape, jnp.float32)
+        value = jnp.where(below, low + tail, jnp.where(above, high - tail, value))
+        # Not low + unit * (high - low), whose difference can be too large a number.
+        value = jnp.where(below & above, low * (1 - unit) + high * unit, value)
+        return jnp.clip(value.astype(dtype), low.astype(dtype), high.astype(dtype))
+
+    def _sample_integers(self, key: jax.Array, wide: np.dtype) -> jax.Array:
+        low, high = self.low.astype(wide), self.high.astype(wide)
+        # high + 1 would wrap where high is the dtype's largest: draw one lower, add it back.
+        # (Of the whole range of a 32-bit dtype the smallest is then never drawn.)
+        top = (high == np.iinfo(wide).max).astype(wide)
+        low = np.maximum(low, np.iinfo(wide).min + top)
+        value = jax.random.randint(key, self.shape, low - top, high - top + 1, wide) + top
+        return value.astype(jax.dtypes.canonicalize_dtype(self.dtype))
 
     def contains(self, value: Any) -> jax.Array:
         """bool []: the right shape and kind of dtype, no NaN, within the bounds."""
         value = jnp.asarray(value)
         if value.shape != self.shape or not np.can_cast(value.dtype, self.dtype, "same_kind"):
             return jnp.asarray(False)
-        return jnp.all((value >= self.low) & (value <= self.high))
+        with np.errstate(over="ignore"):  # bounds beyond a float32 are infinite without x64
+            dtype = jax.dtypes.canonicalize_dtype(self.dtype)
+            low, high = self.low.astype(dtype), self.high.astype(dtype)
+        return jnp.all((value >= low) & (value <= high))
+
+
+def _range(bound: np.ndarray) -> str:
+    """A bound that all entries share, else the smallest and the largest."""
+    if not bound.size or np.min(bound) == np.max(bound):
+        return str(bound.flat[0]) if bound.size else "none"
+    return f"{float(np.min(bound)):.4g}..{float(np.max(bound)):.4g}"
 
 
 @dataclass(frozen=True)
@@ -195,6 +245,40 @@ def by_leaf(space: Space) -> Space:
     return jax.tree.map(boxes, space, is_leaf=is_space)
 
 
+def legal_space(space: Space) -> Any:
+    """The space of the entry `legal` of a dict of observations; None where there is none."""
+    return space.get(LEGAL) if isinstance(space, dict) else None
+
+
+def features_space(space: Space) -> Space:
+    """The space without the mask of legal actions, which is no feature."""
+    if legal_space(space) is None:
+        return space
+    return type(space)((name, part) for name, part in space.items() if name != LEGAL)
+
+
+def features_of(space: Space, obs: Any) -> list[tuple[Any, jax.Array]]:
+    """Each leaf of the space with its part of an observation, in order, without `legal`."""
+    if legal_space(space) is not None:
+        obs = type(obs)((name, part) for name, part in obs.items() if name != LEGAL)
+        space = features_space(space)
+    leaves, treedef = jax.tree.flatten(space, is_leaf=is_space)
+    return list(zip(leaves, treedef.flatten_up_to(obs), strict=True))
+
+
+def is_image(space: Any) -> bool:
+    """Whether a leaf is [H, W, C]: a Box with three axes, channels last."""
+    return isinstance(space, Box) and len(space.shape) == 3
+
+
+def has_pixels(space: Any) -> bool:
+    """Whether a leaf holds an image or bytes with bounds to scale it by (bits need none)."""
+    if not isinstance(space, Box) or space.dtype == np.bool_ or not space.low.size:
+        return False
+    largest = np.maximum(np.abs(space.low.astype(float)), np.abs(space.high.astype(float)))
+    return (is_image(space) or space.dtype == np.uint8) and bool(np.all(largest < 2**24))
+
+
 def sample(space: Space, key: jax.Array) -> Any:
     """One value of a space or of a pytree of spaces; every leaf has a key of its own."""
     leaves, treedef = jax.tree.flatten(space, is_leaf=is_space)
@@ -214,24 +298,42 @@ def contains(space: Space, value: Any) -> jax.Array:
 
 
 def to_json(space: Space) -> Any:
-    """A description that `from_json` reads back; written next to saved policies."""
+    """A description that `from_json` reads back as an equal space; written next to saved policies.
+
+    ValueError for what cannot be read back.
+    """
     if isinstance(space, Discrete):
         return {"type": "Discrete", "n": space.n}
     if isinstance(space, MultiDiscrete):
         return {"type": "MultiDiscrete", "nvec": list(space.nvec)}
     if isinstance(space, Box):
-        bounds = {k: getattr(space, k).astype(float).ravel().tolist() for k in ("low", "high")}
-        bounds = {k: v[0] if v and len(set(v)) == 1 else v for k, v in bounds.items()}
+        bounds = {k: _bound_to_json(getattr(space, k)) for k in ("low", "high")}
         return {"type": "Box", "shape": list(space.shape), "dtype": space.dtype.name, **bounds}
     if isinstance(space, TextSpace):
         return {"type": "TextSpace", "capacity": space.capacity}
-    if isinstance(space, dict):
-        return {"type": "dict", "items": {k: to_json(v) for k, v in space.items()}}
-    if isinstance(space, tuple | list):
-        return {"type": "tuple", "items": [to_json(v) for v in space]}
+    if type(space) in DICTS.values():
+        if not all(type(name) in (str, int) for name in space):
+            raise ValueError(f"{space!r} has names that are neither str nor int; use strings.")
+        # Pairs, not an object: JSON would turn the names that are numbers into strings.
+        items = [[name, to_json(part)] for name, part in space.items()]
+        return {"type": type(space).__name__, "items": items}
+    if type(space) in SEQUENCES.values():
+        return {"type": type(space).__name__, "items": [to_json(part) for part in space]}
     raise ValueError(
-        f"{space!r} is not a space; use Discrete, MultiDiscrete, Box or a dict of them."
+        f"{space!r} is not a space; use Discrete, MultiDiscrete, Box, or a dict, tuple or list of "
+        "them (a named tuple as a dict)."
     )
+
+
+DICTS: dict[str, Any] = {"dict": dict, "OrderedDict": OrderedDict}
+SEQUENCES: dict[str, Any] = {"tuple": tuple, "list": list}
+
+
+def _bound_to_json(bound: np.ndarray) -> Any:
+    """A number where all entries are equal; floats in full, integers as such."""
+    values = bound.astype(float) if jnp.issubdtype(bound.dtype, np.inexact) else bound
+    flat = values.ravel().tolist()
+    return flat[0] if flat and len(set(flat)) == 1 else flat
 
 
 def from_json(data: Any) -> Space:
@@ -242,14 +344,15 @@ def from_json(data: Any) -> Space:
     if kind == "MultiDiscrete":
         return MultiDiscrete(tuple(data["nvec"]))
     if kind == "Box":
-        shape = tuple(data["shape"])
+        shape, dtype = tuple(data["shape"]), np.dtype(data["dtype"])
+        count = int(np.prod(shape, dtype=int))
         low, high = (
-            np.broadcast_to(np.asarray(data[k]).reshape(-1), (int(np.prod(shape)),))
+            np.broadcast_to(np.asarray(data[k], dtype).reshape(-1), (count,)).reshape(shape)
             for k in ("low", "high")
         )
-        return Box(low.reshape(shape), high.reshape(shape), shape, np.dtype(data["dtype"]))
+        return Box(low, high, shape, dtype)
     if kind == "TextSpace":
         return TextSpace(data["capacity"])
-    if kind == "dict":
-        return {k: from_json(v) for k, v in data["items"].items()}
-    return tuple(from_json(v) for v in data["items"])
+    if kind in DICTS:
+        return DICTS[kind]((name, from_json(part)) for name, part in data["items"])
+    return SEQUENCES[kind](from_json(part) for part in data["items"])

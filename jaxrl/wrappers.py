@@ -4,6 +4,7 @@ The supported order, inside out: the environment, what changes its observations 
 `TimeLimit`, `EpisodeStats`. Nothing resets itself: see `jaxrl.resets`.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import flax.struct
@@ -11,8 +12,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrl.env import Environment, TimeStep, Wrapper, static
-from jaxrl.spaces import Box, Space
+from jaxrl import actions, spaces
+from jaxrl.env import TimeStep, Wrapper, static
+from jaxrl.spaces import Box, Discrete, MultiDiscrete, Space
 
 
 def tree_where(condition: jax.Array, on_true: Any, on_false: Any) -> Any:
@@ -74,86 +76,103 @@ class EpisodeStats(Wrapper):
 
 class FrameStackState(flax.struct.PyTreeNode):
     inner: Any
-    frames: jax.Array  # [num_frames, ...], oldest first
+    frames: Any  # the observation shown last
 
 
 class FrameStack(Wrapper):
-    """The last `num_frames` observations along a new first axis, oldest first.
+    """The last `num_frames` observations, oldest first, leaf by leaf.
 
-    An episode starts with its first observation repeated. Needs a Box observation space.
+    Images [H, W, C] are stacked in their channels, [H, W, C * num_frames]; other leaves along a new
+    first axis. A mask of legal actions is shown as it is. An episode starts with its first
+    observation repeated.
     """
 
     num_frames: int = static(4)
 
     def __post_init__(self):
-        if not isinstance(self.env.observation_space, Box):
+        if self.num_frames < 1:
+            raise ValueError(f"num_frames={self.num_frames} must be at least 1; try 4.")
+        leaves = jax.tree.leaves(self.env.observation_space, is_leaf=spaces.is_space)
+        if not all(isinstance(leaf, Box | Discrete) for leaf in leaves):
             raise ValueError(
-                f"FrameStack needs a Box observation space, not {self.env.observation_space}."
+                "FrameStack needs observations of Boxes and Discrete, not "
+                f"{self.env.observation_space}."
             )
 
     @property
     def observation_space(self) -> Space:
-        space = self.env.observation_space
-        low, high = (np.repeat(b[None], self.num_frames, 0) for b in (space.low, space.high))
-        return Box(low, high, (self.num_frames, *space.shape), space.dtype)
+        return self._by_leaf(self._stacked_space, self.env.observation_space)
 
     def reset(self, key: jax.Array) -> tuple[FrameStackState, TimeStep]:
         inner, ts = self.env.reset(key)
-        frames = jnp.repeat(ts.obs[None], self.num_frames, 0)
+
+        def repeat(space, x):
+            if spaces.is_image(space):
+                return jnp.tile(x, (1, 1, self.num_frames))
+            return jnp.repeat(x[None], self.num_frames, 0)
+
+        frames = self._by_leaf(repeat, ts.obs)
         return FrameStackState(inner, frames), ts.replace(obs=frames, final_obs=frames)
 
     def step(
         self, state: FrameStackState, action: Any, key: jax.Array
     ) -> tuple[FrameStackState, TimeStep]:
         inner, ts = self.env.step(state.inner, action, key)
-        frames = jnp.concatenate([state.frames[1:], ts.obs[None]])
+
+        def push(space, frames, x):
+            if spaces.is_image(space):
+                return jnp.concatenate([frames[..., space.shape[-1] :], x], -1)
+            return jnp.concatenate([frames[1:], x[None]])
+
+        frames = self._by_leaf(push, state.frames, ts.obs)
         return FrameStackState(inner, frames), ts.replace(obs=frames, final_obs=frames)
 
+    def _stacked_space(self, space: Any, _: Any) -> Space:
+        n = self.num_frames
+        if isinstance(space, Discrete):
+            return MultiDiscrete((space.n,) * n)
+        if spaces.is_image(space):
+            low, high = (np.tile(bound, (1, 1, n)) for bound in (space.low, space.high))
+        else:
+            low, high = (np.repeat(bound[None], n, 0) for bound in (space.low, space.high))
+        return Box(low, high, low.shape, space.dtype)
 
-class ClipAction(Wrapper):
-    """Clips a continuous action to the environment's bounds; its own space is unbounded."""
-
-    @property
-    def action_space(self) -> Space:
-        space = self.env.action_space
-        return Box(-np.inf, np.inf, space.shape, space.dtype)
-
-    def reset(self, key: jax.Array) -> tuple[Any, TimeStep]:
-        return self.env.reset(key)
-
-    def step(self, state: Any, action: Any, key: jax.Array) -> tuple[Any, TimeStep]:
-        space = self.env.action_space
-        return self.env.step(state, jnp.clip(action, space.low, space.high), key)
+    def _by_leaf(self, f: Callable, *trees: Any) -> Any:
+        """f(space, *parts) for every leaf but the mask of legal actions, the last tree's there."""
+        space = self.env.observation_space
+        if spaces.legal_space(space) is None:
+            return jax.tree.map(f, space, *trees, is_leaf=spaces.is_space)
+        parts = {
+            name: jax.tree.map(f, part, *(tree[name] for tree in trees), is_leaf=spaces.is_space)
+            for name, part in space.items()
+            if name != spaces.LEGAL
+        }
+        parts[spaces.LEGAL] = trees[-1][spaces.LEGAL]
+        return type(space)((name, parts[name]) for name in space)
 
 
-class RescaleAction(Wrapper):
-    """Actions in [-1, 1], clipped, then mapped linearly onto the environment's finite bounds."""
+class ScaleAction(Wrapper):
+    """Takes actions as a distribution draws them, and gives the environment what lies in its space.
+
+    Reals come as one vector: those with two finite bounds in [-1, 1] (clipped), or with `squash`
+    before a tanh; those with one bound are clipped to it: see `actions.scaling`.
+    """
+
+    squash: bool = static(False)
 
     def __post_init__(self):
-        space = self.env.action_space
-        if not isinstance(space, Box) or not space.bounded:
-            raise ValueError(
-                f"RescaleAction needs a Box action space with finite bounds, not {space}."
-            )
+        actions.scaling(self.env.action_space, self.squash)  # refuses what cannot be served
 
     @property
     def action_space(self) -> Space:
+        """Of what is drawn."""
         space = self.env.action_space
-        return Box(-1.0, 1.0, space.shape, space.dtype)
+        return actions.drawn_space(space, actions.scaling(space, self.squash))
 
     def reset(self, key: jax.Array) -> tuple[Any, TimeStep]:
         return self.env.reset(key)
 
     def step(self, state: Any, action: Any, key: jax.Array) -> tuple[Any, TimeStep]:
-        return self.env.step(state, rescale(action, self.env.action_space), key)
-
-
-def rescale(action: jax.Array, space: Box) -> jax.Array:
-    """[-1, 1] (clipped) onto [space.low, space.high], linearly."""
-    unit = (jnp.clip(action, -1.0, 1.0) + 1.0) / 2.0
-    return space.low + unit * (space.high - space.low)
-
-
-def is_continuous(env: Environment) -> bool:
-    """Whether actions are real numbers."""
-    return isinstance(env.action_space, Box)
+        space = self.env.action_space
+        action = actions.to_env(action, space, actions.scaling(space, self.squash))
+        return self.env.step(state, action, key)

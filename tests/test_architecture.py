@@ -11,7 +11,7 @@ OURS = ("jaxrl", "envs", "train", "tests", "benchmarks")
 FLOORS = [
     {"returns", "advantages", "losses", "objectives", "metrics", "text"}
     | {"config", "statistics", "short_names"},  # mathematics and strings: each other downwards
-    {"env", "spaces", "language", "distributions", "networks", "mesh"},  # objects
+    {"env", "spaces", "language", "actions", "distributions", "networks", "mesh"},  # objects
     {"checkpoint", "evaluate", "normalize", "policy", "program", "rollout", "sgd"}
     | {"check", "lm", "vec", "wrappers"},  # loops and the state of the world
     {"algos"},  # one file for each algorithm

@@ -75,6 +75,100 @@ def test_categorical_mode_is_the_likeliest_action():
     np.testing.assert_array_equal(mode(Categorical(LOGITS)), [2, 0])
 
 
+MANY = (2, 3, 18, 33, 1000)  # both ways to add up the CDF
+
+
+@pytest.mark.parametrize("count", MANY)
+def test_an_illegal_action_is_never_sampled_however_peaked_the_logits(count):
+    """A million draws, fewer of a thousand actions, the ends of the noise among them."""
+    rows, draws = 200, 5000 if count < 100 else 1000
+    rng = np.random.default_rng(count)
+    logits = rng.normal(0, rng.choice([0.1, 1.0, 30.0], (rows, 1)), (rows, count))
+    legal = rng.uniform(size=(rows, count)) < rng.choice([0.02, 0.5, 0.9], (rows, 1))
+    legal[np.arange(rows), rng.integers(0, count, rows)] = True
+    logits = np.where(legal, logits, logits + 100).astype(np.float32)  # wanted, but illegal
+    ends = np.broadcast_to(np.float32([0.0, 1 - 2.0**-24]), (rows, 2))
+    noise = np.concatenate([ends, rng.uniform(size=(rows, draws)).astype(np.float32)], -1)
+    noise = np.minimum(noise, np.float32(1 - 2.0**-24))
+
+    def draw(logits, legal, noise):
+        one = Categorical(logits, legal)
+        return jax.lax.map(lambda u: one.sample(u), noise.T).T
+
+    action = np.asarray(jit(draw)(logits, legal, noise))
+    assert action.dtype == np.int32 and np.all(np.take_along_axis(legal, action, 1))
+    likely = np.argmax(np.where(legal, logits, -np.inf), -1)
+    assert np.all(np.any(action == likely[:, None], -1))
+
+
+def test_legal_actions_are_sampled_with_the_frequencies_of_the_softmax_over_them():
+    legal = np.array([True, False, True, True, False])
+    shape = (5000, 5)
+    pi = Categorical(np.broadcast_to(LOGITS[0], shape), np.broadcast_to(legal, shape))
+    frequency = np.bincount(sample(pi, uniform_grid(5000)), minlength=5) / 5000
+    np.testing.assert_allclose(frequency[legal], softmax(LOGITS[0][legal]), atol=3e-4)
+
+
+def test_a_long_categorical_has_the_frequencies_of_its_softmax():
+    logits = np.random.default_rng(0).normal(0, 2, 100).astype(np.float32)
+    pi = Categorical(np.broadcast_to(logits, (20_000, 100)))
+    frequency = np.bincount(sample(pi, uniform_grid(20_000)), minlength=100) / 20_000
+    np.testing.assert_allclose(frequency, softmax(logits), atol=1e-4)
+
+
+def test_sampling_needs_no_array_of_the_square_of_the_actions():
+    shape = jax.ShapeDtypeStruct((7, 3000), np.float32)
+    text = jax.make_jaxpr(lambda x, u: Categorical(x).sample(u))(shape, np.zeros(7, np.float32))
+    assert "3000,3000" not in str(text) and "f32[7,3000]" in str(text)
+
+
+def test_masked_log_prob_mode_and_entropy_are_those_of_the_legal_actions_alone():
+    legal = np.array([[1, 0, 0, 1, 1], [0, 1, 1, 0, 1]], bool)
+    pi = Categorical(LOGITS, legal)
+    for row in range(2):
+        kept = np.flatnonzero(legal[row])
+        probability = softmax(LOGITS[row, kept])
+        for action, p in zip(kept, probability, strict=True):
+            got = log_prob(pi, np.full(2, action, np.int32))[row]
+            np.testing.assert_allclose(got, np.log(p), rtol=1e-5)
+        np.testing.assert_allclose(entropy(pi)[row], stats.entropy(probability), rtol=1e-5)
+        assert mode(pi)[row] == kept[np.argmax(probability)]
+    np.testing.assert_array_equal(log_prob(pi, np.array([2, 0], np.int32)), [-np.inf] * 2)
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e4, 1e30])
+def test_gradients_of_masked_distributions_are_finite_and_0_for_illegal_actions(scale):
+    legal = np.array([[1, 0, 0, 1, 1], [0, 0, 1, 0, 0]], bool)
+    action = np.array([3, 2], np.int32)
+    of_entropy = jax.grad(lambda x: jnp.sum(Categorical(x, legal).entropy()))
+    of_log_prob = jax.grad(lambda x: jnp.sum(Categorical(x, legal).log_prob(action)))
+    for gradient in jit(lambda x: (of_entropy(x), of_log_prob(x)))(LOGITS * scale):
+        assert np.all(np.isfinite(gradient)) and not np.any(gradient[~legal])
+        assert scale > 1 or np.any(gradient[0])
+    assert np.all(np.isfinite(entropy(Categorical(LOGITS * scale, legal))))
+
+
+def test_where_nothing_is_legal_everything_is():
+    nothing = Categorical(LOGITS, np.zeros((2, 5), bool))
+    np.testing.assert_array_equal(entropy(nothing), entropy(Categorical(LOGITS)))
+    noise = np.float32([0.1, 0.9])
+    np.testing.assert_array_equal(sample(nothing, noise), sample(Categorical(LOGITS), noise))
+
+
+def test_the_mask_of_independent_choices_holds_one_block_for_each():
+    legal = np.array([[0, 1, 1, 0, 1], [1, 1, 0, 1, 0]], bool)
+    pi, parts = MultiCategorical(LOGITS, (2, 3), legal), (slice(0, 2), slice(2, 5))
+    alone = [Categorical(LOGITS[:, part], legal[:, part]) for part in parts]
+    action = np.array([[1, 2], [0, 1]], np.int32)
+    want = sum(log_prob(a, action[:, i]) for i, a in enumerate(alone))
+    np.testing.assert_allclose(log_prob(pi, action), want, rtol=1e-6)
+    np.testing.assert_allclose(entropy(pi), sum(map(entropy, alone)), rtol=1e-6)
+    np.testing.assert_array_equal(mode(pi), np.stack([mode(a) for a in alone], -1))
+    for u in (0.0, 0.5, 1 - 2.0**-24):
+        got = np.asarray(sample(pi, np.full((2, 2), u, np.float32)))
+        assert legal[np.arange(2), got[:, 0]].all() and legal[np.arange(2), 2 + got[:, 1]].all()
+
+
 def test_multi_categorical_is_independent_choices_one_block_of_logits_each():
     pi = MultiCategorical(LOGITS, (2, 3))
     parts = [softmax(LOGITS[:, :2]), softmax(LOGITS[:, 2:])]

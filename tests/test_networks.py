@@ -1,4 +1,8 @@
-"""Policies: features of every space, shapes with any batch axes, one parameter for one purpose."""
+"""Networks: encoders of every leaf, shapes with any batch axes, one parameter for one purpose."""
+
+import sys
+from collections import OrderedDict
+from types import ModuleType
 
 import jax
 import jax.numpy as jnp
@@ -8,72 +12,147 @@ from flax import nnx
 from quick import jit
 
 from jaxrl import networks
-from jaxrl.networks import ActorCritic, NetworkSpec
-from jaxrl.spaces import Box, Discrete, MultiDiscrete
+from jaxrl.networks import ActorCritic, Encoder, NetworkSpec
+from jaxrl.spaces import Box, Discrete, MultiDiscrete, TextSpace
 
 VECTOR = Box(-1.0, 1.0, (3,))
 BOARD = Box(0, 1, (5, 4, 2), np.bool_)
 IMAGE = Box(0, 255, (36, 36, 1), np.uint8)
 MIXED = {"board": Box(-9.0, 9.0, (2, 2)), "kind": Discrete(3), "pair": MultiDiscrete((2, 3))}
+PICTURE = {"image": Box(0, 255, (5, 4, 2), np.uint8), "speed": Box(-np.inf, np.inf, (3,))}
+LEGAL = Box(False, True, (4,), np.bool_)
 
-features = jit(networks.features, static_argnums=0)
 
-
-def make(observation_space, action_space, kind="mlp", hidden=(8,), activation="tanh", squash=False):
-    """A policy with random numbers for parameters: its own take seconds to compile."""
-    spec = NetworkSpec(observation_space, action_space, kind, hidden, activation, squash)
-    shapes = jax.eval_shape(lambda: ActorCritic(spec, nnx.Rngs(params=jax.random.key(0))))
+def random_numbers(build):
+    """What `build` makes, with random numbers for parameters: its own take seconds to compile."""
+    shapes = jax.eval_shape(build)
     rng = np.random.default_rng(0)
     draw = lambda x: rng.normal(size=x.shape) / np.sqrt(np.prod(x.shape[:-1]))  # noqa: E731
     return jax.tree.map(lambda x: np.float32(draw(x)), shapes)
 
 
+def make(observation_space, action_space, kind="mlp", hidden=(8,), activation="tanh", squash=False):
+    spec = NetworkSpec(observation_space, action_space, kind, hidden, activation, squash)
+    return random_numbers(lambda: networks.build(spec, jax.random.key(0)))
+
+
+def encoder(space, convolve=False):
+    return random_numbers(lambda: Encoder(space, nnx.Rngs(params=jax.random.key(0)), convolve))
+
+
 @jax.jit
 def outputs(policy, obs):
     """(the distribution's parameters, value)"""
-    pi = policy.distribution(obs)
-    return pi, policy.value(obs)
+    return policy.distribution(obs), policy.value(obs)
+
+
+encode = jit(lambda encoder, obs: encoder(obs))
 
 
 def random_obs(space, batch):
     rng = np.random.default_rng(0)
+    if isinstance(space, dict):
+        return {name: random_obs(part, batch) for name, part in space.items()}
     high = 2 if space.dtype == np.bool_ else 256 if space.dtype == np.uint8 else 5
     return rng.integers(0, high, (*batch, *space.shape)).astype(space.dtype)
 
 
 def test_the_features_of_a_discrete_observation_are_one_hot():
-    got = features(Discrete(3), np.array([[2, 0]], np.int32))
+    got = encode(encoder(Discrete(3)), np.array([[2, 0]], np.int32))
     np.testing.assert_array_equal(got, [[[0, 0, 1], [1, 0, 0]]])
 
 
 def test_the_features_of_a_multi_discrete_observation_are_one_hot_each():
-    got = features(MultiDiscrete((2, 3)), np.array([[1, 0], [0, 2]], np.int32))
+    got = encode(encoder(MultiDiscrete((2, 3))), np.array([[1, 0], [0, 2]], np.int32))
     np.testing.assert_array_equal(got, [[0, 1, 1, 0, 0], [1, 0, 0, 0, 1]])
+
+
+def test_a_choice_of_many_values_is_embedded_and_the_others_beside_it_are_not():
+    many = encoder(MultiDiscrete((2, 1000)))
+    got = encode(many, np.array([[1, 7], [0, 999]], np.int32))
+    table = many.parts[0].tables[0].embedding[...]
+    assert table.shape == (1000, 32) and many.size == 34
+    np.testing.assert_allclose(got, [[0, 1, *table[7]], [1, 0, *table[999]]], rtol=1e-6)
+    assert encode(encoder(Discrete(65)), np.int32(3)).shape == (32,)
+    assert encode(encoder(Discrete(64)), np.int32(3)).shape == (64,)
 
 
 def test_the_features_of_a_box_are_its_entries_in_order_as_float32():
     obs = random_obs(BOARD, (2, 3))
-    got = features(BOARD, obs)
+    got = encode(encoder(BOARD), obs)
     assert got.dtype == jnp.float32
     np.testing.assert_array_equal(got, obs.reshape(2, 3, 40))
 
 
-def test_the_features_of_a_dict_are_those_of_its_entries_sorted_by_name():
-    obs = {
+@pytest.mark.parametrize("kind", [dict, OrderedDict])
+def test_the_features_of_a_dict_are_those_of_its_entries_in_the_order_of_a_pytree(kind):
+    parts = {
         "pair": np.array([[1, 2]], np.int32),
         "kind": np.array([1], np.int32),
         "board": np.array([[[1.0, 2.0], [3.0, 4.0]]], np.float32),
     }
-    got = jit(lambda obs: networks.features(MIXED, obs))(obs)
-    np.testing.assert_array_equal(got, [[1, 2, 3, 4, 0, 1, 0, 0, 1, 0, 0, 1]])
-    assert networks.num_features(MIXED) == 12
+    space = kind((name, MIXED[name]) for name in parts)
+    got = encode(encoder(space), kind(parts))
+    board, one, pair = [1, 2, 3, 4], [0, 1, 0], [0, 1, 0, 0, 1]
+    by_name, as_given = [*board, *one, *pair], [*pair, *one, *board]
+    np.testing.assert_array_equal(got, [by_name if kind is dict else as_given])
 
 
-@pytest.mark.parametrize("space", [VECTOR, BOARD, Discrete(3), MultiDiscrete((2, 3))])
-def test_num_features_is_the_width_of_features(space):
-    obs = jax.ShapeDtypeStruct(space.shape, space.dtype)
-    got = jax.eval_shape(lambda obs: networks.features(space, obs), obs)
-    assert got.shape == (networks.num_features(space),)
+@pytest.mark.parametrize(
+    ("space", "convolve"),
+    [(VECTOR, False), (Discrete(3), False), (MIXED, False), (PICTURE, False), (PICTURE, True)],
+)
+def test_an_encoder_knows_the_width_of_its_features(space, convolve):
+    got = encode(encoder(space, convolve), random_obs(space, (2,)))
+    assert got.shape == (2, encoder(space, convolve).size)
+
+
+@pytest.mark.parametrize(
+    "space",
+    [
+        Box(0, 255, (5, 4, 2), np.uint8),
+        Box(0.0, 255.0, (5, 4, 2)),
+        Box(0, 255, (4,), np.uint8),
+        Box(-10, 245, (5, 4, 2), np.int16),
+    ],
+)
+def test_images_and_bytes_are_scaled_to_0_to_1_by_their_bounds_alone_or_in_a_dict(space):
+    obs = np.stack([space.low, space.high, (space.low.astype(float) + space.high) // 2])
+    obs = obs.astype(space.dtype)
+    want = (obs.astype(np.float32) - space.low) / 255
+    assert want.min() == 0 and want.max() == 1
+    np.testing.assert_allclose(encode(encoder(space), obs), want.reshape(3, -1), rtol=1e-6)
+    got = encode(encoder({"a": VECTOR, "b": space}), {"a": np.zeros((3, 3)), "b": obs})
+    np.testing.assert_allclose(got[:, 3:], want.reshape(3, -1), rtol=1e-6)
+
+
+def test_every_pixel_is_scaled_by_its_own_bounds_and_one_that_never_changes_is_no_division_by_0():
+    high = np.arange(8.0).reshape(2, 2, 2)
+    got = encode(encoder(Box(0.0, high, (2, 2, 2))), np.float32(high))
+    np.testing.assert_allclose(got, [0, 1, 1, 1, 1, 1, 1, 1])
+
+
+@pytest.mark.parametrize(
+    "space",
+    [
+        Box(0, 1, (5, 4, 2), np.uint8),
+        Box(-np.inf, np.inf, (5, 4, 2)),
+        Box(-3e38, 3e38, (5, 4, 2)),
+        Box(0.0, 255.0, (4,)),
+    ],
+)
+def test_boards_numbers_and_images_without_bounds_are_not_scaled(space):
+    obs = random_obs(Box(0, 1, space.shape), (2,)).astype(space.dtype)
+    got = encode(encoder(space), obs)
+    np.testing.assert_array_equal(got, obs.reshape(2, -1).astype(np.float32))
+
+
+def test_an_image_that_goes_through_convolutions_is_scaled_as_well():
+    bytes_, unit = (Box(0, high, (5, 4, 2)) for high in (255.0, 1.0))
+    obs = np.random.default_rng(0).uniform(0, 1, (5, 4, 2)).astype(np.float32)
+    want = encode(encoder(unit, convolve=True), obs)
+    np.testing.assert_allclose(encode(encoder(bytes_, convolve=True), obs * 255), want, rtol=1e-4)
+    assert np.ptp(want) > 0.1
 
 
 @pytest.mark.parametrize(
@@ -94,16 +173,30 @@ def test_any_leading_batch_axes_give_the_outputs_of_each_observation(space, kind
         np.testing.assert_allclose(some_pi.logits, expected, rtol=1e-5, atol=1e-6)
 
 
-def test_a_dict_of_observations_feeds_an_mlp():
-    policy = make(MIXED, Discrete(2))
-    obs = {name: np.zeros((4, *s.shape), s.dtype) for name, s in MIXED.items()}
+@pytest.mark.parametrize(("space", "kind"), [(MIXED, "mlp"), (PICTURE, "mlp"), (PICTURE, "cnn")])
+def test_every_leaf_of_a_dict_of_observations_reaches_the_value(space, kind):
+    policy = make(space, Discrete(2), kind)
+    obs = random_obs(space, (4,))
     pi, value = outputs(policy, obs)
     assert pi.logits.shape == (4, 2) and value.shape == (4,)
+    for name, part in obs.items():
+        other = obs | {name: np.where(part == 0, 1, 0).astype(part.dtype)}
+        assert np.max(np.abs(outputs(policy, other)[1] - value)) > 1e-3, name
 
 
-@pytest.mark.parametrize("space", [VECTOR, Discrete(3), Box(0, 255, (8, 8), np.uint8), MIXED])
-def test_a_cnn_for_what_is_no_image_is_refused_with_a_way_out(space):
-    with pytest.raises(ValueError, match=r"(?s)network=cnn needs image observations .* try "):
+def test_a_cnn_has_convolutions_for_the_images_of_a_dict_alone():
+    tower = make(PICTURE, Discrete(2), "cnn").actor
+    assert tower.encoder.size == 3 * 2 * 16 + 3
+    assert len(jax.tree.leaves(tower.encoder.parts[0])) == 2
+    assert not jax.tree.leaves(tower.encoder.parts[1])
+    assert not make(PICTURE, Discrete(2), "mlp").actor.encoder.has_parameters
+
+
+@pytest.mark.parametrize(
+    "space", [VECTOR, Discrete(3), Box(np.eye(8), 255, (8, 8), np.uint8), MIXED]
+)
+def test_a_cnn_for_what_is_no_image_is_refused_in_one_line_with_a_way_out(space):
+    with pytest.raises(ValueError, match=r"^network=cnn needs image observations .* try [^\n]*$"):
         make(space, Discrete(2), "cnn")
 
 
@@ -113,26 +206,49 @@ def test_an_image_too_small_for_the_convolutions_is_refused(shape):
         make(Box(0, 255, shape, np.uint8), Discrete(2), "cnn")
 
 
+@pytest.mark.parametrize("space", [TextSpace(4), {}, {"legal": LEGAL}])
+def test_observations_without_features_are_refused(space):
+    with pytest.raises(ValueError, match=r"^no encoder for observations [^\n]*: use Box"):
+        make(space, Discrete(4))
+
+
+def test_spaces_that_could_not_be_saved_are_refused_before_training():
+    with pytest.raises(ValueError, match="neither str nor int"):
+        make({(0, 1): VECTOR}, Discrete(2))
+
+
 def test_a_squashed_choice_is_refused_with_a_way_out():
     with pytest.raises(ValueError, match=r"squash=True needs a Box .* Discrete"):
         make(VECTOR, Discrete(2), squash=True)
 
 
-def test_a_uint8_image_is_scaled_to_one_unless_it_was_normalised():
-    policy = make(IMAGE, Discrete(2), "cnn")
-    plain = make(Box(0.0, 1.0, IMAGE.shape), Discrete(2), "cnn")
-    obs = random_obs(IMAGE, ())
-    scaled = obs.astype(np.float32) / 255
-    expected = outputs(plain, scaled)[1]
-    np.testing.assert_allclose(outputs(policy, obs)[1], expected, rtol=1e-5)
-    np.testing.assert_array_equal(outputs(policy, scaled)[1], expected)
+@pytest.mark.parametrize("action_space", [Discrete(4), MultiDiscrete((1, 3))])
+def test_the_mask_of_an_observation_masks_the_actions_and_is_not_looked_at(action_space):
+    policy = make({"legal": LEGAL, "x": VECTOR}, action_space)
+    plain = make({"x": VECTOR}, action_space)
+    assert jax.tree.map(jnp.shape, policy.actor.hidden) == jax.tree.map(
+        jnp.shape, plain.actor.hidden
+    )
+    obs = {"x": np.ones((2, 3), np.float32), "legal": np.array([[1, 0, 1, 1], [1, 1, 0, 1]], bool)}
+    pi, value = outputs(policy, obs)
+    assert value[0] == value[1]
+    np.testing.assert_array_equal(pi.legal, obs["legal"])
+    joint, _ = policy.distribution_and_value(obs)
+    np.testing.assert_array_equal(joint.legal, obs["legal"])
 
 
-def test_a_uint8_board_of_ones_is_not_scaled():
-    board = make(Box(0, 1, (5, 4, 2), np.uint8), Discrete(2), "cnn")
-    ones = np.ones((5, 4, 2), np.uint8)
-    expected = outputs(board, ones.astype(np.float32))[1]
-    np.testing.assert_allclose(outputs(board, ones)[1], expected, rtol=1e-5)
+@pytest.mark.parametrize(
+    ("legal", "action_space"),
+    [
+        (Box(0.0, 1.0, (4,)), Discrete(4)),
+        (LEGAL, Discrete(3)),
+        (Discrete(2), Discrete(2)),
+        (LEGAL, Box(-1.0, 1.0, (4,))),
+    ],
+)
+def test_an_entry_legal_that_is_no_mask_of_the_actions_is_refused_in_one_line(legal, action_space):
+    with pytest.raises(ValueError, match=r"^the observation 'legal' is a mask [^\n]*$"):
+        make({"legal": legal, "x": VECTOR}, action_space)
 
 
 def test_log_std_exists_only_for_a_box_of_actions():
@@ -142,14 +258,6 @@ def test_log_std_exists_only_for_a_box_of_actions():
     pi, _ = outputs(policy, np.zeros((7, 3), np.float32))
     assert pi.mean.shape == (7, 4)
     np.testing.assert_array_equal(pi.log_std, policy.log_std[...])
-
-
-@pytest.mark.parametrize("squash", [False, True])
-def test_only_a_squashed_action_goes_through_tanh_on_its_way_out(squash):
-    policy = make(VECTOR, Box(-1.0, 1.0, (1,)), squash=squash)
-    action = np.float32([0.5, -3.0])
-    expected = np.tanh(action) if squash else action
-    np.testing.assert_allclose(policy.to_env(action), expected, rtol=1e-6)
 
 
 def test_actor_and_critic_share_no_parameter():
@@ -164,9 +272,8 @@ def test_actor_and_critic_share_no_parameter():
 
 
 def test_fresh_kernels_are_orthogonal_with_a_gain_for_each_kind_of_layer_and_the_rest_is_zero():
-    spec = NetworkSpec(VECTOR, Box(-1.0, 1.0, (5,)), "mlp", (8, 6), "tanh", False)
-    init = jit(lambda key: ActorCritic(spec, nnx.Rngs(params=key)))
-    policy = init(jax.random.key(0))
+    spec = NetworkSpec(VECTOR, Box(-1.0, 1.0, (5,)), "mlp", (8, 6))
+    policy = jit(lambda key: ActorCritic(spec, nnx.Rngs(params=key)))(jax.random.key(0))
     assert not np.any(policy.log_std[...])
     for tower, gain in ((policy.actor, 0.01), (policy.critic, 1.0)):
         layers = [(layer, 2**0.5) for layer in tower.hidden] + [(tower.out, gain)]
@@ -191,13 +298,70 @@ def test_the_activation_stands_between_the_layers_and_not_after_the_last(activat
     np.testing.assert_allclose(outputs(policy, obs)[1], want[0], rtol=1e-5)
 
 
-@pytest.mark.parametrize("hidden", [(), (8,), (8, 4)])
-def test_the_joint_pass_gives_what_the_two_towers_give(hidden):
-    policy = make(VECTOR, Discrete(2), hidden=hidden)
-    obs = jax.random.normal(jax.random.key(1), (5, 3))
-    distribution, value = policy.distribution_and_value(obs)
-    action = jnp.asarray([0, 1, 0, 1, 0])
-    alone = policy.distribution(obs).log_prob(action)
-    np.testing.assert_allclose(distribution.log_prob(action), alone, atol=1e-6)
-    np.testing.assert_allclose(value, policy.value(obs), atol=1e-6)
+@pytest.mark.parametrize(
+    ("space", "hidden"),
+    [(VECTOR, ()), (VECTOR, (8,)), (VECTOR, (8, 4)), (MIXED, (8,)), (Discrete(99), (8,))],
+)
+def test_the_joint_pass_gives_what_the_two_towers_give(space, hidden):
+    policy = make(space, Discrete(2), hidden=hidden)
+    obs = random_obs(space, (5,))
+    both = jit(lambda policy, obs: networks.distribution_and_value(policy, obs))
+    (pi, value), (alone, alone_value) = both(policy, obs), outputs(policy, obs)
+    np.testing.assert_allclose(pi.logits, alone.logits, atol=1e-6)
+    np.testing.assert_allclose(value, alone_value, atol=1e-6)
     assert np.ptp(value) > 1e-3
+
+
+class Linear(nnx.Module):
+    """The least that PPO takes."""
+
+    def __init__(self, spec, rngs):
+        self.spec, self.encoder = spec, Encoder(spec.observation_space, rngs)
+        self.layer = nnx.Linear(self.encoder.size, spec.num_outputs + 1, rngs=rngs)
+
+    def distribution(self, obs):
+        return self.spec.distribution(self.layer(self.encoder(obs))[..., 1:], obs)
+
+    def value(self, obs):
+        return self.layer(self.encoder(obs))[..., 0]
+
+
+@pytest.fixture
+def my_module(monkeypatch):
+    module = ModuleType("my_networks")
+    module.Linear, module.Nothing, module.number = Linear, nnx.Dict, 3
+    monkeypatch.setitem(sys.modules, "my_networks", module)
+
+
+def test_a_class_of_ones_own_is_built_from_the_spec_and_has_a_joint_pass(my_module):
+    policy = make(MIXED, Discrete(2), "my_networks:Linear")
+    obs = random_obs(MIXED, (5,))
+    pi, value = networks.distribution_and_value(policy, obs)
+    assert type(policy) is Linear and pi.logits.shape == (5, 2)
+    np.testing.assert_allclose(value, policy.value(obs))
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("transformer", r"network=transformer must be mlp, cnn or my_module:MyNet; try mlp\."),
+        ("no_such:Net", r"network=no_such:Net needs the module no_such, which is not found; add"),
+        ("my_networks:Net", r"my_networks has no class Net\."),
+        ("my_networks:number", r"my_networks has no class number\."),
+    ],
+)
+def test_a_network_that_is_not_found_is_refused_in_one_line(my_module, name, words):
+    with pytest.raises(ValueError, match=rf"^[^\n]*{words}[^\n]*$"):
+        make(VECTOR, Discrete(2), name)
+
+
+def test_a_network_without_a_distribution_is_refused(monkeypatch, my_module):
+    monkeypatch.setattr(sys.modules["my_networks"], "Nothing", lambda spec, rngs: nnx.Dict())
+    with pytest.raises(ValueError, match=r"needs a method distribution\(obs\)"):
+        make(VECTOR, Discrete(2), "my_networks:Nothing")
+
+
+def test_specs_of_equal_dicts_are_one_key_of_the_compiled_program():
+    a, b = (NetworkSpec(dict(MIXED), Discrete(2)) for _ in range(2))
+    assert a == b and hash(a) == hash(b) and a is not b
+    assert a != NetworkSpec(MIXED, Discrete(3))

@@ -108,6 +108,34 @@ def test_every_box_of_an_observation_has_statistics_of_its_own_and_choices_stay_
     np.testing.assert_array_equal(got["kind"], obs["kind"], strict=True)
 
 
+SEEN = {
+    "vector": Box(-1.0, 1.0, (2,)),
+    "counts": Box(0, 9, (2, 2), np.uint8),
+    "free image": Box(-np.inf, np.inf, (2, 2, 1)),
+    "image": Box(0, 255, (2, 2, 1), np.uint8),
+    "float image": Box(0.0, 255.0, (2, 2, 1)),
+    "bits": Box(False, True, (2, 2, 1), np.bool_),
+    "kind": Discrete(3),
+    "legal": Box(False, True, (4,), np.bool_),
+}
+NUMBERS = ("vector", "counts", "free image")
+
+
+def test_numbers_are_normalised_and_bits_choices_masks_and_images_with_bounds_are_not():
+    stats = RunningStats.init_for(SEEN)
+    assert {name for name, s in stats.items() if s is not None} == set(NUMBERS)
+    assert stats["counts"].mean.shape == (2, 2)
+
+
+def test_the_network_sees_normalised_numbers_without_bounds_and_the_rest_as_it_is():
+    seen = normalize.normalized_space(SEEN)
+    for name, space in SEEN.items():
+        want = Box(-np.inf, np.inf, space.shape) if name in NUMBERS else space
+        assert seen[name] == want, name
+    again = jax.tree.map(np.shape, RunningStats.init_for(seen))
+    assert again == jax.tree.map(np.shape, RunningStats.init_for(SEEN))
+
+
 def test_without_statistics_observations_stay_as_they_are():
     obs = {"a": np.ones(3), "b": np.zeros(2)}
     assert normalize.normalize_obs(None, obs) is obs

@@ -9,37 +9,58 @@ import pytest
 from flax import nnx
 from quick import jit
 
-from jaxrl.networks import ActorCritic, NetworkSpec
-from jaxrl.normalize import RunningStats
+from jaxrl import actions, networks
+from jaxrl.networks import Encoder, NetworkSpec
+from jaxrl.normalize import RunningStats, normalized_space
 from jaxrl.policy import Policy, load_policies, load_policy, save_policy
 from jaxrl.spaces import Box, Discrete, MultiDiscrete, contains
 
 VECTOR = Box(-np.inf, np.inf, (3,))
-MIXED = {"grid": Box(0, 9, (2, 2), np.uint8), "kind": Discrete(3)}
+MIXED = {"grid": Box(0, 9, (2, 2), np.uint8), "image": Box(0, 255, (3, 3, 1)), "kind": Discrete(3)}
+GAME = {"legal": Box(False, True, (4,), np.bool_), "x": VECTOR}
 BOUNDED = Box(np.float32([-2.0, 0.0]), np.float32([2.0, 1.0]), (2,))
-UNIT = Box(-1.0, 1.0, (2,))  # what the network of a bounded action space puts out
 FREE = Box(-np.inf, np.inf, (2,))
-# observation space, the network's action space, the environment's, squash, normalised
+HALF = Box(0.0, np.inf, (2, 1))
+# observation space, the environment's action space, network, squash, normalised
 CASES = {
-    "discrete": (VECTOR, Discrete(4), Discrete(4), False, True),
-    "plain": (VECTOR, Discrete(4), Discrete(4), False, False),
-    "mixed": (MIXED, MultiDiscrete((2, 3)), MultiDiscrete((2, 3)), False, True),
-    "bounded": (VECTOR, UNIT, BOUNDED, False, True),
-    "squashed": (VECTOR, UNIT, BOUNDED, True, True),
-    "free": (VECTOR, FREE, FREE, False, False),
+    "discrete": (VECTOR, Discrete(4), "mlp", False, True),
+    "plain": (VECTOR, Discrete(4), "mlp", False, False),
+    "mixed": (MIXED, MultiDiscrete((2, 3)), "mlp", False, True),
+    "images": (MIXED, Discrete(2), "cnn", False, True),
+    "game": (GAME, Discrete(4), "mlp", False, True),
+    "bounded": (VECTOR, BOUNDED, "mlp", False, True),
+    "squashed": (VECTOR, BOUNDED, "mlp", True, True),
+    "free": (VECTOR, FREE, "mlp", False, False),
+    "half": (VECTOR, HALF, "mlp", False, False),
+    "own": (VECTOR, BOUNDED, "test_policy:Own", False, True),
 }
 call = jit(lambda policy, obs, key: policy(obs, key))
 
 
+class Own(nnx.Module):
+    """A network without a value, which knows nothing of bounds and noise."""
+
+    def __init__(self, spec, rngs):
+        self.spec, self.encoder = spec, Encoder(spec.observation_space, rngs)
+        self.layer = nnx.Linear(self.encoder.size, spec.num_outputs, rngs=rngs)
+
+    def distribution(self, obs):
+        return self.spec.distribution(self.layer(self.encoder(obs)), obs, jnp.float32(-1.0))
+
+
 def make(case, num_seeds=2):
     """The policies of a case with random numbers for parameters, leaves [K, ...]."""
-    observation_space, action_space, raw, squash, normalised = CASES[case]
-    spec = NetworkSpec(observation_space, action_space, "mlp", (5,), "relu", squash)
-    network = jax.eval_shape(lambda: ActorCritic(spec, nnx.Rngs(params=jax.random.key(0))))
+    observation_space, action_space, network, squash, normalised = CASES[case]
+    scaling = actions.scaling(action_space, squash)
+    seen = normalized_space(observation_space) if normalised else observation_space
+    drawn = actions.drawn_space(action_space, scaling)
+    spec = NetworkSpec(seen, drawn, network, (5,), "relu", squash)
+    network = jax.eval_shape(lambda: networks.build(spec, jax.random.key(0)))
     stats = jax.eval_shape(lambda: RunningStats.init_for(observation_space)) if normalised else None
     rng = np.random.default_rng(0)
     draw = lambda low: lambda x: jnp.asarray(rng.uniform(low, 1, (num_seeds, *x.shape)), x.dtype)  # noqa: E731
-    return Policy(jax.tree.map(draw(-1), network), jax.tree.map(draw(0.2), stats), raw)
+    network, stats = jax.tree.map(draw(-1), network), jax.tree.map(draw(0.2), stats)
+    return Policy(network, stats, spec, action_space, scaling)
 
 
 def seed(policies, index):
@@ -50,6 +71,8 @@ def observe(space, batch=()):
     rng = np.random.default_rng(1)
     if isinstance(space, dict):
         return {name: observe(part, batch) for name, part in space.items()}
+    if space.dtype == np.bool_:
+        return np.broadcast_to(np.arange(space.shape[0]) != 2, (*batch, *space.shape))
     return rng.integers(0, 3, (*batch, *space.shape)).astype(space.dtype)
 
 
@@ -128,6 +151,27 @@ def test_continuous_actions_are_squashed_if_asked_and_stretched_to_finite_bounds
     unit = np.tanh(action) if case == "squashed" else np.clip(action, -1, 1)
     stretched = np.stack([2 * unit[:, 0], (unit[:, 1] + 1) / 2], -1)
     np.testing.assert_allclose(got, action if case == "free" else stretched, rtol=1e-5, atol=1e-6)
+
+
+def test_an_illegal_action_is_never_taken():
+    policy = seed(make("game"), 0)
+    for key in (None, jax.random.key(0)):
+        many = np.asarray(call(policy, observe(GAME, (50,)), key))
+        assert 2 not in many and (key is None or len(np.unique(many)) == 3)
+
+
+def test_a_policy_without_its_module_or_from_another_version_is_refused_in_one_line(tmp_path):
+    save_policy(tmp_path, make("own"))
+    path = tmp_path / "policy.json"
+    saved = json.loads(path.read_text())
+    assert saved["network"] == "test_policy:Own" and saved["scaling"] == "rescale"
+    path.write_text(json.dumps(saved | {"network": "gone:Own"}))
+    with pytest.raises(ValueError, match=r"^network=gone:Own needs the module gone, [^\n]*$"):
+        load_policy(tmp_path)
+    del saved["scaling"]
+    path.write_text(json.dumps(saved))
+    with pytest.raises(ValueError, match=r"^[^\n]*policy.json has no 'scaling': another [^\n]*$"):
+        load_policy(tmp_path)
 
 
 def test_a_folder_without_a_policy_is_refused(tmp_path):

@@ -7,15 +7,8 @@ import pytest
 from count import Count
 
 from jaxrl.env import Environment, static, timestep
-from jaxrl.spaces import Box, Discrete
-from jaxrl.wrappers import (
-    ClipAction,
-    EpisodeStats,
-    FrameStack,
-    RescaleAction,
-    TimeLimit,
-    is_continuous,
-)
+from jaxrl.spaces import Box, Discrete, MultiDiscrete, contains
+from jaxrl.wrappers import EpisodeStats, FrameStack, ScaleAction, TimeLimit
 
 
 class Echo(Environment):
@@ -94,36 +87,87 @@ def test_frames_are_oldest_first_and_start_as_the_first_observation_repeated():
     np.testing.assert_array_equal(ts.obs[..., 0] - start, [[0, 0, 1], [0, 1, 2], [1, 2, 3]])
 
 
-def test_frames_of_observations_that_are_no_box_are_refused():
-    class Cell(Count):
-        observation_space = Discrete(3)
+class Film(Count):
+    """Shows its clock as an image, a number, a choice, and a mask of the other parity's action."""
 
-    with pytest.raises(ValueError, match="FrameStack needs a Box observation space"):
-        FrameStack(Cell())
+    @property
+    def observation_space(self):
+        return {
+            "image": Box(0, 255, (2, 1, 3), np.uint8),
+            "clock": Box(0.0, np.inf, ()),
+            "hand": Discrete(12),
+            "legal": Box(False, True, (2,), np.bool_),
+        }
+
+    def _film(self, ts, t):
+        image = jnp.asarray([[[0, 1, 2]], [[3, 4, 5]]], jnp.uint8) + 10 * t.astype(jnp.uint8)
+        legal = jnp.arange(2) == t % 2
+        obs = {"image": image, "clock": t.astype(jnp.float32), "hand": t, "legal": legal}
+        return ts.replace(obs=obs, final_obs=obs)
+
+    def reset(self, key):
+        state, ts = super().reset(key)
+        return state, self._film(ts, state.t)
+
+    def step(self, state, action, key):
+        state, ts = super().step(state, action, key)
+        return state, self._film(ts, state.t)
 
 
-def test_clipped_actions_reach_the_environment_within_its_bounds():
-    env = ClipAction(Echo())
-    state, _ = reset(env, 0)
-    _, ts = step(env, state, jnp.array([-5.0, 0.25]))
-    np.testing.assert_array_equal(ts.obs, [-1.0, 0.25])
-    assert not env.action_space.bounded
+def test_frames_of_images_are_stacked_in_the_channels_and_other_leaves_in_front():
+    env = FrameStack(Film(length=9), 2)
+    first, ts, _ = play(env, 2)
+    space = env.observation_space
+    assert space["image"] == Box(0, 255, (2, 1, 6), np.uint8)
+    assert space["clock"] == Box(0.0, np.inf, (2,)) and space["hand"] == MultiDiscrete((12, 12))
+    assert contains(space, first.obs) and contains(space, jax.tree.map(lambda x: x[1], ts.obs))
+    np.testing.assert_array_equal(first.obs["image"][0, 0], [0, 1, 2, 0, 1, 2])
+    np.testing.assert_array_equal(ts.obs["image"][1, 1, 0], [13, 14, 15, 23, 24, 25])
+    for name in ("clock", "hand"):
+        np.testing.assert_array_equal(first.obs[name], [0, 0])
+        np.testing.assert_array_equal(ts.obs[name], [[0, 1], [1, 2]])
 
 
-def test_rescaled_actions_map_one_to_the_bounds_and_zero_to_the_middle():
-    env = RescaleAction(Echo())
+def test_the_mask_of_legal_actions_is_shown_as_it_is_now():
+    first, ts, _ = play(FrameStack(Film(length=9), 3), 2)
+    np.testing.assert_array_equal(first.obs["legal"], [True, False])
+    np.testing.assert_array_equal(ts.obs["legal"], [[False, True], [True, False]])
+
+
+def test_frames_of_what_has_no_room_for_another_axis_are_refused_in_one_line():
+    class Pair(Count):
+        @property
+        def observation_space(self):
+            return {"pair": MultiDiscrete((3, 3))}
+
+    with pytest.raises(ValueError, match=r"^FrameStack needs observations of Boxes [^\n]*$"):
+        FrameStack(Pair())
+    with pytest.raises(ValueError, match="num_frames=0 must be at least 1; try 4"):
+        FrameStack(Count(), 0)
+
+
+@pytest.mark.parametrize("squash", [False, True])
+def test_scaled_actions_map_one_to_the_bounds_and_zero_to_the_middle(squash):
+    env = ScaleAction(Echo(), squash)
     state, _ = reset(env, 0)
     for action, seen in ((-1.0, -1.0), (0.0, 1.0), (0.5, 2.0), (1.0, 3.0), (7.0, 3.0)):
-        _, ts = step(env, state, jnp.full(2, action))
-        np.testing.assert_array_equal(ts.obs, [seen, seen])
-    assert env.action_space == Box(-1.0, 1.0, (2,))
+        with np.errstate(divide="ignore"):
+            drawn = np.arctanh(min(action, 1.0)) if squash else action
+        _, ts = step(env, state, jnp.full(2, drawn, jnp.float32))
+        np.testing.assert_allclose(ts.obs, [seen, seen], rtol=1e-6)
+    bound = np.inf if squash else 1.0
+    assert env.action_space == Box(-bound, bound, (2,))
 
 
-@pytest.mark.parametrize("env", [Count(), Echo(high=np.inf)])
-def test_actions_without_finite_bounds_cannot_be_rescaled(env):
-    with pytest.raises(ValueError, match="RescaleAction needs a Box action space with finite"):
-        RescaleAction(env)
+def test_choices_go_through_as_they_are():
+    env = ScaleAction(Count())
+    assert env.action_space == Discrete(2)
+    state, _ = reset(env, 0)
+    assert step(env, state, 1)[1].reward == 1
 
 
-def test_only_a_box_of_actions_is_continuous():
-    assert is_continuous(TimeLimit(Echo(), 3)) and not is_continuous(Count())
+def test_an_environment_whose_actions_cannot_be_served_is_refused_when_it_is_wrapped():
+    with pytest.raises(ValueError, match="squash=True needs actions with finite bounds"):
+        ScaleAction(Echo(high=np.inf), squash=True)
+    with pytest.raises(ValueError, match="squash=True needs a Box of actions"):
+        ScaleAction(Count(), squash=True)

@@ -51,7 +51,7 @@ def make_task(name: str, algorithm: ModuleType, args: Any) -> Task:
         steps_per_iteration=cfg.num_envs * cfg.num_steps,
         num_blocks=cfg.num_blocks,
         minibatch_rows=cfg.minibatch_rows,
-        outcome=outcome(partial(algorithm.trained_policy, env=raw)),
+        outcome=outcome(partial(algorithm.trained_policy, cfg=cfg, env=raw)),
         start=None if given is None else starter(given, algorithm, args, raw),
     )
 
@@ -87,12 +87,10 @@ def starter(given: Policy, algorithm: ModuleType, args: Any, raw: Environment) -
 
     Raises ValueError for a policy of other spaces or another network.
     """
-    wanted = jax.eval_shape(
-        lambda key: algorithm.trained_policy(
-            algorithm.init(key, cfg=args.algo, env=algorithm.wrap(raw, args.algo)), raw
-        ),
-        jax.random.key(0),
-    )
+    cfg = args.algo
+    trained = partial(algorithm.trained_policy, cfg=cfg, env=raw)
+    fresh = partial(algorithm.init, cfg=cfg, env=algorithm.wrap(raw, cfg))
+    wanted = jax.eval_shape(lambda key: trained(fresh(key)), jax.random.key(0))
     found, known = named_leaves(given), named_leaves(wanted)
     odd = sorted(found.keys() ^ known.keys())
     odd += [n for n in found.keys() & known.keys() if found[n].shape != known[n].shape]
@@ -103,13 +101,11 @@ def starter(given: Policy, algorithm: ModuleType, args: Any, raw: Environment) -
         )
 
     def start(state):
-        fresh = algorithm.trained_policy(state, raw)
-
         def put(new, x):
             whole = np.broadcast_to(np.asarray(new), x.shape)
             return jax.make_array_from_callback(x.shape, x.sharding, lambda index: whole[index])
 
-        policy = jax.tree.map(put, given, fresh)
+        policy = jax.tree.map(put, given, trained(state))
         return algorithm.with_policy(state, policy)
 
     return start

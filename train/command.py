@@ -50,9 +50,10 @@ def choose(name: str, argv: Sequence[str]) -> Trainer:
                 f"--resume {resumed}."
             )
         return table.trainer(made_by)
-    if trainer.for_language and env_id is not None and envs.spec(env_id).is_language:
-        _say(f"{env_id} is a language environment: train.{trainer.for_language} takes over", 0)
-        return table.trainer(trainer.for_language)
+    other = trainer.for_language
+    if other is not None and env_id is not None and envs.spec(env_id).is_language:
+        _say(f"{env_id} is a language environment: train.{other} takes over", 0)
+        return table.trainer(other)
     return trainer
 
 

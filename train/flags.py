@@ -89,6 +89,8 @@ def run(
     """main(options), with one line and exit code 2 for bad input."""
     try:
         main(cli(args_type, description, argv))
+    except BrokenPipeError:  # `| head`: whoever reads has seen enough
+        os._exit(0)
     except (ValueError, ImportError, FileNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
@@ -100,7 +102,7 @@ def cli(args_type: type[A], description: str, argv: Sequence[str], **how: Any) -
     try:
         with contextlib.redirect_stderr(said):
             return tyro.cli(args_type, description=description, args=list(argv), **how)
-    except BrokenPipeError:  # `--help | head`: whoever reads has seen enough
+    except BrokenPipeError:
         os._exit(0)
     except SystemExit as stopped:
         if not stopped.code:

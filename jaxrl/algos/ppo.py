@@ -13,18 +13,16 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
-from flax import nnx
 from jax.sharding import PartitionSpec as P
 
-from jaxrl import config, losses, mesh, normalize, returns, sgd
+from jaxrl import actions, config, distributions, losses, mesh, networks, normalize, returns, sgd
 from jaxrl.env import Environment
 from jaxrl.metrics import Metrics, Sums, add_up, mean, quotient, value
-from jaxrl.networks import ActorCritic, NetworkSpec
+from jaxrl.networks import NetworkSpec
 from jaxrl.policy import Policy
 from jaxrl.resets import fill_all
 from jaxrl.rollout import Carry, Decision, Ended, Transition, begin, rollout
-from jaxrl.spaces import Box
-from jaxrl.wrappers import EpisodeStats, RescaleAction, tree_where
+from jaxrl.wrappers import EpisodeStats, ScaleAction, tree_where
 
 
 @config.pytree_dataclass
@@ -49,7 +47,7 @@ class Config:
     accumulate: int = 0  # pieces a minibatch's gradient is computed in; 0: what fits a CPU's cache
     normalize_obs: bool = False  # by running mean and variance
     normalize_reward: bool = False  # by the running std of the discounted return
-    network: Literal["mlp", "cnn"] = "mlp"
+    network: str = "mlp"  # mlp, cnn or my_module:MyNet
     hidden: tuple[int, ...] = (64, 64)  # widths of each tower's hidden layers
     activation: Literal["tanh", "relu", "silu"] = "tanh"
     squash: bool = False  # tanh-squashed Gaussian for continuous actions
@@ -95,7 +93,7 @@ class Config:
 class State(flax.struct.PyTreeNode):
     """Everything that must survive a crash; of one seed."""
 
-    policy: ActorCritic
+    policy: Any
     opt_state: Any
     carry: Carry  # environments and their last observations, leaves [B, ...]
     obs_stats: Any  # RunningStats per observation leaf, or None
@@ -121,21 +119,24 @@ def layout() -> State:
     return State(replicated, replicated, split, replicated, replicated, split, replicated)  # pyright: ignore
 
 
-def make_policy(key: jax.Array, *, cfg: Config, env: Environment) -> ActorCritic:
-    """A fresh policy for the (wrapped) environment's spaces."""
-    spec = NetworkSpec(
-        env.observation_space, env.action_space, cfg.network, cfg.hidden, cfg.activation, cfg.squash
-    )
-    return ActorCritic(spec, nnx.Rngs(params=key))
+def network_spec(cfg: Config, env: Environment) -> NetworkSpec:
+    """What the network for a wrapped environment is built from; ValueError if it does not fit."""
+    space = env.observation_space
+    seen = normalize.normalized_space(space) if cfg.normalize_obs else space
+    return NetworkSpec(seen, env.action_space, cfg.network, cfg.hidden, cfg.activation, cfg.squash)
+
+
+def make_policy(key: jax.Array, *, cfg: Config, env: Environment) -> Any:
+    """A fresh network for the (wrapped) environment's spaces."""
+    network = networks.build(network_spec(cfg, env), key)
+    if not callable(getattr(network, "value", None)):
+        raise ValueError(f"network={cfg.network} needs a method value(obs) for PPO.")
+    return network
 
 
 def wrap(env: Environment, cfg: Config) -> EpisodeStats:
-    """The environment as `update` wants it: actions in [-1, 1], episode statistics."""
-    del cfg
-    space = env.action_space
-    if isinstance(space, Box) and space.bounded:
-        env = RescaleAction(env)
-    return EpisodeStats(env)
+    """The environment as `update` wants it: actions as drawn, episode statistics."""
+    return EpisodeStats(ScaleAction(env, squash=cfg.squash))
 
 
 def optimizer(cfg: Config) -> optax.GradientTransformation:
@@ -161,11 +162,11 @@ def init(key: jax.Array, *, cfg: Config, env: EpisodeStats, axis: str | None = N
     )
 
 
-def act(policy: ActorCritic, obs_stats: Any, memory: Any, obs: Any, noise: Any) -> tuple:
+def act(policy: Any, obs_stats: Any, memory: Any, obs: Any, noise: Any) -> tuple[Any, Decision]:
     """(memory, Decision) for a batch of observations; the log-prob is kept."""
     pi = policy.distribution(normalize.normalize_obs(obs_stats, obs))
     action = pi.sample(noise)
-    return memory, Decision(action, policy.to_env(action), pi.log_prob(action))
+    return memory, Decision(action, pi.log_prob(action))
 
 
 def update(
@@ -179,8 +180,9 @@ def update(
     env_index = mesh.global_index(state.discounted.shape[0], axis)
     pool = fill_all(env, pool_key, env_index, cfg.reset_pool or max(2, cfg.num_steps // 8))
     player = partial(act, state.policy, state.obs_stats)
+    draw = partial(distributions.noise, env.action_space)
     carry, _, steps, ended = rollout(
-        env, state.carry, pool, player, state.policy.noise, rollout_key, env_index, cfg.num_steps
+        env, state.carry, pool, player, draw, rollout_key, env_index, cfg.num_steps
     )
     return learn(state, carry, steps, ended, learn_key, cfg=cfg, axis=axis)
 
@@ -276,9 +278,9 @@ def advantage_moments(
     return jnp.broadcast_to(mean, shape).ravel(), jnp.broadcast_to(jnp.sqrt(var), shape).ravel()
 
 
-def loss(policy: ActorCritic, batch: Batch, cfg: Config) -> tuple[Sums, Metrics]:
+def loss(policy: Any, batch: Batch, cfg: Config) -> tuple[Sums, Metrics]:
     """The loss over the batch, and its parts; advantages come normalised."""
-    pi, value = policy.distribution_and_value(batch.obs)
+    pi, value = networks.distribution_and_value(policy, batch.obs)
     log_prob, entropy = pi.log_prob(batch.action), pi.entropy()
     surrogate = losses.clipped_surrogate(log_prob, batch.log_prob, batch.advantage, cfg.clip_eps)
     if cfg.value_clip is None:
@@ -327,7 +329,7 @@ def minibatch_step(
     return (*moved, live), metrics
 
 
-def summarize(policy: ActorCritic, learning: Metrics, rows: Batch, axis: str | None) -> Metrics:
+def summarize(policy: Any, learning: Metrics, rows: Batch, axis: str | None) -> Metrics:
     """An iteration's metrics of learning, summed over its minibatches.
 
     `first_ratio_error` is the first minibatch's mean |ratio - 1|: sampler and learner must agree on
@@ -343,9 +345,10 @@ def summarize(policy: ActorCritic, learning: Metrics, rows: Batch, axis: str | N
     }
 
 
-def trained_policy(state: State, env: Environment) -> Policy:
-    """The policy by itself, for the raw environment `env`; works on states stacked over members."""
-    return Policy(state.policy, state.obs_stats, env.action_space)
+def trained_policy(state: State, *, cfg: Config, env: Environment) -> Policy:
+    """The policy by itself, for the raw environment; works on states stacked over members."""
+    spec, space = network_spec(cfg, wrap(env, cfg)), env.action_space
+    return Policy(state.policy, state.obs_stats, spec, space, actions.scaling(space, cfg.squash))
 
 
 def with_policy(state: State, policy: Policy) -> State:

@@ -1,0 +1,20 @@
+"""Networks of policies: flax nnx modules, used as plain pytrees.
+
+A network is a class called as `MyNet(spec, rngs)`. It has `distribution(obs)`; PPO also needs
+`value(obs)`. Name it `mlp`, `cnn` or `my_module:MyNet`.
+"""
+
+from jaxrl.networks.actor_critic import ACTIVATIONS, ActorCritic, Tower
+from jaxrl.networks.build import build, distribution_and_value
+from jaxrl.networks.encoders import Encoder
+from jaxrl.networks.spec import NetworkSpec
+
+__all__ = [
+    "ACTIVATIONS",
+    "ActorCritic",
+    "Encoder",
+    "NetworkSpec",
+    "Tower",
+    "build",
+    "distribution_and_value",
+]
