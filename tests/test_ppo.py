@@ -14,7 +14,7 @@ from flax import nnx
 from quick import jit
 
 import envs
-from jaxrl import sgd
+from jaxrl import distributions, sgd
 from jaxrl.algos import ppo
 from jaxrl.metrics import Sums, quotient
 from jaxrl.networks import ActorCritic, NetworkSpec
@@ -150,8 +150,9 @@ def played(base):
         index = jnp.arange(4)
         pool = fill_all(env, pool_key, index, max(2, BASE.num_steps // 8))
         act = partial(ppo.act, state.policy, state.obs_stats)
+        draw = partial(distributions.noise, env.action_space)
         carry, _, steps, ended = rollout(
-            env, state.carry, pool, act, state.policy.noise, rollout_key, index, BASE.num_steps
+            env, state.carry, pool, act, draw, rollout_key, index, BASE.num_steps
         )
         return (carry, steps, ended), learn_key
 
@@ -234,7 +235,7 @@ def prepared(env, cfg):
         begin_key, pool_key, key = jax.random.split(key, 3)
         index = jnp.arange(2)
         carry, pool = begin(env, begin_key, index), fill_all(env, pool_key, index, 8)
-        act = lambda memory, obs, noise: (memory, Decision(noise, noise, noise))  # noqa: E731
+        act = lambda memory, obs, noise: (memory, Decision(noise, noise))  # noqa: E731
         draw = lambda key, shape: jnp.zeros(shape, jnp.int32)  # noqa: E731
         _, _, steps, _ = rollout(env, carry, pool, act, draw, key, index, 7)
         state = SimpleNamespace(policy=StubCritic(), obs_stats=None)
@@ -336,15 +337,14 @@ def test_the_loss_is_the_weighted_sum_of_its_parts_and_its_metrics_are_theirs(va
 
 
 @pytest.mark.parametrize("squash", [False, True])
-def test_the_environment_gets_the_squashed_action_and_the_loss_the_one_before(squash):
+def test_the_environment_squashes_the_action_and_the_loss_sees_the_one_before(squash):
     policy = small_policy(Box(-1.0, 1.0, (3,)), squash)
     obs, noise = (np.float32(np.random.default_rng(1).normal(size=(7, n))) for n in (2, 3))
     run = jit(lambda p, obs, noise: (ppo.act(p, None, (), obs, noise), p.distribution(obs)))
     (memory, decision), pi = run(policy, obs, noise)
-    action, env_action, log_prob = decision.action, decision.env_action, decision.aux
+    action, log_prob = decision.action, decision.aux
     assert memory == ()
     np.testing.assert_allclose(action, pi.mean + np.exp(pi.log_std) * noise, rtol=1e-4, atol=1e-6)
-    np.testing.assert_allclose(env_action, np.tanh(action) if squash else action, rtol=1e-4)
     np.testing.assert_allclose(log_prob, jit(lambda pi, a: pi.log_prob(a))(pi, action), rtol=1e-4)
 
 

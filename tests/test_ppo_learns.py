@@ -121,7 +121,7 @@ def test_a_continuous_action_copies_its_observation(squash):
     @jit
     def learn(key):
         state, metrics = train(envs.make("probe/Target-v0"), key, cfg)
-        mode = ppo.trained_policy(state, envs.make("probe/Target-v0"))(OBS)
+        mode = ppo.trained_policy(state, cfg=cfg, env=envs.make("probe/Target-v0"))(OBS)
         return mode, quotient(metrics["episode_return"])
 
     mode, episode_return = (np.asarray(x) for x in learn(jax.random.key(0)))
