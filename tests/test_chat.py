@@ -105,11 +105,11 @@ def test_a_conversation_survives_saving(tmp_path):
     tokenizer = json.loads(tokenizer_files.file("qwen2").read_text())
     (tmp_path / "tokenizer.json").write_text(json.dumps(tokenizer))
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"chat_template": CHATML}))
-    said = models.speech(tmp_path)
+    said = models.chat_tokenizer(tmp_path)
     kept = tmp_path / "policy"
     kept.mkdir()
     said.save(kept)
-    again = models.load_speech(kept)
+    again = models.load_chat_tokenizer(kept)
     assert again.chat.first_piece == said.chat.first_piece
     assert "You are helpful." in (again.opening or "")
     assert again.tokenizer.vocab_size == said.tokenizer.vocab_size

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from jaxrl.algos import grpo
-from jaxrl.lm.episodes import Episodes, empty
-from jaxrl.lm.learn import Rows
+from jaxrl.lm.learn.batch import Prediction, TokenBatch
+from jaxrl.lm.model.params import Params
+from jaxrl.lm.play.episodes import Episodes, empty
 
 RETURNS = (0.0, 0.25, 1.0, 0.5, 0.5, 0.5)  # two groups of three; the second has nothing to tell
 
@@ -19,7 +20,7 @@ def config(**options: Any) -> grpo.Config:
 
 def episodes() -> Episodes:
     """Six of one turn, told apart by their first token; the tokens 1 and 2 are the policy's."""
-    played = empty(6, context=4, max_turns=1)
+    played = empty(6, context=4, max_turns=1, metrics=[])
     return played.replace(
         token=played.token.at[:, 0].set(jnp.arange(6)),
         action=played.action.at[:, 1:3].set(True),
@@ -29,9 +30,9 @@ def episodes() -> Episodes:
     )
 
 
-def prepared(**options: Any) -> Rows:
+def prepared(**options: Any) -> TokenBatch:
     model: Any = None  # one step an iteration needs no log-prob of the learner
-    return grpo.prepare(model, None, episodes(), config(**options))
+    return grpo.prepare(model, None, episodes(), config(**options), None)[0]
 
 
 def test_all_of_a_group_are_learned_from_by_their_advantage():
@@ -66,20 +67,20 @@ def test_bests_that_do_not_fit_are_refused(options, words):
 
 def test_devices_share_what_is_learned_from_not_what_is_played():
     sizes: dict[str, Any] = {"num_prompts": 16, "group_size": 8, "num_lanes": 128, "micro_batch": 4}
-    assert grpo.Config(**sizes).num_groups == 16  # 128 episodes, by 4
-    assert grpo.Config(**sizes, best=1).num_groups == 4  # of 16 episodes, by 4
-    assert grpo.Config(**sizes, best=1, num_minibatches=2).num_groups == 2
-    assert grpo.Config(**sizes | {"sft_episodes": 24}, sft_coef=0.1).num_groups == 2
+    assert grpo.Config(**sizes).num_blocks == 16  # 128 episodes, by 4
+    assert grpo.Config(**sizes, best=1).num_blocks == 4  # of 16 episodes, by 4
+    assert grpo.Config(**sizes, best=1, num_minibatches=2).num_blocks == 2
+    assert grpo.Config(**sizes | {"sft_episodes": 24}, sft_coef=0.1).num_blocks == 2
 
 
 def test_what_is_imitated_is_not_clipped(monkeypatch):
     """However much likelier it has become since it was said."""
     rows = prepared(best=1, divide_by_std=False).replace(log_prob=jnp.full((2, 3), -5.0))
     now = jnp.full((2, 3), -1.0)
-    monkeypatch.setattr(grpo, "predict", lambda *_: (now, jnp.zeros_like(now)))
-    model: Any = None
+    monkeypatch.setattr(grpo, "predict", lambda *_: Prediction(now, jnp.zeros_like(now), now))
+    params: Any = Params(None)  # pyright: ignore
     for best, expected in ((1, 2 * 7 / 12), (0, -2 * 7 / 12 * 1.28)):
         cfg = config(best=best, num_epochs=2)
-        numerator, (count, _) = grpo.loss(model, rows, jnp.zeros(()), cfg)
-        assert count == 2
-        np.testing.assert_allclose(numerator, expected, rtol=1e-5)
+        value, _ = grpo.loss(params, rows, cfg)
+        assert value.denominator == 2
+        np.testing.assert_allclose(value.numerator, expected, rtol=1e-5)

@@ -8,7 +8,7 @@ from jaxrl import spaces
 from jaxrl.algos import grpo, reinforce, sft
 from jaxrl.env import timestep
 from jaxrl.language import LanguageEnvironment
-from jaxrl.lm.episodes import empty
+from jaxrl.lm.play.episodes import empty
 from jaxrl.text import ByteTokenizer, literal
 from train import grpo as train_grpo
 from train.language import check_player

@@ -11,9 +11,9 @@ from quick import jit
 
 import envs
 from jaxrl.algos import grpo
-from jaxrl.lm.agent import Agent
-from jaxrl.lm.config import preset
-from jaxrl.lm.play import limits
+from jaxrl.lm.learn.agent import Agent
+from jaxrl.lm.model.config import preset
+from jaxrl.lm.play.rounds import limits
 from jaxrl.mesh import make_mesh
 from jaxrl.program import make_program
 from jaxrl.text import ByteTokenizer, make_chat

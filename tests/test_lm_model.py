@@ -14,6 +14,7 @@ from jaxrl.lm import (
     forward,
     init_cache,
     logits,
+    read,
     unstack,
 )
 
@@ -43,7 +44,7 @@ def make(cfg: ModelConfig) -> Transformer:
 
 @jax.jit
 def all_logits(model, tokens):
-    return logits(model, forward(model, tokens, LENGTH)[0])
+    return logits(model, read(model, tokens))
 
 
 @jax.jit
@@ -97,7 +98,7 @@ def test_reading_in_uneven_pieces_equals_reading_at_once(cfg):
 
     @jax.jit
     def pieces(model):
-        _, cache = forward(model, TOKENS[:, :5], first, init_cache(cfg, 3, 12), bucket=6)
+        _, cache = forward(model, TOKENS[:, :5], first, init_cache(cfg, 3, 12))
         column = jnp.minimum(first[:, None] + jnp.arange(10), 9)
         later = jnp.take_along_axis(TOKENS, column, 1)
         hidden, cache = forward(model, later, rest, cache)

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from jaxrl.lm import ModelConfig, Transformer, forward, logits
-from jaxrl.lm.config import RopeScaling
-from jaxrl.lm.weights import load, parameter_name, save
+from jaxrl.lm import ModelConfig, Transformer, logits, read
+from jaxrl.lm.model.config import RopeScaling
+from jaxrl.lm.model.weights import load, parameter_name, save
 
 NEEDED = "install the extra parity to compare with transformers"
 torch = pytest.importorskip("torch", reason=NEEDED)
@@ -91,7 +91,7 @@ def their_logits(model: Any) -> np.ndarray:
 
 
 def our_logits(model: Transformer) -> np.ndarray:
-    hidden, _ = jax.jit(forward)(model, jnp.array(TOKENS), jnp.array(LENGTH))
+    hidden = jax.jit(read)(model, jnp.array(TOKENS))
     return np.asarray(logits(model, hidden))[MASK]
 
 

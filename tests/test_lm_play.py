@@ -11,12 +11,12 @@ from flax import nnx
 from quick import jit
 
 import envs
-from jaxrl.lm.config import preset
-from jaxrl.lm.demonstrate import demonstrate
-from jaxrl.lm.learn import predict
-from jaxrl.lm.model import Transformer
-from jaxrl.lm.play import limits, play
-from jaxrl.lm.sample import draw
+from jaxrl.lm.model.config import preset
+from jaxrl.lm.play.demonstrate import demonstrate
+from jaxrl.lm.learn.batch import predict
+from jaxrl.lm.model.transformer import Transformer
+from jaxrl.lm.play.rounds import limits, play
+from jaxrl.lm.play.sample import draw
 from jaxrl.text import ByteTokenizer, literal, make_chat, to_str
 
 ENV = envs.make("language/GuessTheNumber-easy")

@@ -11,10 +11,11 @@ from flax import nnx
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from jaxrl.lm.agent import State, pour
-from jaxrl.lm.config import preset
-from jaxrl.lm.model import Transformer
-from jaxrl.lm.shards import Layout, part_of, split_axis, state_specs
+from jaxrl.lm.learn.agent import State, load_weights
+from jaxrl.lm.model.config import preset
+from jaxrl.lm.model.params import Params, zero_critic
+from jaxrl.lm.model.shards import Layout, part_of, split_axis, state_specs
+from jaxrl.lm.model.transformer import Transformer
 from jaxrl.mesh import make_mesh
 from jaxrl.policy import named_leaves
 
@@ -63,14 +64,16 @@ def test_a_sum_over_devices_is_split_as_the_model_is_and_its_norm_is_the_wholes(
     def summed(x):
         scaled = jax.tree.map(lambda x: x * (1.0 + jax.lax.axis_index("data")), x)
         total, count = layout().sum(scaled, jnp.ones(()))
-        return total, layout().norm(total), count
+        both = Params(total, total)  # pyright: ignore
+        norms = Layout(jax.eval_shape(lambda: Params(whole(), whole())), "data").norms(both)
+        return total, (norms.policy, norms.critic), count
 
     specs = on_four(lambda x: part_of(x, "data"), whole())
     out = (jax.tree.map(lambda x: x.sharding.spec, specs), P(), P())
     total, norm, count = on_four(summed, whole(), out=out)
     expected = jax.tree.map(lambda x: 10.0 * x, whole())
     jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5), total, expected)
-    np.testing.assert_allclose(norm, optax.tree.norm(expected), rtol=1e-5)
+    np.testing.assert_allclose(norm, [optax.tree.norm(expected)] * 2, rtol=1e-5)
     assert count == 4
 
 
@@ -78,7 +81,9 @@ def test_a_model_that_is_not_split_passes_through():
     tree = {"x": jnp.ones(3)}
     plain = Layout(None, None)
     assert plain.gather(tree) is tree and plain.sum(tree, ()) == (tree, ())
-    np.testing.assert_allclose(plain.norm(tree), 3**0.5, rtol=1e-6)
+    norms = plain.norms(Params(tree))  # pyright: ignore
+    np.testing.assert_allclose(norms.policy, 3**0.5, rtol=1e-6)
+    assert norms.critic is None
 
 
 def test_given_weights_fill_a_split_state_and_its_reference_but_no_adapters():
@@ -95,12 +100,16 @@ def test_given_weights_fill_a_split_state_and_its_reference_but_no_adapters():
             specs,
         )
 
-    state = State(laid_out(fresh), (), laid_out(fresh), None, jnp.zeros(2))  # pyright: ignore
-    filled = pour(state, given)
-    known, before = named_leaves(given), named_leaves(state.model)
-    for name, x in named_leaves(filled.model).items():
+    params = Params(laid_out(fresh), zero_critic(4))
+    state = State(params, (), params, None, jnp.zeros(2))  # pyright: ignore
+    filled = load_weights(state, given)
+    known, before = named_leaves(given), named_leaves(params.policy)
+    for name, x in named_leaves(filled.params.policy).items():
         want = np.stack([known[name]] * 2) if name in known else before[name]
         np.testing.assert_array_equal(x, want)
         assert x.sharding == before[name].sharding, name
-    assert sum(not x.sharding.is_fully_replicated for x in jax.tree.leaves(filled.model)) > 3
-    np.testing.assert_array_equal(filled.reference.embed[...][1], given.embed[...])
+    assert (
+        sum(not x.sharding.is_fully_replicated for x in jax.tree.leaves(filled.params.policy)) > 3
+    )
+    np.testing.assert_array_equal(filled.reference.policy.embed[...][1], given.embed[...])
+    assert filled.params.critic is params.critic

@@ -15,9 +15,9 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from jaxrl.lm import ModelConfig, Transformer, preset
-from jaxrl.lm.config import RopeScaling
-from jaxrl.lm.hf_config import from_hf, to_hf
-from jaxrl.lm.weights import load, read_config, save
+from jaxrl.lm.model.config import RopeScaling
+from jaxrl.lm.model.hf_config import from_hf, to_hf
+from jaxrl.lm.model.weights import load, read_config, save
 
 CFG = ModelConfig(
     vocab_size=16, width=8, num_layers=2, num_heads=2, num_kv_heads=1, head_dim=4, hidden=12

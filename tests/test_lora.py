@@ -12,11 +12,11 @@ from quick import jit
 
 import envs
 from jaxrl.algos import grpo, turn_ppo
-from jaxrl.lm import lora, weights
-from jaxrl.lm.agent import Agent
-from jaxrl.lm.config import preset
-from jaxrl.lm.model import Transformer, forward, logits
-from jaxrl.lm.play import limits
+from jaxrl.lm.model import lora, weights
+from jaxrl.lm.learn.agent import Agent
+from jaxrl.lm.model.config import preset
+from jaxrl.lm.model.transformer import Transformer, logits, read
+from jaxrl.lm.play.rounds import limits
 from jaxrl.policy import named_leaves
 from jaxrl.text import ByteTokenizer, make_chat
 
@@ -30,7 +30,7 @@ CFG = replace(BASE, lora_rank=3, lora_alpha=6.0)
 @jit
 def told(model):
     tokens = jnp.arange(12).reshape(2, 6)
-    return logits(model, forward(model, tokens, jnp.full(2, 6))[0])
+    return logits(model, read(model, tokens))
 
 
 def adapted(cfg=CFG):

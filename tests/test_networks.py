@@ -2,7 +2,9 @@
 
 import sys
 from collections import OrderedDict
+from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -312,33 +314,24 @@ def test_the_joint_pass_gives_what_the_two_towers_give(space, hidden):
     assert np.ptp(value) > 1e-3
 
 
-class Linear(nnx.Module):
-    """The least that PPO takes."""
-
-    def __init__(self, spec, rngs):
-        self.spec, self.encoder = spec, Encoder(spec.observation_space, rngs)
-        self.layer = nnx.Linear(self.encoder.size, spec.num_outputs + 1, rngs=rngs)
-
-    def distribution(self, obs):
-        return self.spec.distribution(self.layer(self.encoder(obs))[..., 1:], obs)
-
-    def value(self, obs):
-        return self.layer(self.encoder(obs))[..., 0]
-
-
 @pytest.fixture
 def my_module(monkeypatch):
-    module = ModuleType("my_networks")
-    module.Linear, module.Nothing, module.number = Linear, nnx.Dict, 3
-    monkeypatch.setitem(sys.modules, "my_networks", module)
+    """A module of the network that the documentation shows."""
+    text = (Path(__file__).parent.parent / "docs/networks.md").read_text()
+    module: Any = ModuleType("my_module")
+    exec(text.split("```python\n")[1].split("```")[0], module.__dict__)
+    module.number, module.Nothing = 3, lambda spec, rngs: nnx.Dict()
+    monkeypatch.setitem(sys.modules, "my_module", module)
 
 
 def test_a_class_of_ones_own_is_built_from_the_spec_and_has_a_joint_pass(my_module):
-    policy = make(MIXED, Discrete(2), "my_networks:Linear")
-    obs = random_obs(MIXED, (5,))
-    pi, value = networks.distribution_and_value(policy, obs)
-    assert type(policy) is Linear and pi.logits.shape == (5, 2)
-    np.testing.assert_allclose(value, policy.value(obs))
+    space = MIXED | {"legal": LEGAL}
+    policy = make(space, Discrete(4), "my_module:MyNet")
+    obs = random_obs(space, (5,))
+    pi, value = jit(networks.distribution_and_value)(policy, obs)
+    assert type(policy).__name__ == "MyNet" and pi.logits.shape == (5, 4)
+    np.testing.assert_array_equal(pi.legal, obs["legal"])
+    np.testing.assert_allclose(value, outputs(policy, obs)[1], rtol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -346,8 +339,8 @@ def test_a_class_of_ones_own_is_built_from_the_spec_and_has_a_joint_pass(my_modu
     [
         ("transformer", r"network=transformer must be mlp, cnn or my_module:MyNet; try mlp\."),
         ("no_such:Net", r"network=no_such:Net needs the module no_such, which is not found; add"),
-        ("my_networks:Net", r"my_networks has no class Net\."),
-        ("my_networks:number", r"my_networks has no class number\."),
+        ("my_module:Net", r"my_module has no class Net\."),
+        ("my_module:number", r"my_module has no class number\."),
     ],
 )
 def test_a_network_that_is_not_found_is_refused_in_one_line(my_module, name, words):
@@ -355,10 +348,9 @@ def test_a_network_that_is_not_found_is_refused_in_one_line(my_module, name, wor
         make(VECTOR, Discrete(2), name)
 
 
-def test_a_network_without_a_distribution_is_refused(monkeypatch, my_module):
-    monkeypatch.setattr(sys.modules["my_networks"], "Nothing", lambda spec, rngs: nnx.Dict())
+def test_a_network_without_a_distribution_is_refused(my_module):
     with pytest.raises(ValueError, match=r"needs a method distribution\(obs\)"):
-        make(VECTOR, Discrete(2), "my_networks:Nothing")
+        make(VECTOR, Discrete(2), "my_module:Nothing")
 
 
 def test_specs_of_equal_dicts_are_one_key_of_the_compiled_program():

@@ -13,7 +13,8 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import TypeCheckError, jaxtyped
 from quick import jit
 
-from jaxrl import losses, objectives
+from jaxrl import losses, metrics, objectives
+from jaxrl.metrics import Sums
 
 N, S = 8, 6
 LOW, HIGH, DUAL, CAP, LENGTH = 0.2, 0.28, 1.5, 1.2, 10
@@ -30,17 +31,17 @@ def checked(function):
 
 
 def random_tokens():
-    """log_prob, old, sampler's [N, S], advantage [N] and mask, one row of it empty."""
+    """log_prob and old [N, S], advantage [N] and mask, one row of it empty."""
     rng = np.random.default_rng(3)  # reaches every branch, see below
     old = -rng.exponential(1.0, (N, S))
     near = old + rng.normal(0.0, 0.5, (2, N, S))
     mask = rng.random((N, S)) < 0.7
     mask[2] = False
     advantage = np.array([1.5, -0.7, 2.0, -1.2, 0.4, -0.9, 0.8, -2.0])
-    return near[0], old, near[1], advantage, mask
+    return near[0], old, advantage, mask
 
 
-LOG_PROB, OLD, SAMPLER, ADVANTAGE, MASK = random_tokens()
+LOG_PROB, OLD, ADVANTAGE, MASK = random_tokens()
 A = np.broadcast_to(ADVANTAGE[:, None], (N, S)).copy()
 
 
@@ -69,11 +70,6 @@ def ours_gspo(log_prob, old, mask):
 
 def ours_cispo(log_prob, old, mask):
     return losses.cispo(log_prob, objectives.token_log_ratio(log_prob, old, mask), A, CAP)
-
-
-def ours_weighted(log_prob, old, mask):
-    weight = checked(objectives.importance_weight)(old, SAMPLER, mask, CAP)
-    return weight * ours_clipped(log_prob, old, mask)
 
 
 def ours_reinforce(log_prob, old, mask):
@@ -124,12 +120,6 @@ def numpy_cispo(log_prob, at, n, s):
 
 
 @token_by_token
-def numpy_weighted(log_prob, at, n, s):
-    weight = min(np.exp(OLD[n, s] - SAMPLER[n, s]), CAP)
-    return weight * clip(np.exp(log_prob[n, s] - OLD[n, s]), ADVANTAGE[n])
-
-
-@token_by_token
 def numpy_reinforce(log_prob, at, n, s):
     return -ADVANTAGE[n] * log_prob[n, s]
 
@@ -140,7 +130,6 @@ SURROGATES = {
     "on_policy": (ours_on_policy, numpy_on_policy),
     "gspo": (ours_gspo, numpy_gspo),
     "cispo": (ours_cispo, numpy_cispo),
-    "weighted": (ours_weighted, numpy_weighted),
     "reinforce": (ours_reinforce, numpy_reinforce),
 }
 
@@ -152,7 +141,7 @@ MEANS = {
 
 
 def every_mean(loss, mask):
-    return jnp.stack([objectives.quotient(mean(loss, mask)) for mean in MEANS.values()])
+    return jnp.stack([metrics.quotient(mean(loss, mask)) for mean in MEANS.values()])
 
 
 def numpy_means(loss, mask):
@@ -205,7 +194,6 @@ def test_the_inputs_of_the_references_reach_every_branch():
         ~good & (ratio > DUAL),
         ~good & (ratio < 1 - LOW),
         ratio > CAP,
-        np.exp(OLD - SAMPLER) > CAP,
         good & (whole > 1.05),
         ~good & (whole < 0.95),
         np.abs(whole - 1) < 0.05,
@@ -276,26 +264,13 @@ def test_the_sequence_ratio_gives_each_turn_the_gradient_of_its_own_advantage():
     np.testing.assert_allclose(jit(jax.grad(objective))(log_prob), -advantage, rtol=1e-6)
 
 
-def test_the_importance_weight_is_capped_above_only_and_has_no_gradient():
-    old, sampler = np.log(np.float32([[4.0, 1.0, 0.1, 9.0]])), np.zeros((1, 4), np.float32)
-    mask = np.array([[True, True, True, False]])
-
-    def total(old):
-        weight = objectives.importance_weight(old, sampler, mask, 2.0)
-        return jnp.sum(weight * old), weight
-
-    slope, weight = jit(jax.grad(total, has_aux=True))(old)
-    np.testing.assert_allclose(weight, [[2.0, 1.0, 0.1, 0.0]], rtol=1e-6)
-    np.testing.assert_array_equal(slope, weight)
-
-
 def test_the_means_by_hand():
     loss, mask = np.float32([[1, 2, 9], [5, 9, 9], [9, 9, 9]]), np.zeros((3, 3), bool)
     mask[0, :2] = mask[1, 0] = True
     assert MEANS["token"](loss, mask) == (8, 3)
     assert MEANS["sequence"](loss, mask) == (1.5 + 5, 2)
     assert MEANS["constant"](loss, mask) == (8, 2 * LENGTH)
-    assert objectives.quotient((jnp.float32(8), jnp.float32(3))) == np.float32(8) / 3
+    assert metrics.quotient(Sums(jnp.float32(8), jnp.float32(3))) == np.float32(8) / 3
 
 
 @pytest.mark.parametrize("mean", MEANS.values(), ids=MEANS)
@@ -303,12 +278,12 @@ def test_a_mean_does_not_depend_on_how_the_batch_is_split(mean):
     """Not even into pieces of very different lengths, one of them empty."""
     loss, mask = np.float32(LOG_PROB), MASK.copy()
     mask[0], mask[1, 1:] = True, False
-    whole = objectives.quotient(mean(loss, mask))
+    whole = metrics.quotient(mean(loss, mask))
     for pieces in (range(N + 1), [0, 3, 4, N]):
         sums = [mean(loss[a:b], mask[a:b]) for a, b in pairwise(pieces)]
-        total = tuple(sum(x) for x in zip(*sums, strict=True))
-        np.testing.assert_allclose(objectives.quotient(total), whole, rtol=1e-6)
-    naive = np.mean([objectives.quotient(mean(loss[n : n + 1], mask[n : n + 1])) for n in range(N)])
+        total = Sums(*(sum(x) for x in zip(*sums, strict=True)))
+        np.testing.assert_allclose(metrics.quotient(total), whole, rtol=1e-6)
+    naive = np.mean([metrics.quotient(mean(loss[n : n + 1], mask[n : n + 1])) for n in range(N)])
     assert abs(naive - whole) > 0.01
 
 
@@ -324,7 +299,7 @@ def test_the_gradient_summed_over_four_devices_is_that_of_the_whole_batch():
         slope, count = jax.grad(numerator, has_aux=True)(scale)
         if axis is not None:
             slope, count = jax.lax.psum((slope, count), axis)
-        return objectives.quotient((slope, count))
+        return metrics.quotient(Sums(slope, count))
 
     inputs = np.float32(LOG_PROB), old, np.float32(A), mask
     on_mesh = jax.shard_map(
@@ -342,7 +317,7 @@ def test_the_gradient_summed_over_four_devices_is_that_of_the_whole_batch():
 @pytest.mark.parametrize("mean", MEANS.values(), ids=MEANS)
 def test_a_batch_without_a_token_has_mean_0_and_gradient_0(mean):
     nothing = np.zeros((N, S), bool)
-    both = jit(jax.value_and_grad(lambda x: objectives.quotient(mean(x, nothing))))
+    both = jit(jax.value_and_grad(lambda x: metrics.quotient(mean(x, nothing))))
     value, slope = both(jnp.full((N, S), jnp.nan))
     assert value == 0 and not np.any(slope)
 
@@ -365,22 +340,6 @@ def test_only_the_tokens_of_cut_responses_leave_the_mask():
     cut = np.array([[False, True, False], [True, False, True]])
     got = checked(objectives.without_cut)(mask, turn, cut)
     np.testing.assert_array_equal(got, np.array([[1, 1, 0, 0, 1, 0], [0, 1, 1, 0, 0, 0]], bool))
-
-
-def test_the_overlong_penalty_falls_over_the_buffer_and_is_1_for_what_was_cut():
-    length = np.int32([[0, 60, 70, 80], [90, 100, 100, 30]])
-    cut = np.zeros((2, 4), bool)
-    cut[1, 2:] = True
-    penalty = checked(objectives.overlong_penalty)
-    got = penalty(length, cut, 100, 40)
-    np.testing.assert_allclose(got, [[0, 0, -0.25, -0.5], [-0.75, -1, -1, -1]])
-    np.testing.assert_array_equal(penalty(length, cut, 100), -cut.astype(np.float32))
-
-
-@pytest.mark.parametrize("buffer", [-1, 101])
-def test_a_buffer_that_does_not_fit_is_refused(buffer):
-    with pytest.raises(ValueError, match=rf"buffer={buffer} must lie in \[0, limit=100\]; try 25"):
-        objectives.overlong_penalty(np.int32([[1]]), np.array([[True]]), 100, buffer)
 
 
 def test_objectives_refuse_inputs_that_would_broadcast():

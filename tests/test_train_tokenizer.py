@@ -26,7 +26,7 @@ def test_the_agent_reads_what_it_writes_and_has_room_for_what_it_heard(tmp_path,
     plain = len(theirs.encode(prompt, add_special_tokens=False).ids)
     assert plain < 0.7 * len(prompt)  # merges were learned
     assert plain < room.prompt <= plain + 4  # and what the form of conversation adds
-    assert 1 <= room.answer < room.prompt and 1 <= room.response < room.prompt
+    assert 1 <= room.feedback < room.prompt and 1 <= room.response < room.prompt
 
 
 def test_the_same_command_writes_the_same_file(tmp_path):

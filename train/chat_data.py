@@ -12,14 +12,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrl.lm.episodes import Episodes, empty
+from jaxrl.lm.play.episodes import Episodes, empty
 from jaxrl.text.chat import Piece, matching, split_special
-from jaxrl.train.models import Speech
+from jaxrl.train.models import ChatTokenizer
 
 Message = tuple[str, str]  # role, content
 
 
-def read(path: Path, said: Speech) -> Episodes:
+def read(path: Path, tokenizer: ChatTokenizer) -> Episodes:
     """All conversations of a file, as long as the longest.
 
     ValueError with the line's number for the first that is broken; nothing is half-read.
@@ -28,7 +28,7 @@ def read(path: Path, said: Speech) -> Episodes:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (FileNotFoundError, UnicodeDecodeError) as error:
         raise ValueError(f"data={path} cannot be read: {error}; give a JSONL file.") from None
-    encode = _Encoder(said)
+    encode = _Encoder(tokenizer)
     rows = []
     for number, line in enumerate(lines, 1):
         if line.strip():
@@ -68,17 +68,17 @@ def messages(line: str) -> list[Message]:
 
 
 class _Encoder:
-    """Messages to tokens on the host, with the pieces that `Chat` says inside jit."""
+    """Messages to tokens on the host, with the pieces that `Chat` has inside jit."""
 
-    def __init__(self, said: Speech):
-        self.said, self.chat = said, said.chat
+    def __init__(self, tokenizer: ChatTokenizer):
+        self.tokenizer, self.chat = tokenizer, tokenizer.chat
         self.library: Any = None
-        if said.tokenizer_json is not None:
+        if tokenizer.tokenizer_json is not None:
             try:
                 from tokenizers import Tokenizer
             except ImportError:
                 raise ImportError("JSONL data needs tokenizers: pip install 'jaxrl[hf]'") from None
-            self.library = Tokenizer.from_str(said.tokenizer_json)
+            self.library = Tokenizer.from_str(tokenizer.tokenizer_json)
             self.library.encode_special_tokens = True
 
     def text(self, text: str) -> list[int]:
@@ -89,7 +89,10 @@ class _Encoder:
 
     def opened(self, system: str) -> Piece:
         """What stands around the first user's text after this system message."""
-        words = self.said.opening_with(system) + matching(self.chat.tokenizer, self.said.form).user
+        words = (
+            self.tokenizer.opening_with(system)
+            + matching(self.chat.tokenizer, self.tokenizer.form).user
+        )
         parts = split_special(self.chat.tokenizer, words)
         prefix = parts.pop() if isinstance(parts[-1], str) else ""
         before: list[int] = []
@@ -122,7 +125,7 @@ class _Encoder:
 
 def _record(rows: list[tuple[list[int], list[bool]]]) -> Episodes:
     longest = max(len(tokens) for tokens, _ in rows)
-    record = empty(len(rows), longest, 1)
+    record = empty(len(rows), longest, 1, ())
     token, action = np.zeros((len(rows), longest), np.int32), np.zeros((len(rows), longest), bool)
     for row, (tokens, chosen) in enumerate(rows):
         token[row, : len(tokens)], action[row, : len(tokens)] = tokens, chosen
@@ -134,7 +137,7 @@ def _record(rows: list[tuple[list[int], list[bool]]]) -> Episodes:
 
 def widen(record: Episodes, context: int, num_turns: int) -> Episodes:
     """The same conversations with room for `context` tokens and `num_turns` turns."""
-    room = empty(record.length.shape[0], context, num_turns)
+    room = empty(record.length.shape[0], context, num_turns, ())
 
     def grow(x: jax.Array, like: jax.Array) -> jax.Array:
         return jnp.pad(x, [(0, n - m) for m, n in zip(x.shape, like.shape, strict=True)])

@@ -5,11 +5,11 @@ numbers (0.98 to 1.00 measured) after 2.2 M questions, in six minutes on two cor
 the whole command.
 """
 
-import sys
 from dataclasses import dataclass, field
 
 from jaxrl.algos import grpo
-from jaxrl.train import flags, language, loop
+from jaxrl.train import language
+from jaxrl.train.trainer import Trainer
 
 PRESETS = {
     "default": grpo.Config(),
@@ -38,10 +38,9 @@ class Args(language.Options):
     algo: grpo.Config = field(default_factory=grpo.Config)
 
 
-def make_task(args: Args) -> loop.Task:
-    """GRPO on the environment that the options name."""
-    return language.make_task(args, grpo, "grpo")
-
+TRAINER = Trainer("grpo", grpo, PRESETS, Args, language.setup_of(grpo))
 
 if __name__ == "__main__":
-    loop.main(flags.parse(Args, __doc__ or "", PRESETS, sys.argv[1:]), make_task)
+    from jaxrl.train.command import run
+
+    run("grpo")

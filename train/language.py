@@ -1,24 +1,28 @@
 """What the trainers of language agents share: their flags, the agent, evaluation, saving."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from jaxrl import envs
+from jaxrl import config, envs, program
 from jaxrl.algos import sft
 from jaxrl.language import LanguageEnvironment
-from jaxrl.lm.agent import Agent, SharedConfig, pour
-from jaxrl.lm.model import Transformer
-from jaxrl.lm.play import Limits, limits, play
-from jaxrl.program import seed_keys
+from jaxrl.lm.learn.agent import Agent, load_weights
+from jaxrl.lm.learn.options import AgentConfig, PlayConfig
+from jaxrl.lm.model.transformer import Transformer
+from jaxrl.lm.play.limits import Limits, limits
+from jaxrl.program import Member, seed_keys
 from jaxrl.statistics import summarize_returns
 from jaxrl.text import Chat
 from jaxrl.train import chat_data, flags, loop, models
+from jaxrl.train.lengths import check_lengths, unread_reason
+from jaxrl.train.trainer import Outcome, Task
 from jaxrl.train.transcribe import Transcriber
 
 EVALUATION_LANES = 256
@@ -27,7 +31,7 @@ EVALUATION_LANES = 256
 @dataclass(frozen=True)
 class Options(loop.Options):
     env: str = "language/GuessTheNumber-easy"  # environment id; `python -m envs` lists them
-    model: str = "nano"  # from scratch: nano, tiny, small or base; or a folder of transformers
+    model: str = "nano"  # from scratch: nano, tiny, small or base; or ./FOLDER of transformers
     init_from: Path | None = None  # start from a run's first seed, or such a folder
     tokenizer: Path | None = None  # a tokenizer.json; by default the model's own, or bytes
     chat: Literal["", "plain", "chatml", "llama3", "gemma"] = ""  # by default what fits
@@ -40,24 +44,74 @@ class Options(loop.Options):
     eval_episodes: int = 1024  # fresh episodes of each seed for the final return
 
 
-def make_agent(args: Any, cfg: SharedConfig) -> tuple[models.Speech, Agent, Transformer | None]:
-    """How the agent that the options name speaks, it, and the weights it starts with if not random.
+def setup_of(algorithm: ModuleType) -> Callable[[Any], Task]:
+    """What makes a task of the options of an algorithm for language agents."""
+    return partial(make_task, algorithm=algorithm)
+
+
+def make_task(args: Any, algorithm: Any) -> Task:
+    """An algorithm for language agents as the host loop wants it; ValueError for what cannot be."""
+    cfg = args.algo
+    tokenizer, agent, weights = make_agent(args, cfg)
+
+    def init(key, member, *, axis):
+        return algorithm.init(key, cfg=member.cfg, agent=of(member, agent), axis=axis)
+
+    def update(state, key, member, *, axis):
+        return algorithm.update(state, key, cfg=member.cfg, agent=of(member, agent), axis=axis)
+
+    return Task(
+        init=init,
+        update=update,
+        layout=partial(algorithm.layout, cfg, agent),
+        cfg=cfg,
+        env=agent.env,
+        num_iterations=cfg.num_iterations,
+        steps_per_iteration=cfg.episodes,
+        outcome=Outcome(
+            trained=lambda state: state.params.policy,
+            save=partial(models.save_models, tokenizer, agent.model_config),
+            evaluate=partial(evaluate_models, agent=agent),
+        ),
+        unit="episodes",
+        warm_up=cfg.sft_steps,
+        num_blocks=cfg.num_blocks,
+        minibatch_rows=cfg.episodes * agent.limits.context,
+        one_by_one=True,
+        start=None if weights is None else partial(load_weights, weights=weights),
+        shown=lambda state: state.shown,
+        transcribe=Transcriber(agent.chat.tokenizer, cfg.group_size),
+        refuse=partial(unread_reason, agent=agent) if cfg.unread == "stop" else None,
+    )
+
+
+def of(member: Member, agent: Agent) -> Agent:
+    """The agent in a member's environment."""
+    return replace(agent, env=member.env)
+
+
+def make_agent(
+    args: Any, cfg: AgentConfig
+) -> tuple[models.ChatTokenizer, Agent, Transformer | None]:
+    """The tokenizer of the agent that the options name, it, and its weights if not random.
 
     ValueError where the options do not fit.
     """
     if args.split and cfg.optimizer == "muon":
         raise ValueError("optimizer=muon needs whole matrices; leave --split out or try adam.")
     env = make_env(args.env, args.env_args)
-    imitates = cfg.sft_steps or cfg.sft_coef or isinstance(cfg, sft.Config)
-    if imitates and args.data is None:
+    imitates = bool(cfg.sft_steps) or cfg.sft_coef is not None or isinstance(cfg, sft.Config)
+    scripted = imitates and args.data is None
+    if scripted:
         check_player(args.env, env, cfg.sft_player)
-    said, model, weights = models.start(
+    tokenizer, model, weights = models.start(
         args.model, args.init_from, args.tokenizer, args.chat, args.system, args.dtype
     )
     if args.lora_rank:
         model = replace(model, lora_rank=args.lora_rank, lora_alpha=args.lora_alpha)
-    sizes = sizes_of(env, said.chat, cfg)
-    examples = None if args.data is None else chat_data.read(args.data, said)
+    sizes = sizes_of(env, tokenizer.chat, cfg)
+    check_lengths(args.env, env, tokenizer.chat, sizes, cfg, scripted)
+    examples = None if args.data is None else chat_data.read(args.data, tokenizer)
     if examples is not None:
         longest = examples.token.shape[1]
         if 0 < cfg.context < longest:
@@ -74,7 +128,7 @@ def make_agent(args: Any, cfg: SharedConfig) -> tuple[models.Speech, Agent, Tran
             f"the model's context of {model.context} tokens is too short for {args.env}, whose "
             f"longest episode needs {sizes.context}; set --algo.response-tokens lower."
         )
-    return said, Agent(env, said.chat, sizes, model, args.split, examples), weights
+    return tokenizer, Agent(env, tokenizer.chat, sizes, model, args.split, examples), weights
 
 
 def make_env(env_id: str, env_args: Any) -> LanguageEnvironment:
@@ -87,9 +141,11 @@ def make_env(env_id: str, env_args: Any) -> LanguageEnvironment:
     return env
 
 
-def sizes_of(env: LanguageEnvironment, chat: Chat, cfg: SharedConfig) -> Limits:
+def sizes_of(env: LanguageEnvironment, chat: Chat, cfg: PlayConfig) -> Limits:
     """The sizes of conversations that the options ask for."""
-    return limits(env, chat, cfg.response_tokens, cfg.context, cfg.prompt_tokens, cfg.answer_tokens)
+    return limits(
+        env, chat, cfg.response_tokens, cfg.context, cfg.prompt_tokens, cfg.feedback_tokens
+    )
 
 
 def check_player(env_id: str, env: LanguageEnvironment, player: str) -> None:
@@ -103,78 +159,35 @@ def check_player(env_id: str, env: LanguageEnvironment, player: str) -> None:
 
 
 def evaluate_models(
-    trained: Any, agent: Agent, cfg: SharedConfig, seed: int, episodes: int
+    trained: Any, members: Member, episodes: int, *, agent: Agent
 ) -> dict[str, Any]:
-    """Fresh episodes of each trained model [K, ...] at the temperature it was trained with."""
-    count = jax.tree.leaves(trained)[0].shape[0]
-    seeds = np.arange(seed, seed + count, dtype=np.uint32)
+    """Fresh episodes of each trained model [K, ...] at the temperature it was trained with.
 
-    def one(model_and_seed):
-        model, seed = model_and_seed
-        key = seed_keys(seed)[2]
-        record, _ = play(
-            model, agent.env, agent.chat, agent.limits, key, jnp.arange(episodes),
-            group_size=1, num_lanes=EVALUATION_LANES, temperature=cfg.temperature,
-            refill_at=cfg.refill_at,
-        )  # fmt: skip
-        return record.episode_return, record.success, record.num_turns, record.cut.sum()
+    `members` have leaves [K]; of their options those of playing are read.
+    """
+    index = jnp.arange(episodes, dtype=jnp.int32)
 
-    returns, success, turns, cut = jax.device_get(
-        jax.jit(lambda x: jax.lax.map(one, x))((trained, seeds))
-    )
-    return summarize_returns(returns) | {
-        "success": float(success.mean()),
-        "success_per_seed": success.mean(1).tolist(),
-        "turns": float(turns.mean()),
-        "turns_per_seed": turns.mean(1).tolist(),
-        "cut_responses": int(cut.sum()),
-    }
+    def one(model_and_member):
+        model, member = model_and_member
+        cfg: Any = config.with_values(member.cfg, num_lanes=EVALUATION_LANES)
+        record, _ = of(member, agent).play(model, seed_keys(member.seed)[2], index, cfg)
+        return record.episode_return, record.metrics | {
+            "turns": record.num_turns.astype(jnp.float32),
+            "cut_responses": record.cut.sum(1, dtype=jnp.float32),
+        }
+
+    played = jax.jit(lambda *x: jax.lax.map(one, x))(trained, members)
+    returns, metrics = jax.device_get(played)
+    return summarize_returns(returns, metrics)
 
 
 def evaluate_run(folder: Path, options: dict[str, Any], seed: int, episodes: int) -> dict[str, Any]:
     """Fresh episodes of every seed of a finished run of a language agent."""
-    shared = {f.name: options["algo"][f.name] for f in fields(SharedConfig)}
-    cfg = SharedConfig(**shared)
+    cfg = PlayConfig(**{f.name: options["algo"][f.name] for f in fields(PlayConfig)})
     env = make_env(options["env"], options["env_args"])
-    chat = models.load_speech(folder / "policy").chat
+    chat = models.load_chat_tokenizer(folder / "policy").chat
     model_config, trained = models.load_models(folder)
-    sizes = sizes_of(env, chat, cfg)
-    return evaluate_models(trained, Agent(env, chat, sizes, model_config), cfg, seed, episodes)
-
-
-EPISODE_METRICS = frozenset(
-    {"episode_return", "success", "turns", "truncated_share", "cut_share", "unread_share"}
-    | {"response_tokens", "learned_share", "lane_occupancy", "log_prob_gap", "uniform_groups"}
-    | {"approx_kl", "clip_fraction", "ratio_error", "kl_to_reference"}
-    | {"value_loss", "explained_variance", "critic_grad_norm"}
-)
-
-
-def make_task(args: Any, algorithm: Any, name: str) -> loop.Task:
-    """An algorithm for language agents as the host loop wants it."""
-    cfg = args.algo
-    said, agent, weights = make_agent(args, cfg)
-    return loop.Task(
-        name=name,
-        init=partial(algorithm.init, cfg=cfg, agent=agent),
-        update=partial(algorithm.update, cfg=cfg, agent=agent),
-        specs=partial(algorithm.specs, cfg, agent),
-        num_iterations=cfg.num_iterations,
-        steps_per_iteration=cfg.episodes,
-        warm_up=cfg.sft_steps,
-        num_groups=cfg.num_groups,
-        minibatch_rows=cfg.episodes * agent.limits.context,
-        episode_metrics=EPISODE_METRICS,  # NaN while nothing is played
-        policy=lambda state: state.model,
-        save=partial(models.save_models, said, agent.model_config),
-        evaluate=lambda trained, seed, n: evaluate_models(trained, agent, cfg, seed, n),
-        fill=None if weights is None else partial(pour, weights=weights),
-        shown=lambda state: state.shown,
-        transcribe=Transcriber(
-            agent.chat.tokenizer, agent.chat.end_of_turn, cfg.episodes // cfg.num_prompts
-        ),
-        unit="episodes",
-        told=frozenset({"success", "turns"}),
-        how_to_play="",
-        one_by_one=True,
-    )
+    agent = Agent(env, chat, sizes_of(env, chat, cfg), model_config)
+    count = jax.tree.leaves(trained)[0].shape[0]
+    members = program.members(range(seed, seed + count), cfg, env)
+    return evaluate_models(trained, members, episodes, agent=agent)

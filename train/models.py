@@ -10,16 +10,16 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from jaxrl.lm import lora, weights
-from jaxrl.lm.config import ModelConfig, RopeScaling, preset
-from jaxrl.lm.model import Transformer
+from jaxrl.lm.model import lora, weights
+from jaxrl.lm.model.config import PRESETS, RELEASED, ModelConfig, RopeScaling, preset
+from jaxrl.lm.model.transformer import Transformer
 from jaxrl.policy import fill_leaves, named_leaves, read_weights
 from jaxrl.text import BpeTokenizer, ByteTokenizer, Chat, Tokenizer, make_chat
 from jaxrl.text.chat import check_template, matching, opening_of
 
 
 @dataclass(frozen=True)
-class Speech:
+class ChatTokenizer:
     """A tokenizer with its form of conversation, and what rebuilds them."""
 
     chat: Chat
@@ -46,32 +46,39 @@ class Speech:
         (folder / "chat.json").write_text(json.dumps(kept, indent=2) + "\n")
 
 
-def speech(tokenizer: Path | None, form: str = "", system: str = "") -> Speech:
+def chat_tokenizer(tokenizer: Path | None, form: str = "", system: str = "") -> ChatTokenizer:
     """The conversation of a tokenizer.json, or of the folder it lies in; None: of bytes.
 
     A chat template beside the file says what opens a conversation and is held against the form;
     ValueError where they differ.
     """
     if tokenizer is None:
-        return Speech(make_chat(ByteTokenizer(), form, system), form, None, None)
+        return ChatTokenizer(make_chat(ByteTokenizer(), form, system), form, None, None)
     path = tokenizer / "tokenizer.json" if tokenizer.is_dir() else tokenizer
     read = BpeTokenizer.from_file(path)
     template, names = _template(path.parent)
     opening = None if template is None else check_template(read, form, system, template, names)
     own = None if template is None else (template, names)
-    return Speech(make_chat(read, form, system, opening), form, opening, path.read_text(), own)
+    return ChatTokenizer(
+        make_chat(read, form, system, opening), form, opening, path.read_text(), own
+    )
 
 
-def load_speech(folder: Path) -> Speech:
+def load_chat_tokenizer(folder: Path) -> ChatTokenizer:
     """The conversation that a run's `policy/` keeps."""
-    kept = json.loads((folder / "chat.json").read_text())
-    path = folder / "tokenizer.json"
-    text = path.read_text() if path.is_file() else None
-    tokenizer = ByteTokenizer() if text is None else BpeTokenizer.from_file(path)
-    chat = make_chat(tokenizer, kept["form"], "", kept["opening"])
-    template = kept.get("template")
+    path = folder / "chat.json"
+    try:
+        kept = json.loads(path.read_text())
+        form, opening, template = kept["form"], kept["opening"], kept.get("template")
+    except (OSError, json.JSONDecodeError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{path} is damaged ({error!r}); copy it again from another run of the same model."
+        ) from None
+    found = folder / "tokenizer.json"
+    text = found.read_text() if found.is_file() else None
+    tokenizer = ByteTokenizer() if text is None else BpeTokenizer.from_file(found)
     own = None if template is None else (template[0], template[1])
-    return Speech(chat, kept["form"], kept["opening"], text, own)
+    return ChatTokenizer(make_chat(tokenizer, form, "", opening), form, opening, text, own)
 
 
 def _template(folder: Path) -> tuple[str | None, dict[str, str]]:
@@ -100,33 +107,34 @@ def start(
     form: str,
     system: str,
     dtype: str,
-) -> tuple[Speech, ModelConfig, Transformer | None]:
+) -> tuple[ChatTokenizer, ModelConfig, Transformer | None]:
     """What a run starts with: its conversation, the model's structure, and weights if not random.
 
-    `model` is a preset's name or a folder saved by `transformers`; `init_from`, a run's folder or
-    such a one, replaces it.
+    `model` is a preset's name or else a folder saved by `transformers` (`./nano` is one, `nano` is
+    not); `init_from`, a run's folder or such a one, replaces it.
     """
-    folder = init_from or (Path(model) if Path(model).is_dir() else None)
+    named = model in PRESETS or model in RELEASED or not Path(model).is_dir()
+    folder = init_from or (None if named else Path(model))
     if folder is not None and is_run(folder):
         if tokenizer is not None:
             raise ValueError(f"tokenizer={tokenizer}: {folder} has its own; leave the option out.")
         config, found = load_models(folder)
         config, first = lora.merge(config, jax.tree.map(lambda x: x[0], found))
-        return load_speech(folder / "policy"), config, first
+        return load_chat_tokenizer(folder / "policy"), config, first
     if folder is None:
-        said = speech(tokenizer, form, system)
-        return said, preset(model, said.tokenizer.vocab_size, dtype), None
+        spoken = chat_tokenizer(tokenizer, form, system)
+        return spoken, preset(model, spoken.tokenizer.vocab_size, dtype), None
     found = folder / "tokenizer.json"
     if tokenizer is None and not found.is_file():
         raise ValueError(f"{folder} has no tokenizer.json; give one with --tokenizer FILE.")
-    said = speech(tokenizer or found, form, system)
+    spoken = chat_tokenizer(tokenizer or found, form, system)
     config, loaded = weights.load(folder, param_dtype="float32", dtype=dtype, on_host=True)
-    if said.tokenizer.vocab_size > config.vocab_size:
+    if spoken.tokenizer.vocab_size > config.vocab_size:
         raise ValueError(
-            f"the tokenizer has {said.tokenizer.vocab_size} tokens, the model in {folder} "
+            f"the tokenizer has {spoken.tokenizer.vocab_size} tokens, the model in {folder} "
             f"{config.vocab_size}; give the tokenizer that the model was trained with."
         )
-    return said, config, loaded
+    return spoken, config, loaded
 
 
 def is_run(folder: Path) -> bool:
@@ -141,14 +149,14 @@ def is_run(folder: Path) -> bool:
     return False
 
 
-def save_models(said: Speech, config: ModelConfig, folder: Path, models: Any) -> None:
+def save_models(spoken: ChatTokenizer, config: ModelConfig, folder: Path, models: Any) -> None:
     """Weights of all seeds, the structure and the conversation, into `policy/`."""
     folder = folder / "policy"
     folder.mkdir(parents=True, exist_ok=True)
     leaves: Any = {name: np.asarray(x) for name, x in named_leaves(models).items()}
     np.savez(folder / "weights.npz", **leaves)
     (folder / "model.json").write_text(json.dumps(asdict(config), indent=2) + "\n")
-    said.save(folder)
+    spoken.save(folder)
 
 
 def load_models(folder: Path) -> tuple[ModelConfig, Transformer]:

@@ -4,11 +4,13 @@ By default 25,600 games of an expert from random weights: GuessTheNumber-easy is
 of four and more (0.85 measured), in a minute and a half on two cores.
 """
 
-import sys
 from dataclasses import dataclass, field
 
 from jaxrl.algos import sft
-from jaxrl.train import flags, language, loop
+from jaxrl.train import language
+from jaxrl.train.trainer import Trainer
+
+PRESETS = {"default": sft.Config()}
 
 
 @dataclass(frozen=True)
@@ -16,10 +18,9 @@ class Args(language.Options):
     algo: sft.Config = field(default_factory=sft.Config)
 
 
-def make_task(args: Args) -> loop.Task:
-    """Supervised training on the environment that the options name."""
-    return language.make_task(args, sft, "sft")
-
+TRAINER = Trainer("sft", sft, PRESETS, Args, language.setup_of(sft))
 
 if __name__ == "__main__":
-    loop.main(flags.parse(Args, __doc__ or "", {}, sys.argv[1:]), make_task)
+    from jaxrl.train.command import run
+
+    run("sft")

@@ -14,10 +14,11 @@ import numpy as np
 
 from jaxrl import envs
 from jaxrl.language import LanguageEnvironment
-from jaxrl.text import FORMATS, BpeTokenizer, Text, literal, make_chat
+from jaxrl.text import FORMATS, BpeTokenizer, Text, make_chat
 from jaxrl.text.chat import special_tokens
 from jaxrl.text.pretokens import GPT2, PATTERNS
 from jaxrl.train import flags
+from jaxrl.train.lengths import Lengths, longest, players
 
 
 @dataclass(frozen=True)
@@ -46,32 +47,21 @@ class Args:
             raise ValueError(f"vocab_size={self.vocab_size} is too small; try {2 * least}.")
 
 
-@dataclass(frozen=True)
-class Lengths:
-    """The longest that was said in one environment, in tokens of the new tokenizer."""
-
-    prompt: int
-    answer: int
-    response: int  # its end of turn included
-
-
-def said(env: LanguageEnvironment, episodes: int, seed: int) -> Iterator[tuple[str, str]]:
-    """("prompt" | "answer" | "response", text) of whole episodes by each of the players."""
-    players = [env.random_player]
-    if type(env).expert is not LanguageEnvironment.expert:
-        players.append(env.expert)
-    keys = jax.random.split(jax.random.key(seed), len(players))
-    for key, player in zip(keys, players, strict=True):
+def texts(env: LanguageEnvironment, episodes: int, seed: int) -> Iterator[str]:
+    """Everything written in whole episodes by each of the players."""
+    who = players(env)
+    keys = jax.random.split(jax.random.key(seed), len(who))
+    for key, player in zip(keys, who, strict=True):
         play_turn = jax.jit(jax.vmap(lambda s, k, player=player: turn(env, player, s, k)))
         reset_key, *turn_keys = jax.random.split(key, 1 + env.max_turns)
         state, ts = jax.jit(jax.vmap(env.reset))(jax.random.split(reset_key, episodes))
-        yield from (("prompt", text) for text in strings(ts.obs))
+        yield from strings(ts.obs)
         live = np.ones(episodes, bool)
         for turn_key in turn_keys:
             response, state, ts = play_turn(state, jax.random.split(turn_key, episodes))
-            yield from (("response", text) for text in np.array(strings(response))[live])
+            yield from np.array(strings(response))[live]
             live &= ~np.asarray(ts.done)
-            yield from (("answer", text) for text in np.array(strings(ts.obs))[live])
+            yield from np.array(strings(ts.obs))[live]
 
 
 def turn(env: LanguageEnvironment, player: Any, state: Any, key: jax.Array) -> tuple:
@@ -114,41 +104,24 @@ def train(args: Args, corpus: list[str]) -> None:
     tokenizer.save(str(args.out / "tokenizer.json"))
 
 
-def measure(path: Path, texts: dict[str, list[str]], chat_name: str) -> Lengths:
-    """The longest of each kind, around it what the form of conversation adds."""
-    tokenizer = BpeTokenizer.from_file(path)
-    chat = make_chat(tokenizer, chat_name)
-    kinds = {"prompt": chat.first, "answer": chat.next, "response": chat.response}
-    longest = {}
-    for kind, distinct in texts.items():
-        room = max(map(len, distinct), default=1)
-        size = room + chat.overhead + 1
-        say = jax.jit(lambda text, say=kinds[kind], size=size: say(text, size).length)
-        longest[kind] = max((int(say(literal(text, room))) for text in distinct), default=0)
-    return Lengths(**longest)
-
-
 def main(args: Args) -> dict[str, Lengths]:
     """Trains and saves; returns the token lengths of each environment."""
-    heard: dict[str, dict[str, list[str]]] = {}
+    envs_of = {}
     for env_id in args.env:
-        env = envs.make(env_id, **flags.parse_fields(args.env_args))
+        env = envs_of[env_id] = envs.make(env_id, **flags.parse_fields(args.env_args))
         if not isinstance(env, LanguageEnvironment):
             raise ValueError(f"env={env_id} is not spoken to; try language/GuessTheNumber-easy.")
-        texts: dict[str, list[str]] = {"prompt": [], "answer": [], "response": []}
-        for kind, text in said(env, args.episodes, args.seed):
-            texts[kind].append(text)
-        heard[env_id] = texts
-    train(args, [text for texts in heard.values() for kind in texts.values() for text in kind])
+    every = [texts(env, args.episodes, args.seed) for env in envs_of.values()]
+    train(args, [text for of_one in every for text in of_one])
     path = args.out / "tokenizer.json"
+    chat = make_chat(BpeTokenizer.from_file(path), args.chat)
     lengths = {}
-    for env_id, texts in heard.items():
-        distinct = {kind: sorted(set(found)) for kind, found in texts.items()}
-        found = lengths[env_id] = measure(path, distinct, args.chat)
+    for env_id, env in envs_of.items():
+        found = lengths[env_id] = longest(env, chat, players(env), args.episodes, args.seed)
         print(
-            f"{env_id}: at most {found.prompt} tokens in a prompt, {found.answer} in an answer, "
+            f"{env_id}: at most {found.prompt} tokens in a prompt, {found.feedback} in an answer, "
             f"{found.response} in a response\n  train with --tokenizer {path} --algo.prompt-tokens "
-            f"{found.prompt} --algo.answer-tokens {found.answer} --algo.response-tokens "
+            f"{found.prompt} --algo.feedback-tokens {found.feedback} --algo.response-tokens "
             f"{found.response}"
         )
     return lengths

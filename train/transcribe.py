@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxrl.lm.episodes import Episodes
+from jaxrl.lm.play.episodes import Episodes
 from jaxrl.text import Tokens, to_str
 
 BYTES_PER_TOKEN = 16  # room for the text of a conversation, a token on average
@@ -15,8 +15,8 @@ BYTES_PER_TOKEN = 16  # room for the text of a conversation, a token on average
 class Transcriber:
     """Turns records of one agent's episodes into plain dictionaries."""
 
-    def __init__(self, tokenizer: Any, end_of_turn: int, group_size: int):
-        self.tokenizer, self.end_of_turn, self.group_size = tokenizer, end_of_turn, group_size
+    def __init__(self, tokenizer: Any, group_size: int):
+        self.tokenizer, self.group_size = tokenizer, group_size
 
     @cache  # noqa: B019 - one decoder for each length, as long as the run
     def _decoder(self, size: int) -> Any:
@@ -59,6 +59,6 @@ class Transcriber:
         return {
             "turns": turns,
             "return": round(float(one.reward.sum()), 6),
-            "success": float(one.success),
+            "metrics": {name: round(float(x), 6) for name, x in sorted(one.metrics.items())},
             "ended": ended,
         }

@@ -27,7 +27,7 @@ def show(episode: dict[str, Any]) -> str:
     lines = [
         f"-- iteration {episode['iteration']}, seed {episode['seed']}, prompt {episode['prompt']}, "
         f"sample {episode['sample']}: return {episode['return']:g}, {episode['ended']}, "
-        + ("success" if episode["success"] else "no success")
+        + ", ".join(f"{name} {value:g}" for name, value in episode["metrics"].items())
     ]
     for number, turn in enumerate(episode["turns"], 1):
         lines.append(f"   env  | {_indented(turn['observation'])}")
@@ -56,7 +56,9 @@ def chosen(args: Args) -> list[dict[str, Any]]:
                 f"{kept[-1]}."
             )
     if args.failed:
-        episodes = [episode for episode in episodes if not episode["success"]]
+        if not any("success" in episode["metrics"] for episode in episodes):
+            raise ValueError("failed=True needs a metric `success`, which this environment lacks.")
+        episodes = [episode for episode in episodes if not episode["metrics"]["success"]]
     return episodes[-args.last :]
 
 

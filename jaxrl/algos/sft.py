@@ -1,19 +1,21 @@
 """Supervised fine-tuning of a language agent on scripted play, generated inside the program."""
 
-from dataclasses import dataclass
-from functools import partial
 from typing import Literal
 
 import jax
-import jax.numpy as jnp
 
 from jaxrl import mesh
-from jaxrl.lm.agent import Agent, SharedConfig, State, optimizer
-from jaxrl.lm.warm_up import imitate
+from jaxrl.config import pytree_dataclass
+from jaxrl.lm.learn import agent
+from jaxrl.lm.learn.agent import Agent, State
+from jaxrl.lm.learn.imitation import imitate
+from jaxrl.lm.learn.options import AgentConfig
+from jaxrl.lm.learn.report import outcome_metrics
+from jaxrl.metrics import Metrics
 
 
-@dataclass(frozen=True)
-class Config(SharedConfig):
+@pytree_dataclass
+class Config(AgentConfig):
     total_episodes: int = 25_600  # scripted episodes learned from
     sft_player: Literal["random", "expert"] = "expert"  # who plays them
     sft_on: Literal["actions", "all"] = "actions"  # learn the player's tokens, or the answers too
@@ -28,31 +30,15 @@ class Config(SharedConfig):
     def episodes(self) -> int:
         return self.sft_episodes
 
-    @property
-    def num_prompts(self) -> int:
-        """Different episode starts in an iteration."""
-        return self.sft_episodes
 
-
-def specs(cfg: Config, agent: Agent, devices: int) -> State:
-    """How a State is laid out on a mesh whose seeds have this many devices each."""
-    return agent.specs(State, partial(init, cfg=cfg, agent=agent), devices)
-
-
-def init(key: jax.Array, *, cfg: Config, agent: Agent, axis: str | None = None) -> State:
-    """A fresh State with random weights; `jaxrl.lm.agent.pour` gives it others."""
-    return agent.start(key, optimizer(cfg), keep_reference=False, axis=axis)
+init, layout = agent.init, agent.layout
 
 
 def update(
     state: State, key: jax.Array, *, cfg: Config, agent: Agent, axis: str | None = None
-) -> tuple[State, dict[str, jax.Array]]:
-    """One optimizer step on fresh scripted episodes."""
+) -> tuple[State, Metrics]:
+    """One optimizer step on fresh scripted episodes, or on given examples."""
     state, episodes, metrics = imitate(state, key, cfg=cfg, agent=agent, axis=axis)
-    count = jnp.float32(cfg.episodes)
-    told = {
-        "episode_return": jnp.mean(episodes.episode_return),
-        "success": jnp.mean(episodes.success),
-        "turns": jnp.mean(episodes.num_turns.astype(jnp.float32)),
-    }
-    return state, metrics | mesh.pmean(told, axis) | {"episodes": count}
+    if agent.examples is None:  # nobody has played those
+        metrics |= mesh.psum(outcome_metrics(episodes), axis)
+    return state, metrics

@@ -1,9 +1,9 @@
 """One transformer for every open checkpoint family."""
 
-from jaxrl.lm.cache import Cache, init_cache
-from jaxrl.lm.config import PRESETS, ModelConfig, preset
-from jaxrl.lm.log_prob import log_prob_and_entropy, token_log_prob
-from jaxrl.lm.model import Transformer, forward, logits, unstack
+from jaxrl.lm.model.cache import Cache, init_cache
+from jaxrl.lm.model.config import PRESETS, ModelConfig, preset
+from jaxrl.lm.model.log_prob import log_prob_and_entropy, token_log_prob
+from jaxrl.lm.model.transformer import Transformer, forward, logits, read, unstack
 
 __all__ = [
     "PRESETS",
@@ -15,6 +15,7 @@ __all__ = [
     "log_prob_and_entropy",
     "logits",
     "preset",
+    "read",
     "token_log_prob",
     "unstack",
 ]

@@ -4,6 +4,7 @@ A text is encoded together with the plain words around it up to the next special
 merge can cross; so the pieces of a conversation are the tokens of the whole one.
 """
 
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -224,6 +225,32 @@ def check_template(
             f"{theirs!r}; choose another of {', '.join(FORMATS)}."
         )
     return theirs.removesuffix(ours)
+
+
+def template_of(form: Format, opening: str) -> str:
+    """A Jinja chat template that writes conversations of this form, for other libraries.
+
+    `opening` stands before the first user's turn where a conversation has no system message.
+    """
+    before, _, after = form.system.partition("{}")
+    trim = " | trim" if form.strips else ""
+    content = f"message['content']{trim}"
+    start = f"{{{{- {json.dumps(opening)} -}}}}"
+    if form.system:
+        own = f"(messages[0]['content']{trim})"
+        start = f"""{{%- if messages[0]['role'] == 'system' -%}}
+{{{{- {json.dumps(form.opening + before)} + {own} + {json.dumps(after)} -}}}}
+{{%- else -%}}
+{start}
+{{%- endif -%}}"""
+    return f"""{start}
+{{%- for message in messages -%}}
+{{%- if message['role'] == 'user' -%}}
+{{{{- {json.dumps(form.user)} + ({content}) + {json.dumps(form.reply)} -}}}}
+{{%- elif message['role'] == 'assistant' -%}}
+{{{{- ({content}) + {json.dumps(form.end + form.after_end)} -}}}}
+{{%- endif -%}}
+{{%- endfor -%}}"""
 
 
 def render(template: str, texts: Sequence[tuple[str, str]], tokens: dict[str, str]) -> str:

@@ -3,7 +3,7 @@
 from dataclasses import asdict, fields
 from typing import Any
 
-from jaxrl.lm.config import FAMILIES, Family, ModelConfig, RopeScaling
+from jaxrl.lm.model.config import FAMILIES, Family, ModelConfig, RopeScaling
 
 REQUIRED = ("hidden_size", "intermediate_size", "num_hidden_layers")
 GEMMA_DEFAULTS = {

@@ -1,5 +1,6 @@
 """The record of played episodes: every token, who wrote it, and what came of it."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import flax.struct
@@ -20,8 +21,8 @@ class Episodes(flax.struct.PyTreeNode):
     cut: jax.Array  # bool [N, U]: the response met the length limit before its end of turn
     unread: jax.Array  # bool [N]: something the environment said did not fit
     terminated: jax.Array  # bool [N]
-    truncated: jax.Array  # bool [N]
-    success: jax.Array  # float32 [N]: the environment's metric at the end
+    truncated: jax.Array  # bool [N]: the clock ended it, and nothing else
+    metrics: dict[str, jax.Array]  # float32 [N] each: the environment's own, at the end
 
     @property
     def episode_return(self) -> jax.Array:
@@ -34,8 +35,8 @@ class Episodes(flax.struct.PyTreeNode):
         return jnp.sum(self.played, 1, dtype=jnp.int32)
 
 
-def empty(num_episodes: int, context: int, max_turns: int) -> Episodes:
-    """A record to be filled."""
+def empty(num_episodes: int, context: int, max_turns: int, metrics: Iterable[str]) -> Episodes:
+    """A record to be filled; `metrics` are the names of the environment's own."""
 
     def zeros(*shape: int, dtype: Any = jnp.int32) -> jax.Array:
         return jnp.zeros((num_episodes, *shape), dtype)
@@ -52,5 +53,11 @@ def empty(num_episodes: int, context: int, max_turns: int) -> Episodes:
         unread=zeros(dtype=jnp.bool_),
         terminated=zeros(dtype=jnp.bool_),
         truncated=zeros(dtype=jnp.bool_),
-        success=zeros(dtype=jnp.float32),
+        metrics={name: zeros(dtype=jnp.float32) for name in metrics},
     )
+
+
+def metric_names(env: Any) -> list[str]:
+    """The names of an environment's own metrics, which it has from its reset on."""
+    _, ts = jax.eval_shape(env.reset, jax.random.key(0))
+    return sorted(ts.metrics)

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from jaxrl.lm.config import ModelConfig
+from jaxrl.lm.model.config import ModelConfig
 
 
 class Cache(struct.PyTreeNode):

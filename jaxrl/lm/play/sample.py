@@ -25,20 +25,20 @@ def token_keys(key: jax.Array, episode: jax.Array, position: jax.Array) -> jax.A
     return jax.vmap(one)(episode, position)
 
 
-def draw(logits: jax.Array, keys: jax.Array, temperature: float) -> Drawn:
-    """A token of each row of logits [B, V]; at temperature 0 the likeliest.
+def draw(logits: jax.Array, keys: jax.Array, temperature: float | jax.Array | None) -> Drawn:
+    """A token of each row of logits [B, V]; without a temperature the likeliest.
 
     By inversion: one uniform number a row, and the first token whose cumulative probability is
     above it. No sort, no top-k or top-p, which would bias the ratio of the policy gradient.
     """
-    if temperature == 0:
+    if temperature is None:
         token = jnp.argmax(logits, -1).astype(jnp.int32)
-        return Drawn(token, jnp.zeros(token.shape))
+        return Drawn(token, jnp.zeros(token.shape, jnp.float32))
     scaled = logits / temperature
     shifted = scaled - jnp.max(scaled, -1, keepdims=True)
     weight = jnp.exp(shifted)
     cumulative = jnp.cumsum(weight, -1)
-    uniform = jax.vmap(lambda key: jax.random.uniform(key))(keys)[:, None]
+    uniform = jax.vmap(lambda key: jax.random.uniform(key, dtype=jnp.float32))(keys)[:, None]
     below = cumulative <= uniform * cumulative[:, -1:]
     token = jnp.minimum(jnp.sum(below, -1, dtype=jnp.int32), logits.shape[-1] - 1)
     chosen = jnp.take_along_axis(shifted, token[:, None], -1)[:, 0]

@@ -1,7 +1,7 @@
 """LoRA (arXiv:2106.09685): low-rank matrices beside frozen ones are all that is trained.
 
 A `Transformer` with `lora_rank` in its config carries an adapter beside each matrix of its layers.
-`trained` picks what an optimiser sees of any parameters, `with_trained` puts it back.
+`trained` picks what an optimiser sees of a model, `with_trained` puts it back.
 """
 
 from collections.abc import Callable
@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxrl.lm.config import ModelConfig
-from jaxrl.lm.model import MATRICES, Transformer
+from jaxrl.lm.model.config import ModelConfig
+from jaxrl.lm.model.transformer import MATRICES, Transformer
 from jaxrl.policy import named_leaves
 
 
@@ -33,26 +33,18 @@ def merge(cfg: ModelConfig, model: Transformer) -> tuple[ModelConfig, Transforme
     return plain, map_named(lambda name, _: leaves[name], template)
 
 
-def trained(params: Any) -> Any:
-    """What is trained of parameters: of a model with adapters these alone, by name."""
-    if isinstance(params, tuple):
-        return tuple(trained(part) for part in params)
-    if not _has_adapters(params):
-        return params
-    return {name: x for name, x in named_leaves(params).items() if ".adapter." in name}
+def trained(model: Any) -> Any:
+    """What is trained of a model: with adapters these alone, by name."""
+    if not model.cfg.lora_rank:
+        return model
+    return {name: x for name, x in named_leaves(model).items() if ".adapter." in name}
 
 
-def with_trained(params: Any, part: Any) -> Any:
-    """`params` with what is trained of them replaced."""
-    if isinstance(params, tuple):
-        return tuple(with_trained(*pair) for pair in zip(params, part, strict=True))
-    if not _has_adapters(params):
+def with_trained(model: Any, part: Any) -> Any:
+    """The model with what is trained of it replaced."""
+    if not model.cfg.lora_rank:
         return part
-    return map_named(lambda name, x: part.get(name, x), params)
-
-
-def _has_adapters(params: Any) -> bool:
-    return isinstance(params, Transformer) and params.cfg.lora_rank > 0
+    return map_named(lambda name, x: part.get(name, x), model)
 
 
 def map_named(f: Callable[[str, Any], Any], tree: Any) -> Any:

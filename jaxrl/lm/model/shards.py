@@ -9,11 +9,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 from jax.sharding import PartitionSpec as P
 
 from jaxrl import mesh
-from jaxrl.lm.lora import trained
 
 MIN_SIZE = 2**12  # numbers in an array that is worth splitting
 
@@ -53,33 +51,34 @@ def part_of(tree: Any, axis: str) -> Any:
 
 @dataclass(frozen=True)
 class Layout:
-    """How a model lies on the devices: `whole` says its arrays' shapes, None that none is split."""
+    """How parameters lie on the devices: `whole` says their shapes, None that none is split."""
 
-    whole: Any  # a Transformer of jax.ShapeDtypeStruct, or None
+    whole: Any  # jaxrl.lm.model.params.Params of jax.ShapeDtypeStruct, or None
     axis: str | None
 
     def _axes(self, like: Any) -> Any:
-        """Which axis of each array is split, in the form of a model or of what is trained of it."""
+        """Which axis of each array is split, in the form of all of them or of what is trained."""
         parts = mesh.axis_size(self.axis)
         axes = jax.tree.map(lambda x: split_axis(x.shape, parts), self.whole)
-        return trained(axes) if isinstance(like, dict) else axes
+        same = len(jax.tree.leaves(axes)) == len(jax.tree.leaves(like))
+        return axes if same else axes.trained()  # adapters alone are fewer
 
     @property
     def is_split(self) -> bool:
         return self.whole is not None and self.axis is not None and mesh.axis_size(self.axis) > 1
 
-    def gather(self, model: Any) -> Any:
-        """The whole model, on every device."""
-        if not self.is_split or model is None:
-            return model
+    def gather(self, params: Any) -> Any:
+        """All of the parameters, on every device."""
+        if not self.is_split or params is None:
+            return params
 
         def join(x: jax.Array, at: int) -> jax.Array:
             return x if at < 0 else jax.lax.all_gather(x, self.axis, axis=at, tiled=True)
 
-        return jax.tree.map(join, model, self._axes(model))
+        return jax.tree.map(join, params, self._axes(params))
 
     def sum(self, grads: Any, others: Any) -> tuple[Any, Any]:
-        """Sums over all devices: of whole gradients, laid out as the model is, and of the others.
+        """Sums over all devices: of whole gradients, laid out as what is trained, and of others.
 
         Where nothing is split both are one collective.
         """
@@ -93,14 +92,26 @@ class Layout:
 
         return jax.tree.map(add, grads, self._axes(grads)), mesh.psum(others, self.axis)
 
-    def norm(self, tree: Any) -> jax.Array:
-        """The Euclidean norm of a model or its gradient, laid out as the model is."""
-        if not self.is_split:
-            return optax.tree.norm(tree)
+    def norms(self, tree: Any) -> Any:
+        """Euclidean norms of the policy's and the critic's part of parameters or a gradient.
+
+        In the form of `tree` with a float32 [] for each part, of None for a part that is not there.
+        """
+        axes = self._axes(tree) if self.is_split else jax.tree.map(lambda _: -1, tree)
 
         def squares(x: jax.Array, at: int) -> jax.Array:
+            total = jnp.sum(jnp.square(x.astype(jnp.float32)))
+            if not self.is_split:
+                return total
             mine = at >= 0 or jax.lax.axis_index(self.axis) == 0
-            return jnp.where(mine, jnp.sum(jnp.square(x.astype(jnp.float32))), 0.0)
+            return jnp.where(mine, total, 0.0)
 
-        total = sum(jax.tree.leaves(jax.tree.map(squares, tree, self._axes(tree))))
-        return jnp.sqrt(jax.lax.psum(total, self.axis))
+        def norm(part: Any, at: Any) -> jax.Array | None:
+            if part is None:
+                return None
+            total = sum(jax.tree.leaves(jax.tree.map(squares, part, at)))
+            return jnp.sqrt(jax.lax.psum(total, self.axis) if self.is_split else total)
+
+        return tree.replace(
+            policy=norm(tree.policy, axes.policy), critic=norm(tree.critic, axes.critic)
+        )

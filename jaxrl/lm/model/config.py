@@ -147,5 +147,7 @@ def preset(name: str, vocab_size: int, dtype: str = "float32") -> ModelConfig:
         return replace(RELEASED[name], dtype=dtype)
     if name not in PRESETS:
         known = ", ".join([*PRESETS, *RELEASED])
-        raise ValueError(f"model={name} is no preset; try one of {known}.")
+        raise ValueError(
+            f"model={name} is no preset and no folder; try one of {known}, or ./FOLDER."
+        )
     return replace(PRESETS[name], vocab_size=vocab_size, dtype=dtype)

@@ -1,63 +1,26 @@
 """Playing: batched episodes of many turns, from the first prompt to the last reward, inside jit.
 
-A lane plays one episode at a time. In a round every lane writes its response token by token, the
-environments answer, the answers enter the cache in one pass, and lanes whose episode is over take
-the next one of the queue. The prompt's keys and values are computed once for a group of samples.
+A lane plays one episode at a time. A round has three parts: `respond` (every lane writes its
+response token by token), `step_environments`, and `answer` (what they say enters the cache in one
+pass, and lanes whose episode is over take the next one of the queue). The prompt's keys and values
+are computed once for a group of samples.
 """
 
-from dataclasses import dataclass
 from typing import Any
 
 import flax.struct
 import jax
 import jax.numpy as jnp
 
+from jaxrl.env import TimeStep
 from jaxrl.language import LanguageEnvironment
-from jaxrl.lm.cache import Cache, init_cache, replace_rows
-from jaxrl.lm.episodes import Episodes, empty
-from jaxrl.lm.model import Transformer, forward, logits, unstack
-from jaxrl.lm.sample import draw, token_keys
+from jaxrl.lm.model.cache import Cache, init_cache, replace_rows
+from jaxrl.lm.model.transformer import Transformer, forward, logits, unstack
+from jaxrl.lm.play.episodes import Episodes, empty, metric_names
+from jaxrl.lm.play.limits import Limits
+from jaxrl.lm.play.sample import draw, token_keys
 from jaxrl.text import Text, Tokens
 from jaxrl.wrappers import tree_where
-
-
-@dataclass(frozen=True)
-class Limits:
-    """The sizes of a conversation, in tokens; all static."""
-
-    first: int  # what precedes the first response, F
-    response: int  # one response, its end of turn included, R
-    following: int  # what follows a response up to the next one, W
-    max_turns: int  # U
-    context: int  # the whole conversation, C
-
-
-def limits(
-    env: LanguageEnvironment,
-    chat: Any,
-    response: int = 0,
-    context: int = 0,
-    first: int = 0,
-    following: int = 0,
-) -> Limits:
-    """The sizes that the longest episode needs; 0 takes what is enough for any.
-
-    An observation that is longer than `first` or `following` is cut, which the record tells in
-    `unread`. Raises ValueError for a context that an episode could outgrow.
-    """
-    first = first or env.prompt_bytes + chat.overhead
-    following = following or env.feedback_bytes + chat.overhead
-    response = response or env.response_bytes + 1
-    needed = first + env.max_turns * response + (env.max_turns - 1) * following
-    if env.truncates:  # what the critic reads after the last turn, and a place behind it
-        needed += following + 1
-    if context and context < needed:
-        raise ValueError(
-            f"context={context} is too short for the longest episode, which needs {needed} tokens "
-            f"(prompt {first}, {env.max_turns} responses of {response}, answers of {following}); "
-            f"try context={needed}."
-        )
-    return Limits(first, response, following, env.max_turns, context or needed)
 
 
 class Prompts(flax.struct.PyTreeNode):
@@ -89,8 +52,8 @@ class Work(flax.struct.PyTreeNode):
     busy: jax.Array  # of these, the ones that drew a token
 
 
-class Player(flax.struct.PyTreeNode):
-    """What plays: everything that stays the same from the first round to the last."""
+class PlayContext(flax.struct.PyTreeNode):
+    """Everything that stays the same from the first round to the last."""
 
     env: LanguageEnvironment
     chat: Any
@@ -98,11 +61,16 @@ class Player(flax.struct.PyTreeNode):
     env_key: jax.Array
     noise_key: jax.Array
     first_episode: jax.Array  # int32 []: global index of this device's first episode
+    temperature: Any  # float32 [], None: the likeliest token
+    refill_at: Any  # float32 []
     limits: Limits = flax.struct.field(pytree_node=False)
     num_episodes: int = flax.struct.field(pytree_node=False)  # N on this device
     group_size: int = flax.struct.field(pytree_node=False)
-    temperature: float = flax.struct.field(pytree_node=False)
-    refill_at: float = flax.struct.field(pytree_node=False)
+
+    def ends_turn(self, token: jax.Array) -> jax.Array:
+        """bool [...]: the form's end of turn, or another that the model's own config names."""
+        ends = jnp.asarray((self.chat.end_of_turn, *self.model.cfg.end_ids), jnp.int32)
+        return jnp.any(token[..., None] == ends, -1)
 
 
 def play(
@@ -115,8 +83,8 @@ def play(
     *,
     group_size: int,
     num_lanes: int,
-    temperature: float = 1.0,
-    refill_at: float = 0.5,
+    temperature: float | jax.Array | None = 1.0,
+    refill_at: float | jax.Array = 0.5,
 ) -> tuple[Episodes, Work]:
     """`group_size` episodes from each of the prompts with these global indices [P].
 
@@ -126,67 +94,68 @@ def play(
     the others then go on with theirs.
     """
     prompt_key, env_key, noise_key = jax.random.split(key, 3)
-    player = Player(
+    context = PlayContext(
         env=env,
         chat=chat,
         model=unstack(model),
         env_key=env_key,
         noise_key=noise_key,
         first_episode=prompt_index[0] * group_size,
+        temperature=temperature,
+        refill_at=refill_at,
         limits=sizes,
         num_episodes=prompt_index.shape[0] * group_size,
         group_size=group_size,
-        temperature=temperature,
-        refill_at=refill_at,
     )
-    prompts = open_prompts(player, prompt_key, prompt_index)
-    record = empty(player.num_episodes, sizes.context, sizes.max_turns)
+    prompts = open_prompts(context, prompt_key, prompt_index)
+    record = empty(context.num_episodes, sizes.context, sizes.max_turns, metric_names(env))
 
     def unfinished(carry):
         lanes, _, queue, _ = carry
-        return jnp.any(_active(player, lanes)) | (queue < player.num_episodes)
+        return jnp.any(_active(context, lanes)) | (queue < context.num_episodes)
 
     def play_round(carry):
         lanes, record, queue, work = carry
-        lanes, record, work = respond(player, lanes, record, work)
-        lanes, record, queue = answer(player, prompts, lanes, record, queue)
+        lanes, record, work = respond(context, lanes, record, work)
+        env_state, ts = step_environments(context, lanes)
+        lanes, record, queue = answer(context, prompts, lanes, record, queue, env_state, ts)
         return lanes, record, queue, work
 
-    lanes = idle_lanes(player, prompts, min(num_lanes, player.num_episodes))
-    start = (lanes, record, jnp.zeros((), jnp.int32), Work(jnp.zeros(()), jnp.zeros(())))
+    lanes = idle_lanes(context, prompts, min(num_lanes, context.num_episodes))
+    zero = jnp.zeros((), jnp.float32)
+    start = (lanes, record, jnp.zeros((), jnp.int32), Work(zero, zero))
     _, record, _, work = jax.lax.while_loop(unfinished, play_round, start)
     return record, work
 
 
-def open_prompts(player: Player, key: jax.Array, prompt_index: jax.Array) -> Prompts:
+def open_prompts(context: PlayContext, key: jax.Array, prompt_index: jax.Array) -> Prompts:
     """Fresh episodes, and the model's reading of their prompts."""
     keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(prompt_index)
-    env_state, ts = jax.vmap(player.env.reset)(keys)
-    size = player.limits.first
-    tokens = jax.vmap(lambda text: player.chat.first(text, size))(ts.obs)
-    cache = init_cache(player.model.cfg, prompt_index.shape[0], size)
-    hidden, cache = forward(player.model, tokens.ids, tokens.length, cache)
-    assert cache is not None
+    env_state, ts = jax.vmap(context.env.reset)(keys)
+    size = context.limits.first
+    tokens = jax.vmap(lambda text: context.chat.first(text, size))(ts.obs)
+    cache = init_cache(context.model.cfg, prompt_index.shape[0], size)
+    hidden, cache = forward(context.model, tokens.ids, tokens.length, cache)
     return Prompts(env_state, tokens.ids, cache, _last(hidden, tokens.length), tokens.cut)
 
 
-def idle_lanes(player: Player, prompts: Prompts, num_lanes: int) -> Lanes:
+def idle_lanes(context: PlayContext, prompts: Prompts, num_lanes: int) -> Lanes:
     """Lanes without an episode."""
     zeros = jnp.zeros(num_lanes, jnp.int32)
     like = jax.tree.map(lambda x: jnp.zeros((num_lanes, *x.shape[1:]), x.dtype), prompts.env_state)
     return Lanes(
-        episode=zeros + player.num_episodes,
+        episode=zeros + context.num_episodes,
         env_state=like,
-        cache=init_cache(player.model.cfg, num_lanes, player.limits.context),
+        cache=init_cache(context.model.cfg, num_lanes, context.limits.context),
         turn=zeros,
-        response=jnp.zeros((num_lanes, player.limits.response), jnp.int32),
+        response=jnp.zeros((num_lanes, context.limits.response), jnp.int32),
         written=zeros,
         waiting=zeros > 0,
     )
 
 
-def _active(player: Player, lanes: Lanes) -> jax.Array:
-    return lanes.episode < player.num_episodes
+def _active(context: PlayContext, lanes: Lanes) -> jax.Array:
+    return lanes.episode < context.num_episodes
 
 
 def _last(hidden: jax.Array, length: jax.Array) -> jax.Array:
@@ -195,11 +164,11 @@ def _last(hidden: jax.Array, length: jax.Array) -> jax.Array:
 
 
 def respond(
-    player: Player, lanes: Lanes, record: Episodes, work: Work
+    context: PlayContext, lanes: Lanes, record: Episodes, work: Work
 ) -> tuple[Lanes, Episodes, Work]:
     """Every active lane writes on its response, until enough of them are complete."""
-    active = _active(player, lanes)
-    enough = jnp.maximum(jnp.ceil(player.refill_at * jnp.sum(active)), 1)
+    active = _active(context, lanes)
+    enough = jnp.maximum(jnp.ceil(context.refill_at * jnp.sum(active, dtype=jnp.float32)), 1)
 
     def writing(lanes):
         return active & ~lanes.waiting
@@ -212,25 +181,25 @@ def respond(
         lanes, record, work = carry
         who = writing(lanes)
         newest = jnp.take_along_axis(lanes.response, lanes.written[:, None] - 1, 1)
-        hidden, cache = forward(player.model, newest, who.astype(jnp.int32), lanes.cache)
-        lanes, record = put_token(player, lanes.replace(cache=cache), record, hidden[:, 0], who)
-        work = Work(work.steps + who.shape[0], work.busy + jnp.sum(who))
+        hidden, cache = forward(context.model, newest, who.astype(jnp.int32), lanes.cache)
+        lanes, record = put_token(context, lanes.replace(cache=cache), record, hidden[:, 0], who)
+        work = Work(work.steps + who.shape[0], work.busy + jnp.sum(who, dtype=jnp.float32))
         return lanes, record, work
 
     return jax.lax.while_loop(unfinished, step, (lanes, record, work))
 
 
 def put_token(
-    player: Player, lanes: Lanes, record: Episodes, hidden: jax.Array, who: jax.Array
+    context: PlayContext, lanes: Lanes, record: Episodes, hidden: jax.Array, who: jax.Array
 ) -> tuple[Lanes, Episodes]:
     """The lanes `who` draw the token that follows `hidden` [B, D], their newest token's state.
 
     The token enters the record and the response; the cache only with the next one.
     """
     position = lanes.cache.length
-    keys = token_keys(player.noise_key, player.first_episode + lanes.episode, position)
-    drawn = draw(logits(player.model, hidden), keys, player.temperature)
-    row = jnp.where(who, lanes.episode, player.num_episodes)  # beyond the record: dropped
+    keys = token_keys(context.noise_key, context.first_episode + lanes.episode, position)
+    drawn = draw(logits(context.model, hidden), keys, context.temperature)
+    row = jnp.where(who, lanes.episode, context.num_episodes)  # beyond the record: dropped
     at = (row, position)
     record = record.replace(
         token=record.token.at[at].set(drawn.token, mode="drop"),
@@ -239,11 +208,11 @@ def put_token(
         log_prob=record.log_prob.at[at].set(drawn.log_prob, mode="drop"),
         length=record.length.at[row].set(position + 1, mode="drop"),
     )
-    lane = jnp.arange(who.shape[0])
-    slot = jnp.where(who, lanes.written, player.limits.response)
+    lane = jnp.arange(who.shape[0], dtype=jnp.int32)
+    slot = jnp.where(who, lanes.written, context.limits.response)
     written = lanes.written + who
-    ended = drawn.token == player.chat.end_of_turn
-    full = written == player.limits.response
+    ended = context.ends_turn(drawn.token)
+    full = written == context.limits.response
     cut = jnp.where(who, full & ~ended, False)
     record = record.replace(cut=record.cut.at[row, lanes.turn].set(cut, mode="drop"))
     lanes = lanes.replace(
@@ -254,83 +223,95 @@ def put_token(
     return lanes, record
 
 
-def answer(
-    player: Player, prompts: Prompts, lanes: Lanes, record: Episodes, queue: jax.Array
-) -> tuple[Lanes, Episodes, jax.Array]:
-    """The environments answer complete responses; free lanes take episodes from the queue.
+def step_environments(context: PlayContext, lanes: Lanes) -> tuple[Any, TimeStep]:
+    """(state, TimeStep) of every lane's environment after its response, as if it were complete.
 
-    Both kinds of lane end with the first token of their next response drawn.
+    The cut at which environments on the host, rewards in Python and tools enter.
     """
-    ready = _active(player, lanes) & lanes.waiting
-    env_state, ts = environment_step(player, lanes)
-    record = keep_outcome(player, lanes, record, ts, ready)
+
+    def step(state, response, written, key):
+        ended = context.ends_turn(response[jnp.maximum(written - 1, 0)])
+        tokens = Tokens(response, written - ended, jnp.zeros((), jnp.bool_))
+        text = context.chat.tokenizer.decode(tokens, context.env.response_bytes)
+        return context.env.step(state, text, key)
+
+    keys = token_keys(context.env_key, context.first_episode + lanes.episode, lanes.turn)
+    return jax.vmap(step)(lanes.env_state, lanes.response, lanes.written, keys)
+
+
+def answer(
+    context: PlayContext,
+    prompts: Prompts,
+    lanes: Lanes,
+    record: Episodes,
+    queue: jax.Array,
+    env_state: Any,
+    ts: TimeStep,
+) -> tuple[Lanes, Episodes, jax.Array]:
+    """Complete responses get the environments' answers; free lanes take episodes of the queue.
+
+    `env_state` and `ts` [B, ...] are what stepping every lane gave; that of a lane which still
+    writes is ignored. Both kinds of lane end with the first token of their next response drawn.
+    """
+    ready = _active(context, lanes) & lanes.waiting
+    record = keep_outcome(context, lanes, record, ts, ready)
     over = ready & ts.done
     lanes = lanes.replace(
         env_state=_where(ready, env_state, lanes.env_state), turn=lanes.turn + ready
     )
     reads = ready & ~over
-    if player.env.truncates:
+    if context.env.truncates:
         reads |= over & ~ts.terminated
-    lanes, record, hidden = read_answer(player, lanes, record, ts.obs, reads)
-    lanes = lanes.replace(episode=jnp.where(over, player.num_episodes, lanes.episode))
-    lanes, record, queue, fresh, first = take_episodes(player, prompts, lanes, record, queue)
+    lanes, record, hidden = read_answer(context, lanes, record, ts.obs, reads)
+    lanes = lanes.replace(episode=jnp.where(over, context.num_episodes, lanes.episode))
+    lanes, record, queue, fresh, first = take_episodes(context, prompts, lanes, record, queue)
     hidden = jnp.where(fresh[:, None], first, hidden)
     starts = fresh | (ready & ~over)
     lanes = lanes.replace(
         written=jnp.where(starts, 0, lanes.written), waiting=lanes.waiting & ~starts
     )
-    lanes, record = put_token(player, lanes, record, hidden, starts)
+    lanes, record = put_token(context, lanes, record, hidden, starts)
     return lanes, record, queue
 
 
-def environment_step(player: Player, lanes: Lanes) -> tuple[Any, Any]:
-    """(state, TimeStep) of every lane's environment after its response; idle ones too."""
-
-    def step(state, response, written, key):
-        ended = response[jnp.maximum(written - 1, 0)] == player.chat.end_of_turn
-        tokens = Tokens(response, written - ended, jnp.zeros((), jnp.bool_))
-        text = player.chat.tokenizer.decode(tokens, player.env.response_bytes)
-        return player.env.step(state, text, key)
-
-    keys = token_keys(player.env_key, player.first_episode + lanes.episode, lanes.turn)
-    return jax.vmap(step)(lanes.env_state, lanes.response, lanes.written, keys)
-
-
 def keep_outcome(
-    player: Player, lanes: Lanes, record: Episodes, ts: Any, ready: jax.Array
+    context: PlayContext, lanes: Lanes, record: Episodes, ts: TimeStep, ready: jax.Array
 ) -> Episodes:
     """The record with this turn's reward, and the ending where the episode is over."""
-    row = jnp.where(ready, lanes.episode, player.num_episodes)
-    last = jnp.where(ready & ts.done, lanes.episode, player.num_episodes)
+    row = jnp.where(ready, lanes.episode, context.num_episodes)
+    last = jnp.where(ready & ts.done, lanes.episode, context.num_episodes)
     return record.replace(
         reward=record.reward.at[row, lanes.turn].set(ts.reward, mode="drop"),
         played=record.played.at[row, lanes.turn].set(True, mode="drop"),
         terminated=record.terminated.at[last].set(ts.terminated, mode="drop"),
-        truncated=record.truncated.at[last].set(ts.truncated, mode="drop"),
-        success=record.success.at[last].set(ts.metrics["success"], mode="drop"),
+        truncated=record.truncated.at[last].set(ts.truncated & ~ts.terminated, mode="drop"),
+        metrics={
+            name: x.at[last].set(ts.metrics[name].astype(x.dtype), mode="drop")
+            for name, x in record.metrics.items()
+        },
     )
 
 
 def read_answer(
-    player: Player, lanes: Lanes, record: Episodes, obs: Text, who: jax.Array
+    context: PlayContext, lanes: Lanes, record: Episodes, obs: Text, who: jax.Array
 ) -> tuple[Lanes, Episodes, jax.Array]:
     """The lanes `who` append their response's last token and the answer; hidden [B, D] after it."""
-    size, longest = player.limits.following, player.env.feedback_bytes
+    size, longest = context.limits.following, context.env.feedback_bytes
 
     def following(text):
         text = text.replace(bytes=text.bytes[:longest])
-        return player.chat.next(text, size)
+        return context.chat.next(text, size)
 
     tokens = jax.vmap(following)(obs)
     newest = jnp.take_along_axis(lanes.response, jnp.maximum(lanes.written - 1, 0)[:, None], 1)
     chunk = jnp.concatenate([newest, tokens.ids], 1)
     start = lanes.cache.length + 1
     length = jnp.where(who, tokens.length + 1, 0)
-    hidden, cache = forward(player.model, chunk, length, lanes.cache)
-    step = jnp.arange(size)
+    hidden, cache = forward(context.model, chunk, length, lanes.cache)
+    step = jnp.arange(size, dtype=jnp.int32)
     inside = who[:, None] & (step < tokens.length[:, None])
-    where = jnp.where(who, lanes.episode, player.num_episodes)
-    row = jnp.where(inside, lanes.episode[:, None], player.num_episodes)
+    where = jnp.where(who, lanes.episode, context.num_episodes)
+    row = jnp.where(inside, lanes.episode[:, None], context.num_episodes)
     at = (row, start[:, None] + step)
     record = record.replace(
         token=record.token.at[at].set(tokens.ids, mode="drop"),
@@ -342,22 +323,22 @@ def read_answer(
 
 
 def take_episodes(
-    player: Player, prompts: Prompts, lanes: Lanes, record: Episodes, queue: jax.Array
+    context: PlayContext, prompts: Prompts, lanes: Lanes, record: Episodes, queue: jax.Array
 ) -> tuple[Lanes, Episodes, jax.Array, jax.Array, jax.Array]:
     """Lanes without an episode take the next of the queue, its prompt already read.
 
     Returns lanes, record, queue, which lanes took one, and their hidden state [B, D].
     """
-    free = ~_active(player, lanes)
-    candidate = queue + jnp.cumsum(free) - 1
-    fresh = free & (candidate < player.num_episodes)
+    free = ~_active(context, lanes)
+    candidate = queue + jnp.cumsum(free, dtype=jnp.int32) - 1
+    fresh = free & (candidate < context.num_episodes)
     episode = jnp.where(fresh, candidate, lanes.episode)
-    prompt = jnp.where(fresh, episode // player.group_size, 0)
+    prompt = jnp.where(fresh, episode // context.group_size, 0)
     mine = jax.tree.map(lambda x: x[prompt], prompts.replace(cache=None))
-    size = player.limits.first
+    size = context.limits.first
 
     cache = replace_rows(lanes.cache, fresh, prompts.cache, prompt)
-    row = jnp.where(fresh, episode, player.num_episodes)
+    row = jnp.where(fresh, episode, context.num_episodes)
     token = record.token.at[row, :size].set(mine.token, mode="drop")
     lanes = lanes.replace(
         episode=episode,
@@ -366,7 +347,7 @@ def take_episodes(
         turn=jnp.where(fresh, 0, lanes.turn),
     )
     record = record.replace(token=token, unread=record.unread.at[row].set(mine.cut, mode="drop"))
-    return lanes, record, queue + jnp.sum(fresh), fresh, mine.hidden
+    return lanes, record, queue + jnp.sum(fresh, dtype=jnp.int32), fresh, mine.hidden
 
 
 def _where(who: jax.Array, on_true: Any, on_false: Any) -> Any:

@@ -10,9 +10,9 @@ import jax
 import numpy as np
 from flax import nnx
 
-from jaxrl.lm.config import ModelConfig
-from jaxrl.lm.hf_config import from_hf, to_hf
-from jaxrl.lm.model import Transformer
+from jaxrl.lm.model.config import ModelConfig
+from jaxrl.lm.model.hf_config import from_hf, to_hf
+from jaxrl.lm.model.transformer import Transformer
 
 FILE_BYTES = 5 * 10**9  # most that goes into one file
 IGNORED = ("vision_tower.", "multi_modal_projector.")  # parts of models that also see

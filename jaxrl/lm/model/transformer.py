@@ -1,15 +1,15 @@
 """One decoder-only transformer for Qwen2, Qwen3, Llama 3, Gemma 2, Gemma 3 and from scratch."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, overload
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxrl.lm.attention import Positions, attend, positions, rotate, soft_cap
-from jaxrl.lm.cache import Cache, append, slots
-from jaxrl.lm.config import ModelConfig
+from jaxrl.lm.model.attention import Positions, attend, positions, rotate, soft_cap
+from jaxrl.lm.model.cache import Cache, append, slots
+from jaxrl.lm.model.config import ModelConfig
 
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "silu": jax.nn.silu,
@@ -105,9 +105,6 @@ class Layer(nnx.Module):
         self.post_mlp_norm = Norm(cfg, depth, width) if cfg.post_norms else None
 
 
-Gather = Callable[[Layer], Layer]
-
-
 class Transformer(nnx.Module):
     """Parameters of one model; `forward`, `logits` and `token_log_prob` are functions of it."""
 
@@ -151,79 +148,50 @@ def layers(model: Transformer) -> list[Layer]:
     return [_row(model.layers, i) for i in range(model.cfg.num_layers)]
 
 
-@overload
 def forward(
     model: Transformer,
     tokens: jax.Array,
     length: jax.Array,
     cache: Cache,
-    *,
-    bucket: int | None = None,
-    gather: Gather | None = None,
-) -> tuple[jax.Array, Cache]: ...
+) -> tuple[jax.Array, Cache]:
+    """Hidden states [B, S, D] of tokens [B, S] that follow those of a cache, and it with them.
 
-
-@overload
-def forward(
-    model: Transformer,
-    tokens: jax.Array,
-    length: jax.Array,
-    cache: None = None,
-    *,
-    gather: Gather | None = None,
-    remat: bool = False,
-) -> tuple[jax.Array, None]: ...
-
-
-def forward(
-    model: Transformer,
-    tokens: jax.Array,
-    length: jax.Array,
-    cache: Cache | None = None,
-    *,
-    bucket: int | None = None,
-    gather: Gather | None = None,
-    remat: bool = False,
-) -> tuple[jax.Array, Cache | None]:
-    """Hidden states [B, S, D] of tokens [B, S], and the cache with them appended.
-
-    tokens[b, :length[b]] stand at positions cache.length[b].. (0.. without a cache); what stands
-    beyond is never stored, and its hidden state means nothing. Only the first `bucket` positions
-    of the cache are attended to: the caller knows that no row is longer once these are in.
-    `gather` makes one layer's parameters whole where they are split over devices. `remat` computes
-    each layer again in the backward pass rather than keeping its insides.
+    tokens[b, :length[b]] stand at positions cache.length[b]..; what stands beyond is never stored,
+    and its hidden state means nothing.
     """
     x = embed(model, tokens)
-    if cache is None:
-        return model.norm(_read(model, x, gather or _whole, remat)), None
     num_new = tokens.shape[1]
-    position = cache.length[:, None] + jnp.arange(num_new)
-    place = positions(model.cfg, position, bucket or cache.capacity)
+    position = cache.length[:, None] + jnp.arange(num_new, dtype=jnp.int32)
+    place = positions(model.cfg, position, cache.capacity)
     slot = slots(cache, num_new, length)
     k, v = list(cache.k), list(cache.v)
     for i, (layer, kind) in enumerate(zip(layers(model), model.cfg.kinds, strict=True)):
-        layer = (gather or _whole)(layer)
         stored = Stored(k[i], v[i], slot)
         x, k[i], v[i] = block(model.cfg, layer, x, _row(place, kind), stored)
     cache = Cache(k=tuple(k), v=tuple(v), length=cache.length + length)
     return model.norm(x), cache
 
 
-def _read(model: Transformer, x: jax.Array, gather: Gather, remat: bool) -> jax.Array:
-    """All layers over sequences that start at position 0, without a cache."""
+def read(model: Transformer, tokens: jax.Array, *, remat: bool = False) -> jax.Array:
+    """Hidden states [B, S, D] of whole sequences [B, S], from position 0 on, without a cache.
+
+    `remat` computes each layer again in the backward pass rather than keeping its insides.
+    """
     cfg = model.cfg
-    place = positions(cfg, jnp.arange(x.shape[1])[None], x.shape[1])
+    place = positions(cfg, jnp.arange(tokens.shape[1], dtype=jnp.int32)[None], tokens.shape[1])
 
     def body(x: jax.Array, layer_and_kind: tuple[Layer, Any]) -> tuple[jax.Array, None]:
         layer, kind = layer_and_kind
-        return block(cfg, gather(layer), x, _row(place, kind), None)[0], None
+        return block(cfg, layer, x, _row(place, kind), None)[0], None
 
     body = jax.checkpoint(body) if remat else body
+    x = embed(model, tokens)
     if isinstance(model.layers, Layer):
-        return jax.lax.scan(body, x, (model.layers, jnp.array(cfg.kinds)))[0]
-    for layer, kind in zip(model.layers, cfg.kinds, strict=True):
-        x, _ = body(x, (layer, kind))
-    return x
+        x, _ = jax.lax.scan(body, x, (model.layers, jnp.array(cfg.kinds, jnp.int32)))
+    else:
+        for layer, kind in zip(model.layers, cfg.kinds, strict=True):
+            x, _ = body(x, (layer, kind))
+    return model.norm(x)
 
 
 def block(
@@ -251,18 +219,14 @@ def _attention(
         k, v = k.transpose(0, 2, 3, 1), v.transpose(0, 2, 1, 3)
     else:
         k, v = append(stored.k, stored.v, k, v, stored.slot)
-    seen = place.mask.shape[-1]
-    read_k, read_v = k[..., :seen].astype(x.dtype), v[:, :, :seen].astype(x.dtype)
-    y = attend(q, read_k, read_v, place.mask, cfg.score_scale, cfg.attention_cap)
+    y = attend(
+        q, k.astype(x.dtype), v.astype(x.dtype), place.mask, cfg.score_scale, cfg.attention_cap
+    )
     return layer.o(y), k, v
 
 
 def _row(tree: Any, index: Any) -> Any:
     return jax.tree.map(lambda x: x[index], tree)
-
-
-def _whole(layer: Layer) -> Layer:
-    return layer
 
 
 def embed(model: Transformer, tokens: jax.Array) -> jax.Array:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from jaxrl.lm.config import ModelConfig, RopeScaling
+from jaxrl.lm.model.config import ModelConfig, RopeScaling
 
 MASKED = -1e30
 

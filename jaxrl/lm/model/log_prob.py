@@ -3,7 +3,16 @@
 import jax
 import jax.numpy as jnp
 
-from jaxrl.lm.model import Transformer, logits
+from jaxrl.lm.model.transformer import Transformer, logits, read, unstack
+
+
+def hidden_states(model: Transformer, token: jax.Array, remat: bool = False) -> jax.Array:
+    """[N, C-1, D]: after each of the tokens 0 .. C-2 of sequences [N, C].
+
+    With `remat` the backward pass computes each layer again, in a loop over the stacked layers.
+    Without it they are taken apart: such a loop would copy what the backward pass needs.
+    """
+    return read(model if remat else unstack(model), token[:, :-1], remat=remat)
 
 
 def token_log_prob(

@@ -1,0 +1,139 @@
+"""A language agent's fixed parts, and the state of its learning."""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.sharding import PartitionSpec as P
+
+from jaxrl import mesh
+from jaxrl.language import LanguageEnvironment
+from jaxrl.lm.learn.optimizer import optimizer
+from jaxrl.lm.learn.options import AgentConfig, PlayConfig
+from jaxrl.lm.model import lora
+from jaxrl.lm.model.config import ModelConfig
+from jaxrl.lm.model.params import Params, zero_critic
+from jaxrl.lm.model.shards import Layout, part_of, state_specs
+from jaxrl.lm.model.transformer import Transformer
+from jaxrl.lm.play.episodes import Episodes, empty, metric_names
+from jaxrl.lm.play.limits import Limits
+from jaxrl.lm.play.rounds import Work, play
+from jaxrl.policy import named_leaves
+
+
+class State(flax.struct.PyTreeNode):
+    """All that must survive a crash."""
+
+    params: Params
+    opt_state: Any
+    reference: Params | None  # those after the warm start, where an algorithm stays near to them
+    shown: Episodes  # a few of the last iteration's episodes, for the transcripts
+    iteration: jax.Array  # int32 []
+
+
+SPLIT_FIELDS = ("params", "opt_state", "reference")
+
+
+@dataclass(frozen=True)
+class Agent:
+    """What an algorithm needs to know besides its options."""
+
+    env: LanguageEnvironment
+    chat: Any  # of jaxrl.text: the conversation's form, and the tokenizer
+    limits: Limits
+    model_config: ModelConfig
+    split: bool = False  # parameters and optimiser state over the devices of a member
+    examples: Episodes | None = None  # conversations to imitate instead of scripted play
+    num_shown: int = 4  # episodes kept of every iteration, for the transcripts
+
+    def make_params(self, key: jax.Array, has_critic: bool) -> Params:
+        """A policy with random weights; a critic that is 0 everywhere."""
+        policy = Transformer(self.model_config, nnx.Rngs(params=key))
+        return Params(policy, zero_critic(self.model_config.width) if has_critic else None)
+
+    def layout(self, cfg: AgentConfig, axis: str | None) -> Layout:
+        """How the parameters lie on the devices of a mesh axis."""
+        make = partial(self.make_params, has_critic=cfg.has_critic)
+        return Layout(jax.eval_shape(make, jax.random.key(0)) if self.split else None, axis)
+
+    def play(
+        self,
+        policy: Transformer,
+        key: jax.Array,
+        prompt_index: jax.Array,
+        cfg: PlayConfig,
+        group_size: int = 1,
+        axis: str | None = None,
+    ) -> tuple[Episodes, Work]:
+        """Episodes of a whole policy from the prompts with these global indices."""
+        return play(
+            policy,
+            self.env,
+            self.chat,
+            self.limits,
+            key,
+            prompt_index,
+            group_size=group_size,
+            num_lanes=cfg.num_lanes // mesh.axis_size(axis),
+            temperature=cfg.temperature,
+            refill_at=cfg.refill_at,
+        )
+
+
+def init(key: jax.Array, *, cfg: AgentConfig, agent: Agent, axis: str | None = None) -> State:
+    """A fresh State with random weights; `load_weights` gives it others."""
+    params = agent.make_params(key, cfg.has_critic)
+    if agent.split and axis is not None:
+        params = part_of(params, axis)
+    sizes = agent.limits
+    return State(
+        params=params,
+        opt_state=optimizer(cfg).init(params.trained()),  # pyright: ignore
+        reference=jax.tree.map(jnp.copy, params) if cfg.keeps_reference else None,
+        shown=empty(agent.num_shown, sizes.context, sizes.max_turns, metric_names(agent.env)),
+        iteration=jnp.zeros((), jnp.int32),
+    )
+
+
+def layout(cfg: AgentConfig, agent: Agent, devices: int) -> Any:
+    """How a State is laid out on a mesh whose members have this many devices each.
+
+    All of it on every device, but with `split` each of the devices of a member keeps one part of
+    the parameters, the reference and the optimiser's state.
+    """
+    if not agent.split:
+        return P(mesh.SEED)
+    whole = jax.eval_shape(partial(init, cfg=cfg, agent=agent), jax.random.key(0))
+    parts: dict[str, Any] = {name: P(mesh.SEED) for name in State.__dataclass_fields__}
+    for name in SPLIT_FIELDS:
+        parts[name] = state_specs(getattr(whole, name), devices)
+    return State(**parts)
+
+
+def load_weights(state: State, weights: Transformer) -> State:
+    """A fresh State [K, ...] whose policies, and what they stay near to, have these weights.
+
+    Adapters keep their own. Every device is given its own part only, and nothing is compiled.
+    """
+    known = named_leaves(weights)
+
+    def put(name: str, x: jax.Array) -> jax.Array:
+        if name not in known:
+            return x
+
+        def part(index: Any) -> np.ndarray:  # a slice for each axis
+            one = np.asarray(known[name][index[1:]]).astype(x.dtype)
+            count = len(range(*index[0].indices(x.shape[0])))
+            return np.broadcast_to(one, (count, *one.shape))
+
+        return jax.make_array_from_callback(x.shape, x.sharding, part)
+
+    def filled(params: Params | None) -> Params | None:
+        return params and params.replace(policy=lora.map_named(put, params.policy))
+
+    return state.replace(params=filled(state.params), reference=filled(state.reference))

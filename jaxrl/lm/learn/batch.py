@@ -1,0 +1,122 @@
+"""What is learned from: sequences of tokens, which of them count, what a model makes of them."""
+
+from typing import NamedTuple
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from jaxrl import losses, objectives
+from jaxrl.env import per_env_keys
+from jaxrl.lm.learn.options import AgentConfig, GroupConfig, MinibatchConfig
+from jaxrl.lm.model.log_prob import hidden_states, token_log_prob
+from jaxrl.lm.model.transformer import Transformer
+from jaxrl.lm.play.episodes import Episodes
+from jaxrl.metrics import Metrics, mean
+
+
+class TokenBatch(flax.struct.PyTreeNode):
+    """N sequences. Columns 0 .. C-2 of what has C-1 of them belong to the tokens 1 .. C-1."""
+
+    token: jax.Array  # int32 [N, C]
+    mask: jax.Array  # bool [N, C-1]: the policy drew the token, and learns from it
+    sampled_log_prob: jax.Array  # float32 [N, C-1]: by the sampler
+    advantage: jax.Array  # float32 [N, C-1]
+    log_prob: jax.Array | None = None  # float32 [N, C-1]: by the learner; None: on-policy
+    ref_log_prob: jax.Array | None = None  # float32 [N, C-1]: under the reference, if there is one
+
+
+class Prediction(NamedTuple):
+    """Of the tokens 1 .. C-1, each given those before it."""
+
+    log_prob: jax.Array  # float32 [N, C-1]
+    entropy: jax.Array  # float32 [N, C-1]: of the distribution that the token is of
+    hidden: jax.Array  # [N, C-1, D]: the model's state before the token
+
+
+def predict(
+    model: Transformer,
+    token: jax.Array,
+    mask: jax.Array | None,
+    cfg: AgentConfig,
+    temperature: float | jax.Array | None = None,
+) -> Prediction:
+    """What a model makes of sequences [N, C], by default at the temperature of playing.
+
+    Outside a mask log-prob and entropy are 0, before anything is computed from them: a prompt's
+    token may be as unlikely as can be, and e to that power infinite.
+    """
+    hidden = hidden_states(model, token, cfg.remat)
+    at = cfg.temperature if temperature is None else temperature
+    log_prob, entropy = token_log_prob(model, hidden, token[:, 1:], cfg.chunk, at)
+    if mask is not None:
+        log_prob, entropy = jnp.where(mask, log_prob, 0.0), jnp.where(mask, entropy, 0.0)
+    return Prediction(log_prob, entropy, hidden)
+
+
+def learned_tokens(episodes: Episodes, cfg: GroupConfig) -> tuple[jax.Array, jax.Array]:
+    """(mask, turn) [N, C-1] of the tokens 1 .. C-1: which of them are learned from."""
+    mask, turn = episodes.action[:, 1:], episodes.turn[:, 1:]
+    if cfg.overlong == "mask":
+        mask = objectives.without_cut(mask, turn, episodes.cut)
+    return without_unread(mask, episodes, cfg), turn
+
+
+def without_unread(mask: jax.Array, episodes: Episodes, cfg: AgentConfig) -> jax.Array:
+    """A mask [N, C-1] without episodes in which something was not read, if so wanted."""
+    return mask if cfg.unread == "stop" else mask & ~episodes.unread[:, None]
+
+
+def learned_reward(episodes: Episodes, cfg: GroupConfig) -> jax.Array:
+    """float32 [N, U]: 1 less for a response that the length limit cut, if it is to be penalised."""
+    return episodes.reward - episodes.cut if cfg.overlong == "penalise" else episodes.reward
+
+
+def token_means(mask: jax.Array, **tokens: jax.Array) -> Metrics:
+    """Of each of these arrays [N, C-1] over the tokens that the mask keeps."""
+    return {name: mean(x, mask) for name, x in tokens.items()}
+
+
+def ratio_metrics(
+    batch: TokenBatch,
+    log_prob: jax.Array,
+    old_log_prob: jax.Array,
+    log_ratio: jax.Array,
+    cfg: MinibatchConfig,
+) -> Metrics:
+    """How far the policy has moved from the one that played, and sampler and learner differ."""
+    clipped = losses.outside_clip(log_ratio, batch.advantage, cfg.clip_low, cfg.clip_high)
+    return token_means(
+        batch.mask,
+        approx_kl=losses.approx_kl(log_prob, old_log_prob),
+        clip_fraction=clipped,
+        ratio_error=jnp.abs(jnp.expm1(log_ratio)),
+        log_prob_gap=jnp.abs(old_log_prob - batch.sampled_log_prob),
+    )
+
+
+def shuffled(
+    key: jax.Array,
+    prompt_index: jax.Array,
+    num_epochs: int,
+    num_minibatches: int,
+    group_size: int = 1,
+) -> jax.Array:
+    """int32 [epochs * minibatches, episodes]: which of this device's episodes each step takes.
+
+    Of every `num_minibatches` prompts in a row each minibatch gets one, at random and with its
+    whole group: a function of (key, epoch, global prompt) alone, on any number of devices.
+    """
+    size = num_minibatches
+    start = jnp.arange(0, prompt_index.shape[0], size, dtype=jnp.int32)
+    block_keys = per_env_keys(key, prompt_index[::size] // size)
+    places = jnp.arange(size, dtype=jnp.int32)
+
+    def epoch(e):
+        order = jax.vmap(lambda k: jax.random.permutation(jax.random.fold_in(k, e), places))
+        return (order(block_keys) + start[:, None]).T  # [minibatches, blocks]
+
+    epochs = jnp.arange(num_epochs, dtype=jnp.int32)
+    prompt = jax.vmap(epoch)(epochs).reshape(num_epochs * size, -1)
+    rows = prompt[..., None] * group_size + jnp.arange(group_size, dtype=jnp.int32)
+    return rows.reshape(rows.shape[0], -1)

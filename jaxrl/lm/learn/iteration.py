@@ -1,0 +1,129 @@
+"""One iteration of an agent that learns from its own episodes: play, prepare, descend, report."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxrl import mesh, metrics, sgd
+from jaxrl.lm.learn.agent import Agent, State
+from jaxrl.lm.learn.batch import shuffled
+from jaxrl.lm.learn.imitation import imitate, rehearsal, with_rehearsal
+from jaxrl.lm.learn.optimizer import descend
+from jaxrl.lm.learn.options import GroupConfig
+from jaxrl.lm.learn.report import played_metrics, shown
+from jaxrl.metrics import Metrics, Sums
+
+# An algorithm's own: (params, reference, episodes, cfg, axis) -> what is learned from, metrics of
+# this device; and (params, some rows of it, cfg) -> the loss, metrics.
+Prepare = Callable[..., tuple[Any, Metrics]]
+Loss = Callable[..., tuple[Sums, Metrics]]
+
+
+def update(
+    prepare: Prepare,
+    loss: Loss,
+    state: State,
+    key: jax.Array,
+    *,
+    cfg: GroupConfig,
+    agent: Agent,
+    axis: str | None = None,
+) -> tuple[State, Metrics]:
+    """One iteration: of the warm start while its `sft_steps` last, then of `improve`.
+
+    Both are branches of the one program.
+    """
+    how = {"cfg": cfg, "agent": agent, "axis": axis}
+    improving = jax.jit(partial(improve, prepare, loss, **how))  # traced once, below too
+    if not cfg.sft_steps:
+        return improving(state, key)
+    _, like = jax.eval_shape(improving, state, key)
+    warming = partial(warm_up, like=like, **how)
+    return jax.lax.cond(state.iteration < cfg.sft_steps, warming, improving, state, key)
+
+
+def warm_up(
+    state: State,
+    key: jax.Array,
+    *,
+    cfg: GroupConfig,
+    agent: Agent,
+    axis: str | None,
+    like: Metrics,
+) -> tuple[State, Metrics]:
+    """One supervised step on fresh scripted episodes; of the metrics `like`, those that it has."""
+    state, _, own = imitate(state, key, cfg=cfg, agent=agent, axis=axis)
+    if state.reference is not None:
+        state = state.replace(reference=state.params)
+    unknown = Sums(jnp.zeros((), jnp.float32), jnp.zeros((), jnp.float32))
+    return state, {name: own.get(name, unknown) for name in like}
+
+
+def improve(
+    prepare: Prepare,
+    loss: Loss,
+    state: State,
+    key: jax.Array,
+    *,
+    cfg: GroupConfig,
+    agent: Agent,
+    axis: str | None,
+) -> tuple[State, Metrics]:
+    """Play P*G episodes, see what was worth more than expected, learn it in minibatches."""
+    play_key, order_key, scripted_key = jax.random.split(key, 3)
+    cfg = cfg.at_iteration(state.iteration)
+    layout = agent.layout(cfg, axis)
+    whole = layout.gather(state.params)
+    index = mesh.global_index(cfg.num_prompts // mesh.axis_size(axis), axis)
+    episodes, work = agent.play(whole.policy, play_key, index, cfg, cfg.group_size, axis)
+    rows, known = prepare(whole, layout.gather(state.reference), episodes, cfg, axis)
+    known |= played_metrics(episodes, work, rows.mask)
+    order = shuffled(order_key, index, cfg.num_epochs, cfg.num_minibatches, cfg.learned_of_group)
+    examples = rehearsal(scripted_key, cfg.num_minibatches, cfg=cfg, agent=agent, axis=axis)
+
+    def step(carry, indices):
+        """One optimizer step; its only collective is the sum of gradients and metrics."""
+        index, minibatch = indices
+        batch = sgd.take_rows(rows, index)
+        scripted = jax.tree.map(lambda x: x[minibatch], examples)
+        params, opt_state = carry
+        params, opt_state, learning = learn(
+            loss, params, opt_state, batch, scripted, cfg=cfg, layout=layout
+        )
+        return (params, opt_state), learning
+
+    minibatch = jnp.arange(cfg.num_steps, dtype=jnp.int32) % cfg.num_minibatches
+    carry = (state.params, state.opt_state)
+    (params, opt_state), learning = jax.lax.scan(step, carry, (order, minibatch))
+    state = state.replace(
+        params=params,
+        opt_state=opt_state,
+        shown=shown(episodes, agent.num_shown, axis),
+        iteration=state.iteration + 1,
+    )
+    return state, metrics.add_up(learning) | mesh.psum(known, axis)
+
+
+def learn(
+    loss: Loss,
+    params: Any,
+    opt_state: Any,
+    batch: Any,
+    examples: Any,
+    *,
+    cfg: GroupConfig,
+    layout: Any,
+) -> tuple[Any, Any, Metrics]:
+    """(parameters, optimiser state, metrics) after one step; all numbers are the iteration's."""
+    whole = layout.gather(params)
+
+    def loss_of_part(part, piece):
+        return loss(whole.with_trained(part), piece, cfg)
+
+    grads, known = sgd.gradient(loss_of_part, whole.trained(), batch, cfg.micro_batch, layout.sum)
+    grads = with_rehearsal(grads, whole, examples, cfg, layout)
+    params, opt_state, step = descend(grads, params, opt_state, cfg=cfg, layout=layout)
+    return params, opt_state, known | step

@@ -1,0 +1,1 @@
+"""What a language model is: its structure, its weights and what it makes of tokens."""

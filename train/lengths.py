@@ -1,0 +1,125 @@
+"""How many tokens a conversation's parts take, and sizes that cannot hold them refused."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxrl.language import LanguageEnvironment
+from jaxrl.lm.learn.agent import Agent
+from jaxrl.lm.learn.options import AgentConfig
+from jaxrl.lm.play.demonstrate import PlayerFunction, demonstrate
+from jaxrl.lm.play.episodes import Episodes
+from jaxrl.lm.play.limits import Limits, limits
+from jaxrl.text import Chat, Text, literal
+
+EPISODES = 256  # played to see how long things get
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """The longest of each part, in tokens with what the form of conversation adds."""
+
+    prompt: int
+    feedback: int
+    response: int  # its end of turn included
+
+
+def players(env: LanguageEnvironment) -> list[PlayerFunction]:
+    """The players that an environment has; if none, one who says nothing."""
+    names = [
+        name
+        for name in ("random_player", "expert")
+        if getattr(type(env), name) is not getattr(LanguageEnvironment, name)
+    ]
+    return [getattr(env, name) for name in names] or [partial(_say_nothing, env)]
+
+
+def _say_nothing(env: LanguageEnvironment, state: Any, key: jax.Array) -> Text:
+    del state, key
+    return literal("", env.response_bytes)
+
+
+def longest(
+    env: LanguageEnvironment,
+    chat: Chat,
+    who: Sequence[PlayerFunction],
+    episodes: int = EPISODES,
+    seed: int = 0,
+) -> Lengths:
+    """The longest in whole fresh episodes by each of these players."""
+    sizes = limits(env, chat)
+    found = []
+    for number, player in enumerate(who):
+        play = jax.jit(partial(demonstrate, env, chat, sizes, player))
+        key = jax.random.fold_in(jax.random.key(seed), number)
+        found.append(_lengths(play(key, jnp.arange(episodes, dtype=jnp.int32))))
+    return Lengths(*np.max(found, 0).tolist())
+
+
+def _lengths(record: Episodes) -> tuple[int, int, int]:
+    token, action, turn, length = (
+        np.asarray(x) for x in (record.token, record.action, record.turn, record.length)
+    )
+    inside = np.arange(token.shape[1]) < length[:, None]
+
+    def most(mask: np.ndarray, turns: range) -> int:
+        return max((int((mask & (turn == t)).sum(1).max()) for t in turns), default=0)
+
+    turns = record.reward.shape[1]
+    observed, said = inside & ~action, inside & action
+    return most(observed, range(1)), most(observed, range(1, turns + 1)), most(said, range(turns))
+
+
+def check_lengths(
+    env_id: str,
+    env: LanguageEnvironment,
+    chat: Chat,
+    sizes: Limits,
+    cfg: AgentConfig,
+    scripted: bool,
+) -> None:
+    """ValueError where the sizes cannot hold what a few episodes hold, by the player imitated.
+
+    Sizes that hold whatever can be said need no look.
+    """
+    enough = limits(env, chat)
+    checks = []
+    if cfg.unread == "stop":
+        checks += [("prompt", sizes.first, enough.first)]
+        checks += [("feedback", sizes.following, enough.following)]
+    if scripted:
+        checks += [("response", sizes.response, enough.response)]
+    if all(size >= most for _, size, most in checks):
+        return
+    imitated = env.expert if cfg.sft_player == "expert" else env.random_player
+    found = longest(env, chat, [imitated] if scripted else players(env)[:1])
+    for name, size, _ in checks:
+        needed = getattr(found, name)
+        if needed > size:
+            raise ValueError(
+                f"{name}_tokens={size} is too short for {env_id}: a {name} of {needed} tokens was "
+                f"seen; try --algo.{name}-tokens {needed}, or leave it out."
+            )
+
+
+def unread_reason(means: dict[str, Any], *, agent: Agent) -> str | None:
+    """Why a run should not go on in which something was not read; None where all of it was."""
+    share = np.asarray(means.get("unread_share", 0.0), np.float64)
+    share = share[np.isfinite(share)]
+    if not share.size or share.max() == 0:
+        return None
+    sizes, enough = agent.limits, limits(agent.env, agent.chat)
+    what = f"unread_share={share.max():.3g}: in so many episodes what the environment said"
+    if sizes.first >= enough.first and sizes.following >= enough.following:
+        way_out = "was not ASCII, or longer than its prompt_bytes and feedback_bytes say"
+    else:
+        way_out = (
+            f"did not fit {sizes.first} and {sizes.following} tokens; try --algo.prompt-tokens "
+            f"{enough.first} --algo.feedback-tokens {enough.following}"
+        )
+    return f"{what} {way_out}. With --algo.unread mask such episodes are not learned from."
