@@ -32,15 +32,15 @@ from jax.sharding import Mesh
 import envs
 from benchmarks.record import machine, versions
 from jaxrl.algos.sft import Config
+from jaxrl.lm.learn.batch import descend, gradient
+from jaxrl.lm.learn.imitation import imitation_loss
 from jaxrl.lm.model import weights
 from jaxrl.lm.model.cache import init_cache
 from jaxrl.lm.model.config import ModelConfig, preset
-from jaxrl.lm.play.demonstrate import demonstrate
-from jaxrl.lm.learn.batch import descend, gradient
 from jaxrl.lm.model.transformer import Transformer, forward, logits, unstack
+from jaxrl.lm.play.demonstrate import demonstrate
 from jaxrl.lm.play.rounds import limits, play
 from jaxrl.lm.play.sample import draw, token_keys
-from jaxrl.lm.learn.imitation import imitation_loss
 from jaxrl.program import ONE_CORE
 from jaxrl.text import ByteTokenizer, make_chat
 from train import devices

@@ -4,6 +4,7 @@ import json
 import math
 import shutil
 import sys
+from io import BytesIO, TextIOWrapper
 from pathlib import Path
 
 import jax
@@ -296,3 +297,33 @@ def test_the_options_of_a_run_survive_the_way_through_its_config(run_dir):
     config = json.loads((run_dir / "config.json").read_text())
     args = flags.parse(ppo.TRAINER, ["--resume", str(run_dir)])
     assert args.algo == ppo.ppo.Config() and args.env == config["options"]["env"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_what_the_parser_refuses_is_said_in_one_line_whatever_the_terminal_can_show(
+    monkeypatch, encoding
+):
+    with TextIOWrapper(BytesIO(), encoding) as terminal, monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", terminal)
+        with pytest.raises(ValueError, match=r"^Unrecognized options: --algo.gama, 1; Perhaps you"):
+            flags.parse(ppo.TRAINER, ["--algo.gama", "1"])
+        with pytest.raises(ValueError, match=r"Expected one of \('linear', 'constant'\)"):
+            flags.parse(ppo.TRAINER, ["--algo.lr-schedule", "cosine"])
+
+
+@pytest.mark.parametrize(
+    ("argv", "difference"),
+    [
+        (("--total-steps", "1000"), "(algo.total_steps: 500000 -> 1000)"),
+        (("--total-steps", "900000", "--seed", "1"), "(seed: 0 -> 1)"),
+        (("--init-from", "other"), "(init_from: None -> other)"),
+    ],
+)
+def test_a_run_may_grow_but_not_shrink_nor_change_otherwise(
+    refused, run_dir, monkeypatch, argv, difference
+):
+    monkeypatch.setattr("jaxrl.train.arrays.load_policy", lambda folder: None)
+    before = contents(run_dir)
+    said = refused("--resume", run_dir, *argv)
+    assert difference in said and said.endswith("algo.total_steps may grow.\n")
+    assert contents(run_dir) == before

@@ -11,10 +11,10 @@ from flax import nnx
 from quick import jit
 
 import envs
-from jaxrl.lm.model.config import preset
-from jaxrl.lm.play.demonstrate import demonstrate
 from jaxrl.lm.learn.batch import predict
+from jaxrl.lm.model.config import preset
 from jaxrl.lm.model.transformer import Transformer
+from jaxrl.lm.play.demonstrate import demonstrate
 from jaxrl.lm.play.rounds import limits, play
 from jaxrl.lm.play.sample import draw
 from jaxrl.text import ByteTokenizer, literal, make_chat, to_str

@@ -12,8 +12,8 @@ from quick import jit
 
 import envs
 from jaxrl.algos import grpo, turn_ppo
-from jaxrl.lm.model import lora, weights
 from jaxrl.lm.learn.agent import Agent
+from jaxrl.lm.model import lora, weights
 from jaxrl.lm.model.config import preset
 from jaxrl.lm.model.transformer import Transformer, logits, read
 from jaxrl.lm.play.rounds import limits
