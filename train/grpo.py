@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 
 from jaxrl.algos import grpo
 from jaxrl.train import language
-from jaxrl.train.trainer import Trainer
 
 PRESETS = {
     "default": grpo.Config(),
@@ -38,7 +37,7 @@ class Args(language.Options):
     algo: grpo.Config = field(default_factory=grpo.Config)
 
 
-TRAINER = Trainer("grpo", grpo, PRESETS, Args, language.setup_of(grpo))
+TRAINER = language.declare("grpo", grpo, PRESETS, Args)
 
 if __name__ == "__main__":
     from jaxrl.train.command import run

@@ -1,7 +1,7 @@
 """What the trainers of language agents share: their flags, the agent, evaluation, saving."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -10,7 +10,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
-from jaxrl import config, envs, program
+from jaxrl import config, envs
 from jaxrl.algos import sft
 from jaxrl.language import LanguageEnvironment
 from jaxrl.lm.learn.agent import Agent, load_weights
@@ -22,7 +22,7 @@ from jaxrl.statistics import summarize_returns
 from jaxrl.text import Chat
 from jaxrl.train import chat_data, flags, loop, models
 from jaxrl.train.lengths import check_lengths, unread_reason
-from jaxrl.train.trainer import Outcome, Task
+from jaxrl.train.trainer import Outcome, Task, Trainer
 from jaxrl.train.transcribe import Transcriber
 
 EVALUATION_LANES = 256
@@ -44,12 +44,14 @@ class Options(loop.Options):
     eval_episodes: int = 1024  # fresh episodes of each seed for the final return
 
 
-def setup_of(algorithm: ModuleType) -> Callable[[Any], Task]:
-    """What makes a task of the options of an algorithm for language agents."""
-    return partial(make_task, algorithm=algorithm)
+def declare(
+    name: str, algorithm: ModuleType, presets: Mapping[str, Any], options: type[Any]
+) -> Trainer:
+    """The trainer of an algorithm for language agents."""
+    return Trainer(name, algorithm, presets, options, partial(make_task, name, algorithm), reload)
 
 
-def make_task(args: Any, algorithm: Any) -> Task:
+def make_task(name: str, algorithm: ModuleType, args: Any) -> Task:
     """An algorithm for language agents as the host loop wants it; ValueError for what cannot be."""
     cfg = args.algo
     tokenizer, agent, weights = make_agent(args, cfg)
@@ -61,6 +63,7 @@ def make_task(args: Any, algorithm: Any) -> Task:
         return algorithm.update(state, key, cfg=member.cfg, agent=of(member, agent), axis=axis)
 
     return Task(
+        name=name,
         init=init,
         update=update,
         layout=partial(algorithm.layout, cfg, agent),
@@ -68,11 +71,7 @@ def make_task(args: Any, algorithm: Any) -> Task:
         env=agent.env,
         num_iterations=cfg.num_iterations,
         steps_per_iteration=cfg.episodes,
-        outcome=Outcome(
-            trained=lambda state: state.params.policy,
-            save=partial(models.save_models, tokenizer, agent.model_config),
-            evaluate=partial(evaluate_models, agent=agent),
-        ),
+        outcome=outcome(tokenizer, agent),
         unit="episodes",
         warm_up=cfg.sft_steps,
         num_blocks=cfg.num_blocks,
@@ -83,6 +82,26 @@ def make_task(args: Any, algorithm: Any) -> Task:
         transcribe=Transcriber(agent.chat.tokenizer, cfg.group_size),
         refuse=partial(unread_reason, agent=agent) if cfg.unread == "stop" else None,
     )
+
+
+def outcome(tokenizer: models.ChatTokenizer, agent: Agent) -> Outcome:
+    """Models are saved with their tokenizer, and play fresh episodes."""
+    return Outcome(
+        trained=lambda state: state.params.policy,
+        save=partial(models.save_models, tokenizer, agent.model_config),
+        evaluate=partial(evaluate_models, agent=agent),
+    )
+
+
+def reload(folder: Path, args: Any) -> tuple[Any, Outcome]:
+    """The models that a finished run kept, and what can be done with them."""
+    env, tokenizer = (
+        make_env(args.env, args.env_args),
+        models.load_chat_tokenizer(folder / "policy"),
+    )
+    model_config, trained = models.load_models(folder)
+    sizes = sizes_of(env, tokenizer.chat, args.algo)
+    return trained, outcome(tokenizer, Agent(env, tokenizer.chat, sizes, model_config))
 
 
 def of(member: Member, agent: Agent) -> Agent:
@@ -179,15 +198,3 @@ def evaluate_models(
     played = jax.jit(lambda *x: jax.lax.map(one, x))(trained, members)
     returns, metrics = jax.device_get(played)
     return summarize_returns(returns, metrics)
-
-
-def evaluate_run(folder: Path, options: dict[str, Any], seed: int, episodes: int) -> dict[str, Any]:
-    """Fresh episodes of every seed of a finished run of a language agent."""
-    cfg = PlayConfig(**{f.name: options["algo"][f.name] for f in fields(PlayConfig)})
-    env = make_env(options["env"], options["env_args"])
-    chat = models.load_chat_tokenizer(folder / "policy").chat
-    model_config, trained = models.load_models(folder)
-    agent = Agent(env, chat, sizes_of(env, chat, cfg), model_config)
-    count = jax.tree.leaves(trained)[0].shape[0]
-    members = program.members(range(seed, seed + count), cfg, env)
-    return evaluate_models(trained, members, episodes, agent=agent)

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 
 from jaxrl.algos import reinforce
 from jaxrl.train import language
-from jaxrl.train.trainer import Trainer
 
 PRESETS = {"default": reinforce.Config()}
 
@@ -18,7 +17,7 @@ class Args(language.Options):
     algo: reinforce.Config = field(default_factory=reinforce.Config)
 
 
-TRAINER = Trainer("reinforce", reinforce, PRESETS, Args, language.setup_of(reinforce))
+TRAINER = language.declare("reinforce", reinforce, PRESETS, Args)
 
 if __name__ == "__main__":
     from jaxrl.train.command import run

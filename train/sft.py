@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 
 from jaxrl.algos import sft
 from jaxrl.train import language
-from jaxrl.train.trainer import Trainer
 
 PRESETS = {"default": sft.Config()}
 
@@ -18,7 +17,7 @@ class Args(language.Options):
     algo: sft.Config = field(default_factory=sft.Config)
 
 
-TRAINER = Trainer("sft", sft, PRESETS, Args, language.setup_of(sft))
+TRAINER = language.declare("sft", sft, PRESETS, Args)
 
 if __name__ == "__main__":
     from jaxrl.train.command import run

@@ -64,5 +64,5 @@ class Trainer:
     @property
     def description(self) -> str:
         """For `--help`: what its module promises."""
-        promise = importlib.import_module(self.setup.__module__).__doc__ or ""
+        promise = importlib.import_module(f"jaxrl.train.{self.name}").__doc__ or ""
         return f"{self.intro}\n{promise}".strip()

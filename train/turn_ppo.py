@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 
 from jaxrl.algos import turn_ppo
 from jaxrl.train import language
-from jaxrl.train.trainer import Trainer
 
 PRESETS = {
     "default": turn_ppo.Config(),
@@ -52,7 +51,7 @@ class Args(language.Options):
     algo: turn_ppo.Config = field(default_factory=turn_ppo.Config)
 
 
-TRAINER = Trainer("turn_ppo", turn_ppo, PRESETS, Args, language.setup_of(turn_ppo))
+TRAINER = language.declare("turn_ppo", turn_ppo, PRESETS, Args)
 
 if __name__ == "__main__":
     from jaxrl.train.command import run
