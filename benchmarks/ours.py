@@ -15,12 +15,14 @@ from jax.sharding import Mesh
 import envs
 from benchmarks.record import chosen, emit, machine, parser, peak_memory_mb, versions
 from benchmarks.settings import EVAL_SEED, NUM_EVAL_EPISODES, Setting
-from jaxrl import sgd
 from jaxrl.algos import ppo
-from jaxrl.program import make_program
+from jaxrl.distributions import noise
+from jaxrl.program import members
+from jaxrl.resets import fill_all
 from jaxrl.rollout import begin, rollout
 from train.devices import Distributed, choose, join
-from train.evaluate import evaluate_policies
+from train.loop import program_of
+from train.ppo import Args, setup
 
 
 def config(setting: Setting) -> ppo.Config:
@@ -47,35 +49,31 @@ def config(setting: Setting) -> ppo.Config:
 
 def mesh_for(setting: Setting, num_devices: int) -> Mesh:
     """The devices that train.ppo would take (0), or a number of them."""
-    groups = setting.num_envs // sgd.group_size(setting.num_steps, setting.num_minibatches)
-    rows = setting.num_envs * setting.num_steps // setting.num_minibatches
-    return choose(num_devices, setting.num_seeds, groups, rows)
+    cfg = config(setting)
+    return choose(num_devices, setting.num_seeds, cfg.num_blocks, cfg.minibatch_rows)
 
 
 def train(args, setting: Setting) -> None:
     """Compile without a cache, train, evaluate, print the record."""
-    cfg, raw = config(setting), envs.make(setting.env_id)
-    env, mesh = ppo.wrap(raw, cfg), mesh_for(setting, args.devices)
+    options = Args(env=setting.env_id, algo=config(setting))
+    task, mesh = setup(options), mesh_for(setting, args.devices)
+    trained = members(range(args.seed, args.seed + setting.num_seeds), task.cfg, task.env)
     start = perf_counter()
-    program = make_program(
-        partial(ppo.init, cfg=cfg, env=env),
-        partial(ppo.update, cfg=cfg, env=env),
-        ppo.specs(),
-        mesh,
-    )
-    init, run = program.compile(setting.num_seeds)
+    program = program_of(task, mesh)
+    init, run = program.compile(trained)
     compile_s = perf_counter() - start
-    seeds = program.seeds(args.seed, setting.num_seeds)
+    placed = program.place(trained)
     start = perf_counter()
-    state, done = init(seeds), 0
-    while done < cfg.num_iterations:
-        count = min(program.max_count, cfg.num_iterations - done)
-        state, metrics = run(state, seeds, program.scalar(count))
+    state, done = init(placed), 0
+    while done < task.num_iterations:
+        count = min(program.max_count, task.num_iterations - done)
+        state, metrics = run(state, placed, program.scalar(count))
         done += count
     jax.block_until_ready(metrics)
     run_s = perf_counter() - start
-    policies = jax.tree.map(np.asarray, ppo.trained_policy(state, raw))
-    final = evaluate_policies(policies, raw, args.seed + EVAL_SEED, NUM_EVAL_EPISODES)
+    policies = jax.tree.map(np.asarray, task.outcome.trained(state))
+    players = trained.replace(seed=trained.seed + np.uint32(EVAL_SEED))
+    final = task.outcome.evaluate(policies, players, NUM_EVAL_EPISODES)
     report(args, setting, mesh, compile_s, run_s, final["per_seed"])
 
 
@@ -89,11 +87,16 @@ def play(args, setting: Setting) -> None:
         policy = ppo.make_policy(key, cfg=cfg, env=env)
         index = jax.lax.axis_index("data") * local + jnp.arange(local)
         carry = begin(env, key, index)
+        draw = partial(noise, env.action_space)
+        act = partial(ppo.act, policy, None)
 
         def body(i, carried):
-            key_i = jax.random.fold_in(key, i)
-            act = partial(ppo.act, policy, None)
-            return rollout(env, carried[0], act, policy.noise, key_i, index, setting.num_steps)
+            pool_key, play_key = jax.random.split(jax.random.fold_in(key, i))
+            pool = fill_all(env, pool_key, index, max(2, setting.num_steps // 8))
+            carry, _, steps, ended = rollout(
+                env, carried[0], pool, act, draw, play_key, index, setting.num_steps
+            )
+            return carry, steps, ended
 
         return jax.lax.fori_loop(1, setting.num_updates, body, body(0, (carry, None, None)))
 

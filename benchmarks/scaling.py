@@ -11,7 +11,6 @@ import json
 import statistics
 import sys
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from time import perf_counter
 
@@ -19,12 +18,12 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import jax
 
-import envs
 from benchmarks.record import machine, versions
-from jaxrl import sgd
-from jaxrl.algos import ppo
-from jaxrl.program import make_program
+from jaxrl.algos.ppo import Config
+from jaxrl.program import members
 from train.devices import Distributed, choose, join
+from train.loop import program_of
+from train.ppo import Args, setup
 
 ITERATIONS = 60  # in one timed run
 
@@ -33,24 +32,20 @@ def runner(
     env_id: str, num_seeds: int, num_envs: int = 16, **fields: object
 ) -> Callable[[], float]:
     """A function that trains for ITERATIONS more and returns the seconds that took."""
-    cfg = ppo.Config(num_envs=num_envs)
-    env = ppo.wrap(envs.make(env_id, **fields), cfg)
-    groups = cfg.num_envs // sgd.group_size(cfg.num_steps, cfg.num_minibatches)
-    rows = cfg.num_envs * cfg.num_steps // cfg.num_minibatches
-    mesh = choose(0, num_seeds, groups, rows)
-    program = make_program(
-        partial(ppo.init, cfg=cfg, env=env), partial(ppo.update, cfg=cfg, env=env),
-        ppo.specs(), mesh,
-    )  # fmt: skip
-    init, run = program.compile(num_seeds)
-    seeds = program.seeds(0, num_seeds)
-    state = init(seeds)
+    given = tuple(f"{name}={value}" for name, value in fields.items())
+    task = setup(Args(env=env_id, env_args=given, algo=Config(num_envs=num_envs)))
+    mesh = choose(0, num_seeds, task.num_blocks, task.minibatch_rows)
+    program = program_of(task, mesh)
+    several = members(range(num_seeds), task.cfg, task.env)
+    init, run = program.compile(several)
+    placed = program.place(several)
+    state = init(placed)
 
     def timed() -> float:
         nonlocal state
         start = perf_counter()
-        state, metrics = run(state, seeds, program.scalar(ITERATIONS))
-        exhausted = float(metrics["pool_exhausted"][:ITERATIONS].sum())
+        state, metrics = run(state, placed, program.scalar(ITERATIONS))
+        exhausted = float(metrics["pool_exhausted"].numerator[:ITERATIONS].sum())
         seconds = perf_counter() - start
         assert exhausted == 0, f"{exhausted} episodes did not start fresh"
         return seconds

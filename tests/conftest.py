@@ -3,15 +3,19 @@
 import os
 
 # Before jax is imported; subprocesses inherit both. Most of the suite's time is compilation, and
-# without LLVM's optimisations a quarter of it goes away. Training programs set their own level.
+# without LLVM's optimisations a quarter of it goes away. Training programs set their own level:
+# it is lowered here, and stays as it is in processes of their own.
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_backend_optimization_level=0"
 
 import jax
 import pytest
 
+from jaxrl.program import ONE_CORE
+
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_debug_key_reuse", True)
+ONE_CORE["xla_backend_optimization_level"] = 0
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -4,6 +4,7 @@ import json
 import math
 import shutil
 import sys
+from io import BytesIO, TextIOWrapper
 from pathlib import Path
 
 import jax
@@ -11,7 +12,7 @@ import jax.numpy as jnp
 import pytest
 
 from jaxrl.checkpoint import Checkpoints, abstract
-from train import evaluate, flags, loop, ppo
+from train import command, evaluate, flags, loop, ppo
 from train.run_folder import RunFolder
 
 CORRIDOR = ("--env", "SimpleCorridor-v0")
@@ -26,10 +27,9 @@ def refused(monkeypatch, capfd):
 
     monkeypatch.setattr(loop, "make_program", never)
 
-    def run(*argv: object) -> str:
+    def run(*argv: object, trainer: str = "ppo") -> str:
         with pytest.raises(SystemExit) as stop:
-            args = flags.parse(ppo.Args, "", ppo.PRESETS, [str(word) for word in argv])
-            loop.main(args, ppo.make_task)
+            command.run(trainer, [str(word) for word in argv])
         out, err = capfd.readouterr()
         assert (stop.value.code, out) == (2, "")
         assert err.startswith("error: ") and err.endswith("\n") and err.count("\n") == 1, err
@@ -47,8 +47,8 @@ def contents(folder: Path) -> dict[str, bytes]:
 def run_dir(tmp_path) -> Path:
     """The folder of a run in SimpleCorridor-v0 that was stopped, with two checkpoints."""
     folder = tmp_path / "run"
-    args = flags.parse(ppo.Args, "", ppo.PRESETS, [*CORRIDOR, "--run-dir", str(folder)])
-    RunFolder.create(folder, args, writes=True)
+    args = flags.parse(ppo.TRAINER, [*CORRIDOR, "--run-dir", str(folder)])
+    RunFolder.create(folder, args, writes=True, trainer="ppo")
     (folder / "metrics.jsonl").write_text('{"iteration": 1}\n{"iteration": 2}\n')
     save_checkpoints(folder, "SimpleCorridor-v0")
     return folder
@@ -80,8 +80,8 @@ def save_checkpoints(folder: Path, env: str) -> None:
         (("--preset", "fast"), ("preset=fast is none; try ", "default")),
         (("--algo.network", "cnn"), ("network=cnn", "image", "try network=mlp")),
         (("--devices", "9"), ("devices=9", "8 there are", "--devices 8")),
-        (("--num-envs", "4", "--devices", "8"), ("devices=8", "4 groups", "--devices 4")),
-        (("--num-seeds", "3", "--num-envs", "6", "--devices", "4"), ("6 groups", "--devices 2")),
+        (("--num-envs", "4", "--devices", "8"), ("devices=8", "4 blocks", "--devices 4")),
+        (("--num-seeds", "3", "--num-envs", "6", "--devices", "4"), ("6 blocks", "--devices 2")),
     ],
 )
 def test_a_request_that_cannot_be_met_is_refused(refused, tmp_path, argv, words):
@@ -130,7 +130,8 @@ def test_a_value_that_makes_no_sense_is_refused_by_name(refused, tmp_path, argv,
     assert not (tmp_path / "run").exists()
 
 
-FLOATS = [name for name, kind in ppo.ppo.Config.__annotations__.items() if kind is float]
+KINDS = ppo.ppo.Config.__annotations__
+FLOATS = [name for name, kind in KINDS.items() if kind in (float, float | None)]
 
 
 @pytest.mark.parametrize("value", ["nan", "inf", "-inf", "-1"])
@@ -153,7 +154,7 @@ def test_an_extra_that_is_not_installed_is_asked_for_before_anything_runs(
 def test_sizes_are_checked_together_whatever_flag_they_come_from(tmp_path):
     """12 environments x 8 steps divide by 6; the default 16 environments would not."""
     argv = ["--num-envs", "12", "--algo.num-steps", "8", "--algo.num-minibatches", "6"]
-    cfg = flags.parse(ppo.Args, "", ppo.PRESETS, argv).algo
+    cfg = flags.parse(ppo.TRAINER, flags.full_names(argv)).algo
     assert (cfg.num_envs, cfg.num_minibatches) == (12, 6)
 
 
@@ -294,5 +295,35 @@ def test_an_unfinished_run_cannot_be_evaluated(capfd, run_dir):
 
 def test_the_options_of_a_run_survive_the_way_through_its_config(run_dir):
     config = json.loads((run_dir / "config.json").read_text())
-    args = flags.parse(ppo.Args, "", ppo.PRESETS, ["--resume", str(run_dir)])
+    args = flags.parse(ppo.TRAINER, ["--resume", str(run_dir)])
     assert args.algo == ppo.ppo.Config() and args.env == config["options"]["env"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_what_the_parser_refuses_is_said_in_one_line_whatever_the_terminal_can_show(
+    monkeypatch, encoding
+):
+    with TextIOWrapper(BytesIO(), encoding) as terminal, monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", terminal)
+        with pytest.raises(ValueError, match=r"^Unrecognized options: --algo.gama, 1; Perhaps you"):
+            flags.parse(ppo.TRAINER, ["--algo.gama", "1"])
+        with pytest.raises(ValueError, match=r"Expected one of \('linear', 'constant'\)"):
+            flags.parse(ppo.TRAINER, ["--algo.lr-schedule", "cosine"])
+
+
+@pytest.mark.parametrize(
+    ("argv", "difference"),
+    [
+        (("--total-steps", "1000"), "(algo.total_steps: 500000 -> 1000)"),
+        (("--total-steps", "900000", "--seed", "1"), "(seed: 0 -> 1)"),
+        (("--init-from", "other"), "(init_from: None -> other)"),
+    ],
+)
+def test_a_run_may_grow_but_not_shrink_nor_change_otherwise(
+    refused, run_dir, monkeypatch, argv, difference
+):
+    monkeypatch.setattr("jaxrl.train.arrays.load_policy", lambda folder: None)
+    before = contents(run_dir)
+    said = refused("--resume", run_dir, *argv)
+    assert difference in said and said.endswith("algo.total_steps may grow.\n")
+    assert contents(run_dir) == before

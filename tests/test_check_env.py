@@ -13,7 +13,7 @@ from walk import Walk, WalkState, refuse
 from jaxrl.check import check_env, cost
 from jaxrl.env import Environment, static, timestep
 from jaxrl.spaces import Box, Discrete, MultiDiscrete
-from jaxrl.wrappers import AutoReset, EpisodeStats, TimeLimit
+from jaxrl.wrappers import EpisodeStats, TimeLimit
 
 
 @pytest.fixture(scope="module")
@@ -69,8 +69,8 @@ def test_pytrees_of_spaces_pass_and_a_deterministic_reset_is_noted_on_the_card(m
 
 def test_the_supported_wrappers_keep_the_contract(monkeypatch, capsys):
     monkeypatch.setattr(cost, "measure", lambda env, *_, **__: cost.describe(env))
-    check_env(AutoReset(EpisodeStats(TimeLimit(Walk(), 5))), num_steps=30, num_envs=2)
-    assert capsys.readouterr().out == "AutoReset(EpisodeStats(TimeLimit(Walk)))\n"
+    check_env(EpisodeStats(TimeLimit(Walk(), 5)), num_steps=30, num_envs=2)
+    assert capsys.readouterr().out == "EpisodeStats(TimeLimit(Walk))\n"
 
 
 class Stateless(Environment):

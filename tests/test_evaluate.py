@@ -52,7 +52,7 @@ def draw(obs, key):
 def test_episodes_are_played_to_their_end_and_no_further():
     got = play(envs.make("probe/Counter-v0", episode_length=7), 3)
     np.testing.assert_array_equal(got.episode_return, [7, 7, 7])
-    np.testing.assert_array_equal(got.episode_length, [7, 7, 7])
+    np.testing.assert_array_equal(got.metrics["episode_length"], [7, 7, 7])
     assert np.all(got.finished)
 
 
@@ -61,13 +61,13 @@ def test_the_policy_acts_on_what_it_sees():
     act = lambda obs, key: jnp.where(obs < 12, 2, 1)  # noqa: E731
     got = play(envs.make("GridWorld-v0"), 2, act)
     np.testing.assert_allclose(got.episode_return, [1 - 5 * 0.04] * 2, rtol=1e-5)
-    np.testing.assert_array_equal(got.episode_length, [6, 6])
+    np.testing.assert_array_equal(got.metrics["episode_length"], [6, 6])
 
 
 def test_the_time_limit_ends_an_episode_and_max_steps_leaves_it_unfinished():
     env = envs.make("probe/Forever-v0", max_steps=5)
     got = play(env, 2)
-    np.testing.assert_array_equal(got.episode_length, [5, 5])
+    np.testing.assert_array_equal(got.metrics["episode_length"], [5, 5])
     assert np.all(got.finished)
     got = play(env, 2, max_steps=3)
     np.testing.assert_array_equal(got.episode_return, [3, 3])
@@ -80,17 +80,45 @@ def eight():
 
 
 def test_no_key_is_used_for_two_of_reset_action_and_step(eight):
-    assert eight.episode_length.sum() > 20
+    assert eight.metrics["episode_length"].sum() > 20
     assert np.all(eight.episode_return < 1)
     assert len(np.unique(eight.episode_return)) == 8  # nor one for two episodes' resets
 
 
 def test_an_episode_does_not_depend_on_how_many_are_played_nor_on_how_long_they_last(eight):
-    assert len(np.unique(eight.episode_length)) > 3 and np.all(eight.finished)
+    assert len(np.unique(eight.metrics["episode_length"])) > 3 and np.all(eight.finished)
     for part, whole in zip(*map(jax.tree.leaves, (play(Numbers(), 3, draw), eight)), strict=True):
         np.testing.assert_array_equal(part, whole[:3])
 
 
 def test_other_keys_play_other_episodes(eight):
     other = play(Numbers(), 8, draw, seed=1)
-    assert np.any(other.episode_length != eight.episode_length)
+    assert np.any(other.metrics["episode_length"] != eight.metrics["episode_length"])
+
+
+class Tank(Environment):
+    """Says how much fuel is left: 1 less each step, until none is."""
+
+    @property
+    def observation_space(self):
+        return Box(0.0, 9.0, (1,))
+
+    @property
+    def action_space(self):
+        return Box(0.0, 1.0, (1,))
+
+    def reset(self, key):
+        fuel = jax.random.randint(key, (), 2, 9).astype(jnp.float32)
+        return fuel, timestep(fuel[None], metrics={"fuel": fuel})
+
+    def step(self, state, action, key):
+        del action, key
+        fuel = state - 1
+        return fuel, timestep(fuel[None], terminated=fuel <= 1, metrics={"fuel": fuel})
+
+
+def test_every_metric_of_an_environment_is_told_as_it_was_at_the_end():
+    got = play(Tank(), 4, lambda obs, key: jnp.zeros(1))
+    assert set(got.metrics) == {"episode_length", "fuel"}
+    np.testing.assert_array_equal(got.metrics["fuel"], [1] * 4)
+    assert len(np.unique(got.metrics["episode_length"])) > 1

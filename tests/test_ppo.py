@@ -14,13 +14,15 @@ from flax import nnx
 from quick import jit
 
 import envs
-from jaxrl import sgd
+from jaxrl import distributions, sgd
 from jaxrl.algos import ppo
+from jaxrl.metrics import Sums, quotient
 from jaxrl.networks import ActorCritic, NetworkSpec
 from jaxrl.normalize import RunningStats
-from jaxrl.rollout import Transition, begin, rollout
+from jaxrl.resets import fill_all
+from jaxrl.rollout import Decision, Ended, Transition, begin, rollout
 from jaxrl.spaces import Box, Discrete
-from jaxrl.wrappers import AutoReset, TimeLimit
+from jaxrl.wrappers import EpisodeStats, TimeLimit
 
 RATE = 0.02
 BASE = ppo.Config(
@@ -58,8 +60,14 @@ def differences(a, b):
 def epochs_and_order(step, carry, rows, order, extra):
     """`sgd.epochs` with one more metric, a number that tells orders apart."""
     carry, learning = sgd.epochs(step, carry, rows, order, extra)
-    digest = jnp.sum(order.ravel() * jnp.arange(order.size)).astype(jnp.float32)
-    return carry, learning | {"order": jnp.full(order.shape[0] * order.shape[1], digest)}
+    digest = jnp.sum(order.ravel() ** 2 * jnp.arange(order.size)).astype(jnp.float32)
+    count = order.shape[0] * order.shape[1]
+    return carry, learning | {"order": Sums(jnp.full(count, digest), jnp.ones(count))}
+
+
+def means(metrics):
+    """name -> mean of an update's Sums."""
+    return {name: quotient(sums) for name, sums in metrics.items()}
 
 
 def keys():
@@ -82,7 +90,7 @@ def base():
 
 
 def test_the_first_minibatch_of_every_update_has_ratio_1_and_clips_nothing(base):
-    for metrics in base[1]:  # its only minibatch is the first
+    for metrics in map(means, base[1]):  # its only minibatch is the first
         assert metrics["first_ratio_error"] < 1e-6
         assert metrics["clip_fraction"] == 0
         assert metrics["approx_kl"] < 1e-6
@@ -109,8 +117,8 @@ def test_every_update_plays_on_with_new_randomness(base):
 
 
 def test_every_update_shuffles_its_rows_anew(base):
-    orders = [float(metrics["order"]) for metrics in base[1]]
-    in_time_order = float(np.sum(np.arange(32) ** 2))
+    orders = [float(metrics["order"].numerator) for metrics in base[1]]
+    in_time_order = float(np.sum(np.arange(32) ** 3))
     assert len({*orders, in_time_order}) == 5
 
 
@@ -118,24 +126,67 @@ def test_the_program_is_traced_once_for_all_updates(base):
     assert base[2]._cache_size() == 1
 
 
-def test_every_metric_is_a_finite_float32_scalar(base):
-    for metrics in base[1]:
-        for name, value in metrics.items():
-            assert value.shape == () and value.dtype == jnp.float32, name
-            assert np.isfinite(value), name
+def test_every_metric_is_two_finite_float32_scalars(base):
+    for sums in base[1]:
+        for name, pair in sums.items():
+            assert isinstance(pair, Sums), name
+            for part in pair:
+                assert part.shape == () and part.dtype == jnp.float32, name
+                assert np.isfinite(part), name
         # One reward of 1 per step, so returns are lengths; nothing truncates.
+        metrics = means(sums)
         assert metrics["episode_return"] == metrics["episode_length"] > 1
         assert metrics["truncated_share"] == 0
 
 
-def test_a_gradient_in_four_pieces_is_the_gradient(base):
+@pytest.fixture(scope="module")
+def played(base):
+    """The first update's (carry, transitions, ended) on the host, and its key for `learn`."""
+    env = ppo.wrap(envs.make("probe/FreshRandomness-v0"), BASE)
+
+    @jit
+    def run(state, key):
+        pool_key, rollout_key, learn_key = jax.random.split(key, 3)
+        index = jnp.arange(4)
+        pool = fill_all(env, pool_key, index, max(2, BASE.num_steps // 8))
+        act = partial(ppo.act, state.policy, state.obs_stats)
+        draw = partial(distributions.noise, env.action_space)
+        carry, _, steps, ended = rollout(
+            env, state.carry, pool, act, draw, rollout_key, index, BASE.num_steps
+        )
+        return (carry, steps, ended), learn_key
+
+    rolled, learn_key = run(base[0][0], keys()[0])
+    return *jax.device_get(rolled), learn_key
+
+
+def test_learn_after_a_rollout_is_update_bit_for_bit(base, played):
+    """The cut at which environments on the host enter."""
+    (before, after, *_), log, _ = base
+    state, metrics = jit(partial(ppo.learn, cfg=BASE))(before, *played)
+    jax.tree.map(np.testing.assert_array_equal, state, after)
+    for name, sums in metrics.items():
+        assert sums == log[0][name], name
+
+
+def test_a_gradient_in_four_pieces_is_the_gradient(base, played):
     states, log, _ = base
-    _, update = start(config(accumulate=4))
-    state, metrics = update(states[0], keys()[0])
-    for name, value in metrics.items():
-        np.testing.assert_allclose(value, log[0][name], rtol=1e-4, atol=1e-6, err_msg=name)
+    state, metrics = jit(partial(ppo.learn, cfg=config(accumulate=4)))(states[0], *played)
+    for name, value in means(metrics).items():
+        expected = quotient(log[0][name])
+        np.testing.assert_allclose(value, expected, rtol=1e-4, atol=1e-6, err_msg=name)
     assert np.max(differences(state.opt_state, states[1].opt_state)) < 1e-6
     assert np.max(differences(state.policy, states[1].policy)) < 1e-6
+
+
+def test_the_state_keeps_no_pool_of_resets(base):
+    state, cfg = base[0][0], config(reset_pool=7)
+    env = ppo.wrap(envs.make("probe/FreshRandomness-v0"), cfg)
+    with_seven = jax.eval_shape(partial(ppo.init, cfg=cfg, env=env), jax.random.key(0))
+    paths = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(state)]
+    assert not [path for path in paths if "pool" in path or "used" in path]
+    same = jax.tree.map(lambda x, y: x.shape == y.shape, state, with_seven)
+    assert all(jax.tree.leaves(same))
 
 
 def test_choices_among_the_observations_can_be_left_to_the_normaliser():
@@ -151,7 +202,8 @@ def stopped():
     pool holds one reset: (state before, state after, metrics)."""
     cfg = config(target_kl=1e-9, reset_pool=1, num_epochs=2, num_minibatches=4)
     before, update = start(cfg, end_probability=1.0)
-    return before, *update(before, jax.random.key(0))
+    after, metrics = update(before, jax.random.key(0))
+    return before, after, means(metrics)
 
 
 def test_minibatches_after_the_target_kl_are_skipped_and_change_nothing(stopped):
@@ -176,16 +228,16 @@ class StubCritic(flax.struct.PyTreeNode):
 
 def prepared(env, cfg):
     """(transitions, rows) of one rollout, with the observation as its own value."""
-    env = AutoReset(env, pool_size=8)
+    env = EpisodeStats(env)
 
     @jit
     def run(key):
-        begin_key, key = jax.random.split(key)
+        begin_key, pool_key, key = jax.random.split(key, 3)
         index = jnp.arange(2)
-        carry = begin(env, begin_key, index)
-        act = lambda obs, noise: (noise, noise, noise)  # noqa: E731
+        carry, pool = begin(env, begin_key, index), fill_all(env, pool_key, index, 8)
+        act = lambda memory, obs, noise: (memory, Decision(noise, noise))  # noqa: E731
         draw = lambda key, shape: jnp.zeros(shape, jnp.int32)  # noqa: E731
-        _, steps, _ = rollout(env, carry, act, draw, key, index, 7)
+        _, _, steps, _ = rollout(env, carry, pool, act, draw, key, index, 7)
         state = SimpleNamespace(policy=StubCritic(), obs_stats=None)
         return steps, ppo.prepare(state, steps, cfg)
 
@@ -251,15 +303,16 @@ def small_policy(action_space, squash=False):
     return jax.tree.map(lambda x: np.float32(rng.normal(size=x.shape)), shapes)
 
 
-@pytest.mark.parametrize("value_clip", [0.0, 0.5])
+@pytest.mark.parametrize("value_clip", [None, 0.5])
 def test_the_loss_is_the_weighted_sum_of_its_parts_and_its_metrics_are_theirs(value_clip):
     policy, rng = small_policy(Discrete(3)), np.random.default_rng(1)
     obs = np.float32(rng.normal(size=(20, 2)))
     action = rng.integers(0, 3, 20).astype(np.int32)
     old, advantage, target, old_value = np.float32(rng.normal(size=(4, 20)))
-    batch = ppo.Rows(obs, action, old - 1, old_value, advantage, target)
+    batch = ppo.Batch(obs, action, old - 1, old_value, advantage, target)
     cfg = config(value_clip=value_clip, value_coef=0.7, entropy_coef=0.3, clip_eps=0.25)
     total, metrics = jit(partial(ppo.loss, cfg=cfg))(policy, batch)
+    metrics = means(metrics | {"loss": total})
 
     pi, value = jit(lambda p: (p.distribution(obs), p.value(obs)))(policy)
     log_p = np.asarray(jax.nn.log_softmax(pi.logits), np.float64)
@@ -280,17 +333,18 @@ def test_the_loss_is_the_weighted_sum_of_its_parts_and_its_metrics_are_theirs(va
     }
     for name, want in expected.items():
         np.testing.assert_allclose(metrics[name], want, rtol=1e-4, err_msg=name)
-    assert total == metrics["loss"] and 0 < metrics["clip_fraction"] < 1
+    assert total.denominator == 20 and 0 < metrics["clip_fraction"] < 1
 
 
 @pytest.mark.parametrize("squash", [False, True])
-def test_the_environment_gets_the_squashed_action_and_the_loss_the_one_before(squash):
+def test_the_environment_squashes_the_action_and_the_loss_sees_the_one_before(squash):
     policy = small_policy(Box(-1.0, 1.0, (3,)), squash)
     obs, noise = (np.float32(np.random.default_rng(1).normal(size=(7, n))) for n in (2, 3))
-    run = jit(lambda p, obs, noise: (ppo.act(p, None, obs, noise), p.distribution(obs)))
-    (action, env_action, log_prob), pi = run(policy, obs, noise)
+    run = jit(lambda p, obs, noise: (ppo.act(p, None, (), obs, noise), p.distribution(obs)))
+    (memory, decision), pi = run(policy, obs, noise)
+    action, log_prob = decision.action, decision.aux
+    assert memory == ()
     np.testing.assert_allclose(action, pi.mean + np.exp(pi.log_std) * noise, rtol=1e-4, atol=1e-6)
-    np.testing.assert_allclose(env_action, np.tanh(action) if squash else action, rtol=1e-4)
     np.testing.assert_allclose(log_prob, jit(lambda pi, a: pi.log_prob(a))(pi, action), rtol=1e-4)
 
 
@@ -302,45 +356,69 @@ def test_once_stopped_even_a_minibatch_without_divergence_is_skipped():
     @jit
     def run(policy, live):
         log_prob = policy.distribution(obs).log_prob(jnp.zeros(4, jnp.int32))
-        batch = ppo.Rows(obs, jnp.zeros(4, jnp.int32), log_prob, one, one, one)
-        carry = policy, ppo.optimizer(cfg).init(policy), live
-        return carry, ppo.minibatch_step(carry, (batch, (0.0, 1.0)), cfg=cfg, axis=None)
+        batch = ppo.Batch(obs, jnp.zeros(4, jnp.int32), log_prob, one, one, one)
+        carry, moments = (policy, ppo.optimizer(cfg).init(policy), live), (0.0, 1.0)
+        return carry, ppo.minibatch_step(carry, (batch, moments), rate=RATE, cfg=cfg, axis=None)
 
     for live in (True, False):
         before, (after, metrics) = run(policy, np.asarray(live))
-        assert metrics["approx_kl"] < 1e-6 and bool(after[2]) == live
+        assert quotient(metrics["approx_kl"]) < 1e-6 and bool(after[2]) == live
         assert (np.max(differences(before[:2], after[:2])) > RATE / 2) == live
 
 
-def optimise(cfg, policy, grads, count):
-    """(each step's update of one weight, the last state of the optimizer)"""
+@pytest.fixture(scope="module")
+def learnt():
+    """A function of options: (learning rate that the metrics tell, movement of one weight,
+    optimiser state) of 5 iterations of `ppo.learn` on rows that stay the same."""
+    env = ppo.wrap(envs.make("probe/FreshRandomness-v0"), ONCE)
+    shape = (ONCE.num_steps, ONCE.num_envs)
 
     @jit
-    def run(policy, grads):
-        optimizer = ppo.optimizer(cfg)
+    def run(cfg, key):
+        state = ppo.init(key, cfg=cfg, env=env)
+        flags = jnp.zeros(shape, jnp.bool_)
+        obs = jnp.broadcast_to(jnp.arange(4.0), (*shape, 4))
+        action, log_prob = jnp.zeros(shape, jnp.int32), jnp.full(shape, -1.0)
+        steps = Transition(obs, action, log_prob, jnp.ones(shape), flags, flags, obs)
+        ended = Ended({}, *[jnp.zeros(cfg.num_envs)] * 3)
 
-        def step(state, _):
-            updates, state = optimizer.update(grads, state, policy)
-            return state, updates.critic.out.bias[...][0]
+        def step(state, key):
+            after, metrics = ppo.learn(state, state.carry, steps, ended, key, cfg=cfg)
+            bias = lambda state: state.policy.critic.out.bias[...][0]  # noqa: E731
+            return after, (quotient(metrics["learning_rate"]), bias(after) - bias(state))
 
-        return jax.lax.scan(step, optimizer.init(policy), length=count)
+        state, log = jax.lax.scan(step, state, jax.random.split(jax.random.fold_in(key, 1), 5))
+        return *log, state.opt_state
 
-    state, moved = run(policy, grads)
-    return np.asarray(moved), state
-
-
-def test_the_linear_schedule_falls_to_zero_at_the_last_step_of_the_run():
-    cfg = config(total_steps=32 * 3 - 5, num_epochs=2, num_minibatches=2, lr_schedule="linear")
-    policy = small_policy(Discrete(3))
-    moved, _ = optimise(cfg, policy, policy, 14)  # 3 iterations of 4 steps, rounded up; 2 more
-    expected = RATE * np.maximum(1 - np.arange(14) / 12, 0)
-    np.testing.assert_allclose(np.abs(moved), expected, rtol=1e-3, atol=1e-9)
+    return lambda **options: jax.tree.map(
+        np.asarray, run(ppo.Config(**(vars(ONCE) | options)), jax.random.key(0))
+    )
 
 
-def test_the_constant_schedule_stays():
-    policy = small_policy(Discrete(3))
-    moved, _ = optimise(config(total_steps=32, lr_schedule="constant"), policy, policy, 5)
-    np.testing.assert_allclose(np.abs(moved), [RATE] * 5, rtol=1e-3)
+ONCE = config(normalize_obs=False, normalize_reward=False, lr_schedule="linear", total_steps=91)
+
+
+def test_the_linear_schedule_falls_to_one_step_at_the_last_iteration_and_zero_after_it(learnt):
+    assert ONCE.num_iterations == 3  # rounded up
+    rate, moved, opt_state = learnt(target_kl=1e9)
+    np.testing.assert_allclose(rate, RATE * np.float32([1, 2 / 3, 1 / 3, 0, 0]), rtol=1e-6)
+    assert np.all(np.abs(moved[:3]) > rate[:3] / 2) and np.all(moved[3:] == 0)
+    assert adam(opt_state).count == 5
+
+
+def test_minibatches_that_are_skipped_do_not_hold_the_learning_rate_up(learnt):
+    rate, moved, opt_state = learnt(target_kl=1e-9)
+    np.testing.assert_allclose(rate, RATE * np.float32([1, 2 / 3, 1 / 3, 0, 0]), rtol=1e-6)
+    assert np.all(moved == 0) and adam(opt_state).count == 0  # all were skipped
+
+
+def adam(state):
+    """Adam's part of an optimiser's state; its count must be the only one there is."""
+    is_adam = lambda x: isinstance(x, optax.ScaleByAdamState)  # noqa: E731
+    (found,) = (x for x in jax.tree.leaves(state, is_leaf=is_adam) if is_adam(x))
+    counts = [x for x in jax.tree.leaves(state) if jnp.issubdtype(x.dtype, jnp.integer)]
+    assert len(counts) == 1, "a schedule counts for itself"
+    return found
 
 
 @pytest.mark.parametrize("space", [Discrete(3), Box(-1.0, 1.0, (3,))])
@@ -350,10 +428,9 @@ def test_gradients_are_clipped_together_or_network_by_network(grad_clip, space):
     grads = jax.tree.map(lambda x: 0.01 * x, policy)
     grads.actor = jax.tree.map(lambda x: 1e4 * x, grads.actor)
     before = float(optax.tree.norm(grads.critic))
-    _, state = optimise(config(max_grad_norm=0.5, grad_clip=grad_clip), policy, grads, 1)
-    is_adam = lambda x: isinstance(x, optax.ScaleByAdamState)  # noqa: E731
-    (adam,) = (x for x in jax.tree.leaves(state, is_leaf=is_adam) if is_adam(x))
-    seen = jax.tree.map(lambda x: 10 * x, adam.mu)  # mu = (1 - 0.9) * the clipped gradient
+    optimizer = ppo.optimizer(config(max_grad_norm=0.5, grad_clip=grad_clip))
+    _, state = jit(lambda p, g: optimizer.update(g, optimizer.init(p), p))(policy, grads)
+    seen = jax.tree.map(lambda x: 10 * x, adam(state).mu)  # mu = (1 - 0.9) * the clipped gradient
     np.testing.assert_allclose(optax.tree.norm(seen.actor), 0.5, rtol=1e-3)
     kept = float(optax.tree.norm(seen.critic))
     if grad_clip == "network":
@@ -369,6 +446,12 @@ def test_gradients_are_clipped_together_or_network_by_network(grad_clip, space):
             {"num_minibatches": 3},
             "num_minibatches=3 does not divide num_envs[*]num_steps=32; try 2",
         ),
+        (
+            {"num_minibatches": 32},
+            "num_minibatches=32 leaves one row in each, .* try 16 or advantage_norm=batch",
+        ),
+        ({"target_kl": 0.0}, "target_kl=0.0 must be a finite number above 0; try 0.2"),
+        ({"value_clip": float("inf")}, "value_clip=inf must be a finite number above 0; try 0.2"),
         ({"accumulate": 5}, "accumulate=5 does not divide rows per minibatch=32; try 4 or 8"),
         ({"num_envs": 0}, "num_envs=0 must be .* above 0; try 16"),
         ({"learning_rate": float("nan")}, "learning_rate=nan must be a finite"),
@@ -380,3 +463,22 @@ def test_gradients_are_clipped_together_or_network_by_network(grad_clip, space):
 def test_an_option_out_of_range_is_refused_with_a_value_that_works(options, words):
     with pytest.raises(ValueError, match=words):
         config(**options)
+
+
+def test_one_row_a_minibatch_is_allowed_where_its_own_mean_is_not_taken_away():
+    for how in ("batch", "none"):
+        assert config(num_minibatches=32, advantage_norm=how).minibatch_rows == 1
+
+
+@pytest.mark.parametrize("option", ["target_kl", "value_clip"])
+def test_none_switches_a_part_of_the_program_off_and_a_number_on(option):
+    """By the program's structure: nothing of it is left, and the number is one of its inputs."""
+    programs = {}
+    for value in (None, 0.1, 0.2):
+        cfg = config(**{option: value})
+        env = ppo.wrap(envs.make("probe/FreshRandomness-v0"), cfg)
+        state = jax.eval_shape(partial(ppo.init, cfg=cfg, env=env), jax.random.key(0))
+        update = lambda state, key, cfg, env=env: ppo.update(state, key, cfg=cfg, env=env)  # noqa: E731
+        programs[value] = str(jax.make_jaxpr(update)(state, jax.random.key(0), cfg))
+    assert programs[0.1] == programs[0.2] != programs[None]
+    assert len(programs[None]) < len(programs[0.1])

@@ -12,6 +12,7 @@ import envs
 from envs.probe import value
 from jaxrl.algos import ppo
 from jaxrl.env import Environment
+from jaxrl.metrics import quotient
 from jaxrl.spaces import Box, Discrete
 from jaxrl.wrappers import TimeLimit
 
@@ -120,8 +121,8 @@ def test_a_continuous_action_copies_its_observation(squash):
     @jit
     def learn(key):
         state, metrics = train(envs.make("probe/Target-v0"), key, cfg)
-        mode = ppo.trained_policy(state, envs.make("probe/Target-v0"))(OBS)
-        return mode, metrics["episode_return"]
+        mode = ppo.trained_policy(state, cfg=cfg, env=envs.make("probe/Target-v0"))(OBS)
+        return mode, quotient(metrics["episode_return"])
 
     mode, episode_return = (np.asarray(x) for x in learn(jax.random.key(0)))
     np.testing.assert_allclose(mode[[0, 2], 0], [-1.0, 1.0], atol=0.15)

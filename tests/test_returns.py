@@ -1,14 +1,16 @@
 """Advantages and returns: by hand, against plain loops, and as identities."""
 
+from functools import partial
+
 import beartype
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from jaxtyping import TypeCheckError, jaxtyped
 from quick import jit
 
 from jaxrl import returns
+from jaxrl.metrics import quotient
 
 checked = jaxtyped(typechecker=beartype.beartype)  # the signatures' shapes hold, in and out
 gae = jit(checked(returns.gae), static_argnums=(5, 6))
@@ -152,9 +154,8 @@ def test_discounted_sum_in_two_pieces_is_the_whole():
 
 
 @jax.jit
-def explained(target, prediction):
-    moments = [(jnp.mean(x), jnp.mean(x**2)) for x in (target, target - prediction)]
-    return returns.explained_variance(*moments)
+def explained(target, prediction, mask=None):
+    return returns.explained_variance(prediction, target, mask)
 
 
 def test_explained_variance_is_one_minus_the_share_of_variance_left():
@@ -162,13 +163,46 @@ def test_explained_variance_is_one_minus_the_share_of_variance_left():
     target, noise = rng.normal(size=(2, 1000)).astype(np.float32)
     noisy = target + noise / 2
     expected = 1 - np.var(target - noisy) / np.var(target)
-    np.testing.assert_allclose(explained(target, noisy), expected, rtol=1e-4)
+    np.testing.assert_allclose(quotient(explained(target, noisy)), expected, rtol=1e-4)
     # A constant offset explains as much: the variance of the error counts, not its size.
-    np.testing.assert_allclose(explained(target, noisy + 3), expected, rtol=1e-3)
-    assert explained(target, target) == 1
-    assert abs(explained(target, 0 * target)) < 1e-6
-    assert explained(target, -target) < -2
+    np.testing.assert_allclose(quotient(explained(target, noisy + 3)), expected, rtol=1e-3)
+    assert quotient(explained(target, target)) == 1
+    assert abs(quotient(explained(target, 0 * target))) < 1e-6
+    assert quotient(explained(target, -target)) < -2
 
 
-def test_explained_variance_of_a_constant_target_is_zero():
-    assert explained(np.ones(1000, np.float32), np.arange(1000, dtype=np.float32)) == 0
+def test_explained_variance_of_a_constant_target_is_unknown():
+    constant = explained(np.ones(1000, np.float32), np.arange(1000, dtype=np.float32))
+    assert constant == (0, 0)
+
+
+def test_explained_variance_survives_a_mean_far_from_zero():
+    """A mean of squares would cancel: 1e4 squared leaves no digit for a variance of 1."""
+    rng = np.random.default_rng(0)
+    target, noise = rng.normal(size=(2, 10_000))
+    target += 1e4
+    value = target + noise / 10
+    expected = 1 - np.var(target - value) / np.var(target)
+    got = quotient(explained(target.astype(np.float32), value.astype(np.float32)))
+    np.testing.assert_allclose(got, expected, atol=1e-3)
+
+
+def test_explained_variance_is_that_of_the_rows_that_the_mask_keeps():
+    rng = np.random.default_rng(0)
+    target, value = rng.normal(size=(2, 8, 9)).astype(np.float32)
+    mask = rng.random((8, 9)) < 0.6
+    expected = 1 - np.var((target - value)[mask]) / np.var(target[mask])
+    dirty = np.where(mask, target, 1e6).astype(np.float32)
+    np.testing.assert_allclose(quotient(explained(dirty, value, mask)), expected, rtol=1e-4)
+    assert explained(dirty, value, mask & False) == (0, 0)
+
+
+def test_explained_variance_over_devices_is_that_of_all_rows():
+    rng = np.random.default_rng(0)
+    target, value = rng.normal(size=(2, 4, 8)).astype(np.float32)
+    target += np.arange(4, dtype=np.float32)[:, None]  # of another mean on each device
+    mask = rng.random((4, 8)) < 0.6
+    split = jax.vmap(partial(returns.explained_variance, axis="data"), axis_name="data")
+    whole = explained(target.ravel(), value.ravel(), mask.ravel())
+    for mine, all_rows in zip(jit(split)(value, target, mask), whole, strict=True):
+        np.testing.assert_allclose(mine, [all_rows] * 4, rtol=1e-4)

@@ -1,5 +1,7 @@
 """The rollout: one key for one thing, each environment by itself, episodes added up by hand."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,8 +9,11 @@ import pytest
 from quick import jit
 
 import envs
-from jaxrl.rollout import begin, rollout
-from jaxrl.wrappers import AutoReset, EpisodeStats, TimeLimit
+from jaxrl.env import Environment, timestep
+from jaxrl.resets import fill_all
+from jaxrl.rollout import Decision, begin, rollout
+from jaxrl.spaces import Box, Discrete
+from jaxrl.wrappers import EpisodeStats, TimeLimit
 
 T, B = 7, 8
 
@@ -20,28 +25,40 @@ def draw_noise(key, shape):
     return jnp.concatenate([own, jax.vmap(lambda k: jax.random.uniform(k, (4,)))(children)], -1)
 
 
-def act(obs, noise):
-    """Stores action 0, gives the environment action 1, keeps the noise."""
-    action = jnp.zeros(obs.shape[0], jnp.int32)
-    return action, action + 1, noise
+def act(memory, obs, noise):
+    """Takes action 1 and keeps the noise."""
+    return memory, Decision(jnp.ones(obs.shape[0], jnp.int32), noise)
 
 
 start = jit(begin)
-advance = jit(lambda env, carry, key, index: rollout(env, carry, act, draw_noise, key, index, T))
+
+
+@partial(jit, static_argnums=4)
+def advance(env, carry, key, index, pool_size):
+    """A rollout with a full pool of its own."""
+    pool_key, key = jax.random.split(key)
+    pool = fill_all(env, pool_key, index, pool_size)
+    return rollout(env, carry, pool, act, draw_noise, key, index, T)
 
 
 def play(env, first=0, num_envs=B, pool_size=T):
     """(first observations, what two rollouts one after the other return)."""
-    env = AutoReset(EpisodeStats(env), pool_size)
+    env = EpisodeStats(env)
     index = np.arange(first, first + num_envs, dtype=np.int32)
     begin_key, *keys = jax.random.split(jax.random.key(0), 3)
     carry = start(env, begin_key, index)
     obs, results = carry.obs, []
     for key in keys:
-        results.append(advance(env, carry, key, index))
+        results.append(advance(env, carry, key, index, pool_size))
         carry = results[-1][0]
-    results = [(carry.obs, steps, sums) for carry, steps, sums in results]
+    results = [(carry.obs, steps, sums_of(ended)) for carry, _, steps, ended in results]
     return jax.tree.map(np.asarray, (obs, results))
+
+
+def sums_of(ended):
+    """name -> [B] of everything that was counted."""
+    counts = ("episodes", "truncations", "pool_exhausted")
+    return ended.metrics | {name: getattr(ended, name) for name in counts}
 
 
 def counter(episode_length, max_steps):
@@ -143,8 +160,111 @@ def test_resets_that_the_pool_lacked_are_counted_anew_in_each_rollout(sums_and_s
         np.testing.assert_array_equal(sums["pool_exhausted"], [0, 0])
 
 
-def test_the_environment_gets_its_action_and_the_learner_the_one_sampled():
+def test_the_environment_gets_the_action_and_the_learner_is_told_it():
     _, results = play(envs.make("probe/ActionReward-v0"), num_envs=2)
     for _, steps, _ in results:
         np.testing.assert_array_equal(steps.reward, np.ones((T, 2)))  # what action 1 pays
-        np.testing.assert_array_equal(steps.action, np.zeros((T, 2)))
+        np.testing.assert_array_equal(steps.action, np.ones((T, 2)))
+
+
+class Clock(Environment):
+    """Shows its own step; an episode lasts `length` of them and pays what the action was."""
+
+    length: int = 3
+
+    @property
+    def observation_space(self):
+        return Box(0.0, np.inf, (1,))
+
+    @property
+    def action_space(self):
+        return Discrete(2)
+
+    def reset(self, key):
+        t = jnp.zeros((), jnp.int32)
+        # A number of the key that no two resets share.
+        return (jax.random.bits(key), t), timestep(jnp.zeros(1), metrics={"fuel": jnp.nan})
+
+    def step(self, state, action, key):
+        del key
+        born, t = state[0], state[1] + 1
+        fuel = jnp.where(t == self.length, 7.0, jnp.nan)
+        obs = t.astype(jnp.float32)[None]
+        return (born, t), timestep(obs, action, t >= self.length, metrics={"fuel": fuel})
+
+
+def remember(memory, obs, noise):
+    """Memory counts the policy's own steps, and a key in it is passed on as it is."""
+    del noise
+    memory = {"steps": memory["steps"] + 1, "seen": memory["seen"] + obs[:, 0]}
+    action = jnp.zeros(obs.shape[0], jnp.int32)
+    return memory, Decision(action, memory)
+
+
+@pytest.fixture(scope="module")
+def with_memory():
+    """(carry, transitions, ended) of T steps of two Clocks, with a memory that counts."""
+    env, index = Clock(), np.arange(2, dtype=np.int32)
+
+    @jit
+    def run(key):
+        begin_key, pool_key, key = jax.random.split(key, 3)
+        memory = {"steps": jnp.zeros(2, jnp.int32), "seen": jnp.zeros(2)}
+        carry = begin(env, begin_key, index, memory)
+        pool = fill_all(env, pool_key, index, T)
+        draw = lambda key, shape: jnp.zeros(shape)  # noqa: E731
+        carry, _, steps, ended = rollout(env, carry, pool, remember, draw, key, index, T)
+        return carry, steps, ended
+
+    return jax.tree.map(np.asarray, run(jax.random.key(0)))
+
+
+def test_memory_passes_from_step_to_step_and_is_zero_where_an_episode_begins(with_memory):
+    carry, steps, _ = with_memory
+    np.testing.assert_array_equal(steps.aux["steps"][:, 0], [1, 2, 3] * 2 + [1])
+    np.testing.assert_array_equal(steps.aux["seen"][:, 1], [0, 1, 3] * 2 + [0])
+    np.testing.assert_array_equal(carry.memory["steps"], [1, 1])  # on to the next rollout
+
+
+def test_a_metric_counts_where_an_episode_ends_and_may_be_anything_before(with_memory):
+    ended = with_memory[2]
+    np.testing.assert_array_equal(ended.metrics["fuel"], [14, 14])
+    means = ended.means(lambda sums: sums)
+    assert set(means) == {"fuel", "truncated_share", "episodes", "pool_exhausted"}
+    assert means["fuel"] == (28, 4) and means["truncated_share"] == (0, 4)
+    assert means["episodes"] == (4, 1)
+
+
+def test_where_no_episode_ends_its_metrics_are_unknown_and_their_number_is_0():
+    env = EpisodeStats(counter(100, 100))
+    index = np.arange(2, dtype=np.int32)
+    _, _, _, ended = advance(env, start(env, jax.random.key(0), index), jax.random.key(1), index, 2)
+    means = ended.means(lambda sums: sums)
+    assert means["episode_return"].denominator == 0 and means["episodes"] == (0, 1)
+
+
+@pytest.fixture(scope="module")
+def three_in_a_row():
+    """(born of the pool [B, 4], born of the episodes after each of three rollouts of T = 1,
+    the pool's count after each)."""
+    env, index = Clock(length=1), np.arange(2, dtype=np.int32)
+
+    @jit
+    def run(key):
+        begin_key, pool_key, *keys = jax.random.split(key, 5)
+        carry, pool = begin(env, begin_key, index), fill_all(env, pool_key, index, 4)
+        kept, born, used = pool.state[0], [], []
+        for key in keys:
+            carry, pool, _, _ = rollout(env, carry, pool, act, draw_noise, key, index, 1)
+            born.append(carry.env_state[0])
+            used.append(pool.used)
+        return kept, jnp.stack(born), jnp.stack(used)
+
+    return jax.tree.map(np.asarray, run(jax.random.key(0)))
+
+
+def test_one_pool_serves_several_rollouts_in_a_row_each_with_the_next_reset(three_in_a_row):
+    kept, born, used = three_in_a_row
+    np.testing.assert_array_equal(used, [[1, 1], [2, 2], [3, 3]])
+    np.testing.assert_array_equal(born.T, kept[:, :3])
+    assert len(np.unique(born)) == born.size

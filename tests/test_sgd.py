@@ -5,6 +5,7 @@ from math import gcd
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from quick import jit
 from scipy import stats
@@ -73,14 +74,14 @@ def test_the_order_of_one_epoch_says_nothing_about_the_next(many_orders):
     np.testing.assert_allclose((first == second).mean(0), 1 / n, atol=0.03)
 
 
-def test_group_size_is_the_fewest_environments_whose_rows_split_evenly():
-    assert sgd.group_size(5, 8) == 8  # coprime: 40 rows, 5 to each of 8 minibatches
-    assert sgd.group_size(6, 4) == 2
-    assert sgd.group_size(128, 4) == 1
-    assert sgd.group_size(4, 128) == 32
+def test_block_size_is_the_fewest_environments_whose_rows_split_evenly():
+    assert sgd.block_size(5, 8) == 8  # coprime: 40 rows, 5 to each of 8 minibatches
+    assert sgd.block_size(6, 4) == 2
+    assert sgd.block_size(128, 4) == 1
+    assert sgd.block_size(4, 128) == 32
     for num_steps in range(1, 13):
         for num_minibatches in range(1, 13):
-            size = sgd.group_size(num_steps, num_minibatches)
+            size = sgd.block_size(num_steps, num_minibatches)
             assert size * num_steps % num_minibatches == 0
             assert not any(k * num_steps % num_minibatches == 0 for k in range(1, size))
             assert size * gcd(num_steps, num_minibatches) == num_minibatches
@@ -96,14 +97,14 @@ def test_every_row_is_in_one_minibatch_of_each_epoch(num_envs, num_steps, num_mi
     np.testing.assert_array_equal(np.sort(order.reshape(3, -1)), np.tile(np.arange(count), (3, 1)))
 
 
-def test_every_minibatch_takes_as_many_rows_from_each_group_of_environments():
-    order = rows()  # 8 environments in groups of 2, 6 steps: 3 rows of each group
-    group = order % 8 // 2
-    for minibatch in group.reshape(-1, 12):
+def test_every_minibatch_takes_as_many_rows_from_each_block_of_environments():
+    order = rows()  # 8 environments in blocks of 2, 6 steps: 3 rows of each block
+    block = order % 8 // 2
+    for minibatch in block.reshape(-1, 12):
         np.testing.assert_array_equal(np.bincount(minibatch), [3, 3, 3, 3])
 
 
-def test_rows_are_dealt_anew_in_each_epoch_and_iteration_and_for_each_group():
+def test_rows_are_dealt_anew_in_each_epoch_and_iteration_and_for_each_block():
     order = np.sort(np.stack([rows(seed, num_steps=16) for seed in range(3)]))
     dealt = order.reshape(9, 4, -1)  # (iteration, epoch), minibatch, rows regardless of order
     assert len(np.unique(dealt, axis=0)) == 9
@@ -148,3 +149,15 @@ def test_epochs_run_the_blocks_in_their_order_each_with_its_own_extra():
     np.testing.assert_array_equal(used, extra)
     np.testing.assert_array_equal(before, [0, 1, 12, 124])
     assert total == 1248
+
+
+def test_a_linear_schedule_is_what_is_left_of_the_run_and_a_constant_one_is_1():
+    linear = [float(sgd.schedule("linear", jnp.int32(i), 4)) for i in range(6)]
+    assert linear == [1, 0.75, 0.5, 0.25, 0, 0]
+    assert [float(sgd.schedule("constant", jnp.int32(i), 4)) for i in (0, 3, 9)] == [1, 1, 1]
+
+
+def test_a_step_goes_against_the_direction_by_the_rate():
+    params, grads = {"w": jnp.float32([1, 2])}, {"w": jnp.float32([10, -20])}
+    moved, _ = sgd.descend(optax.identity(), grads, optax.EmptyState(), params, 0.1)
+    np.testing.assert_allclose(moved["w"], [0, 4])

@@ -47,3 +47,17 @@ def test_a_summary_of_one_seed_resamples_its_episodes():
     assert summary["iqm"] == iqm(RETURNS.ravel()) and summary["ci95_over"] == "episodes"
     assert summary["ci95"] == bootstrap_ci(RETURNS.ravel())
     assert summary["episodes_per_seed"] == 10
+
+
+def test_a_summary_has_the_mean_of_every_metric_over_all_seeds_and_of_each():
+    metrics = {
+        "success": np.array([[True, False], [True, True]]),
+        "fuel": np.float32([[1, 3], [5, 7]]),
+    }
+    summary = summarize_returns(np.ones((2, 2)), metrics)
+    assert summary["metrics"] == {
+        "fuel": {"mean": 4.0, "per_seed": [2.0, 6.0]},
+        "success": {"mean": 0.75, "per_seed": [0.5, 1.0]},
+    }
+    assert list(summary["metrics"]) == ["fuel", "success"]
+    assert summarize_returns(np.ones((2, 2)))["metrics"] == {}

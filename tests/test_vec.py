@@ -10,7 +10,6 @@ import pytest
 from jaxrl.env import Environment, timestep
 from jaxrl.spaces import Box, Discrete
 from jaxrl.vec import VecEnv
-from jaxrl.wrappers import AutoReset, EpisodeStats
 
 
 class Noise(Environment):
@@ -131,7 +130,6 @@ def test_actions_are_drawn_one_for_each_environment():
     [
         (lambda: VecEnv(Noise(), 0), r"num_envs=0 must be at least 1; try 64\."),
         (lambda: VecEnv(Noise(), 2, pool_size=0), r"pool_size=0 must be at least 1; try 4\."),
-        (lambda: VecEnv(EpisodeStats(AutoReset(Noise())), 2), r"env=EpisodeStats already has"),
     ],
 )
 def test_a_batch_that_cannot_be_made_is_refused(make, message):

@@ -1,43 +1,14 @@
-"""The wrappers of one environment: clocks, sums, restarts, frames and actions."""
+"""The wrappers of one environment: clocks, sums, frames and actions."""
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from count import Count
 
 from jaxrl.env import Environment, static, timestep
 from jaxrl.spaces import Box, Discrete, MultiDiscrete, contains
-from jaxrl.wrappers import AutoReset, EpisodeStats, FrameStack, ScaleAction, TimeLimit
-
-
-class CountState(flax.struct.PyTreeNode):
-    start: jax.Array  # float32 [], drawn at reset
-    t: jax.Array  # int32 []
-
-
-class Count(Environment):
-    """Starts at a random whole number, adds 1 a step, pays t on step t, ends after `length`."""
-
-    length: int = 3
-
-    @property
-    def observation_space(self):
-        return Box(0.0, np.inf, (1,))
-
-    @property
-    def action_space(self):
-        return Discrete(2)
-
-    def reset(self, key):
-        start = 100.0 * jax.random.randint(key, (), 1, 2**16).astype(jnp.float32)
-        state = CountState(start, jnp.zeros((), jnp.int32))
-        return state, timestep(start[None])
-
-    def step(self, state, action, key):
-        del action, key
-        state = state.replace(t=state.t + 1)
-        return state, timestep((state.start + state.t)[None], state.t, state.t >= self.length)
+from jaxrl.wrappers import EpisodeStats, FrameStack, ScaleAction, TimeLimit
 
 
 class Echo(Environment):
@@ -101,53 +72,11 @@ def test_a_step_can_be_both_terminated_and_truncated():
     np.testing.assert_array_equal(ts.done, [False, False, True])
 
 
-def test_the_time_limit_of_a_new_episode_starts_from_zero():
-    _, ts, _ = play(AutoReset(TimeLimit(Count(length=9), 2)), 6)
-    np.testing.assert_array_equal(ts.truncated, [False, True] * 3)
-
-
 def test_episode_stats_are_the_sums_up_to_and_with_each_step():
     first, ts, _ = play(EpisodeStats(Count(length=3)), 3)
     assert first.metrics["episode_return"] == 0 and first.metrics["episode_length"] == 0
     np.testing.assert_array_equal(ts.metrics["episode_return"], [1, 3, 6])
     np.testing.assert_array_equal(ts.metrics["episode_length"], [1, 2, 3])
-
-
-def test_episode_stats_report_the_whole_episode_on_its_last_step_and_then_start_over():
-    _, ts, _ = play(AutoReset(EpisodeStats(Count(length=2))), 5)
-    np.testing.assert_array_equal(ts.metrics["episode_return"], [1, 3, 1, 3, 1])
-    np.testing.assert_array_equal(ts.metrics["episode_length"], [1, 2, 1, 2, 1])
-
-
-def test_auto_reset_shows_the_next_episode_in_obs_and_the_last_step_in_final_obs():
-    first, ts, _ = play(AutoReset(Count(length=3)), 4)
-    start = first.obs[0]
-    np.testing.assert_array_equal(ts.final_obs[:3, 0], start + np.array([1, 2, 3]))
-    np.testing.assert_array_equal(ts.obs[:2], ts.final_obs[:2])
-    assert ts.terminated[2] and ts.obs[2, 0] != start and ts.obs[2, 0] % 100 == 0
-    assert ts.obs[3, 0] == ts.obs[2, 0] + 1
-    np.testing.assert_array_equal(ts.obs[3], ts.final_obs[3])
-
-
-def test_an_exhausted_pool_is_reported_and_gives_its_oldest_reset_again():
-    _, ts, _ = play(AutoReset(Count(length=1), 2), 5)
-    np.testing.assert_array_equal(ts.metrics["pool_exhausted"], [0, 0, 1, 1, 1])
-    start = ts.obs[:, 0]
-    assert start[0] != start[1]
-    np.testing.assert_array_equal(start, start[[0, 1, 0, 1, 0]])
-
-
-def test_a_refill_gives_new_resets_and_leaves_the_episode_alone():
-    env = AutoReset(Count(length=1), 2)
-    _, ts, state = play(env, 3)
-    filled = env.refill(state, jax.random.key(7))
-    assert filled.used == 0 and filled.inner is state.inner
-    starts = {float(x) for x in ts.obs[:, 0]}
-    for _ in range(2):
-        filled, ts = step(env, filled, 0)
-        assert ts.metrics["pool_exhausted"] == 0
-        assert float(ts.obs[0]) not in starts
-        starts.add(float(ts.obs[0]))
 
 
 def test_frames_are_oldest_first_and_start_as_the_first_observation_repeated():
@@ -156,13 +85,6 @@ def test_frames_are_oldest_first_and_start_as_the_first_observation_repeated():
     assert first.obs.shape == (3, 1) == FrameStack(Count(), 3).observation_space.shape
     np.testing.assert_array_equal(first.obs[:, 0] - start, [0, 0, 0])
     np.testing.assert_array_equal(ts.obs[..., 0] - start, [[0, 0, 1], [0, 1, 2], [1, 2, 3]])
-
-
-def test_no_frame_of_the_last_episode_is_seen_in_the_next():
-    first, ts, _ = play(AutoReset(FrameStack(Count(length=2), 3)), 3)
-    np.testing.assert_array_equal(ts.final_obs[1, :, 0] - first.obs[0, 0], [0, 1, 2])
-    start = ts.obs[1, 0, 0]
-    np.testing.assert_array_equal(ts.obs[1:, :, 0] - start, [[0, 0, 0], [0, 0, 1]])
 
 
 class Film(Count):

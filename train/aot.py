@@ -110,7 +110,7 @@ def run(argv: Sequence[str]) -> None:
     """The command line: one line and exit code 2 for bad input."""
     try:
         main(argv)
-    except (ValueError, ImportError) as error:
+    except (ValueError, ImportError, FileNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
 

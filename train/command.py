@@ -25,7 +25,7 @@ def run(name: str, argv: Sequence[str] | None = None) -> None:
         join(args.hosts)
         keep_compiled_programs()
         loop.train(args, trainer.setup(args))
-    except (ValueError, ImportError) as error:
+    except (ValueError, ImportError, FileNotFoundError) as error:
         sys.exit(_say(f"error: {error}", 2))
     except Interrupted as stopped:
         sys.exit(_say(str(stopped), stopped.exit_code))

@@ -125,10 +125,15 @@ def _check_that_failed(stopped: BaseException) -> str | None:
 
 
 def _one_line(box: str) -> str:
-    """What tyro says in a box of several lines, without its title and footer."""
+    """What tyro says in a box of several lines, without its title and footer.
+
+    Where the output is not UTF-8 the box has no frame: its title is then a part like the others.
+    """
     lines = [line.strip("│ ") for line in box.splitlines() if not line.startswith(("╭", "╰"))]
-    parts = " ".join("\n" if line.strip("─") == "" else line for line in lines).split("\n")
-    return "; ".join(part.strip() for part in parts if "full helptext" not in part)
+    text = " ".join(line if line.strip("─-") else "\n" for line in lines)
+    parts = [part.strip() for part in text.split("\n") if part.strip()]
+    said = parts if "╭" in box else parts[1:]
+    return "; ".join(part for part in said if "full helptext" not in part)
 
 
 def full_names(argv: Sequence[str]) -> list[str]:

@@ -20,7 +20,7 @@ import numpy as np
 
 PACKAGES = ("jaxrl", "jax", "jaxlib", "flax", "optax", "chex", "orbax-checkpoint", "numpy")
 TRANSCRIPTS = "transcripts.jsonl"
-UNCHANGEABLE = ("env", "env_args", "seed", "num_seeds", "preset", "algo", "log_every")
+UNCHANGEABLE = ("env", "env_args", "seed", "num_seeds", "preset", "algo", "log_every", "init_from")
 MAY_GROW = ("algo.total_steps", "algo.total_episodes")  # of a run that is resumed
 
 

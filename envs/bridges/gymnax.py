@@ -1,6 +1,6 @@
 """gymnax 1.0's environments behind our contract; conformance: tests/test_envs_gymnax.py.
 
-Only `reset_env` and `step_env` are called: gymnax's own `step` resets, here that is `AutoReset`'s.
+Only `reset_env` and `step_env` are called: gymnax's own `step` resets, here that is the loop's.
 """
 
 import functools

@@ -44,8 +44,8 @@ def _random_step(
     # An environment that resets itself is likely to do so with its step's key or half of it.
     keys = jnp.stack([reset_key, step_key, *jax.random.split(step_key)])
     starts, first = jax.vmap(env.reset)(keys)
-    is_start = jax.vmap(tree_equal, (None, 0))
-    restarted = jnp.any(is_start(new, starts) & ~is_start(state, starts))
+    is_start = jax.vmap(lambda key, start: tree_equal(new, start) & ~tree_equal(state, start))
+    restarted = jnp.any(is_start(keys, starts))  # keys: a state may have no leaf to map over
     fresh = jax.tree.map(lambda x: x[0], (starts, first.obs))
     following = tree_where(ts.done, fresh, (new, ts.obs))
     return following, _look(env, new, ts, restarted)
