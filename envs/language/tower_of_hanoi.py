@@ -126,7 +126,7 @@ class TowerofHanoi(Game):
         """Any legal move of a disk to another peg."""
         top = self.tops(state)
         legal = (top < self.most)[:, None] & (top > top[:, None])
-        move = jax.random.categorical(key, jnp.where(legal, 0.0, -jnp.inf).ravel())
+        move = jax.random.categorical(key, jnp.where(legal, jnp.float32(0), -jnp.inf).ravel())
         return self._say(move // 3, move % 3)
 
     def _say(self, source: jax.Array, goal: jax.Array) -> Text:
