@@ -76,13 +76,13 @@ def test_observations_lie_in_their_spaces_along_episodes():
     assert len(result) > 20 and all(result.values()), result
 
 
-CHEAP = ["CartPole-v1", "GridWorld-v0", "probe/FreshRandomness-v0", "reasoning/chain_sum"]
+CHEAP = ["CartPole-v1", "GridWorld-v0", "probe/FreshRandomness-v0"]
 
 
 @pytest.mark.parametrize(
     "id", [i if i in CHEAP else pytest.param(i, marks=pytest.mark.slow) for i in sorted(TABLE)]
 )
 def test_check_env_passes(id, monkeypatch):
-    """All of it; in the default suite one of each kind, as compiling is the price."""
+    """All of it; in the default suite a few, as compiling is the price."""
     monkeypatch.setattr(check.cost, "measure", lambda env, *_, **__: id)
     assert check_env(envs.make(id), num_steps=10, num_envs=2, verbose=False) == id

@@ -116,7 +116,7 @@ class Mastermind(Game):
             white=state.white.at[at].set(white, mode="drop"),
         )
         last = state.turn >= state.limit
-        return state, self.turn(obs, reward, malformed=~move.found, won=won, out_of_turns=last)
+        return state, self.turn(obs, reward, malformed=~move.found, won=won, over=last)
 
     @property
     def codes(self) -> np.ndarray:

@@ -87,7 +87,7 @@ class TowerofHanoi(Game):
         reward = jnp.where(won, 1.0, jnp.where(last, done / state.disks, 0.0))
         answer = jnp.where(move.found, jnp.where(won, 1, jnp.where(legal, 2, 3)), 0)
         obs = self.answer(answer, pegs=self.shown(state))
-        return state, self.turn(obs, reward, malformed=~move.found, won=won, out_of_turns=last)
+        return state, self.turn(obs, reward, malformed=~move.found, won=won, over=last)
 
     def exists(self, state: State) -> jax.Array:
         """bool [most]: this disk is in the game."""
