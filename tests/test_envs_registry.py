@@ -16,6 +16,8 @@ from quick import jit
 import envs
 from envs.__main__ import row
 from envs.classic.cartpole import CartPole
+from envs.bridges import BRIDGES, PLAIN, bridge
+from envs.registry import TABLE
 from jaxrl import spaces
 from jaxrl.env import Environment, timestep
 from jaxrl.wrappers import TimeLimit
@@ -160,7 +162,7 @@ def test_register_refuses_what_is_no_environment_with_the_way_out(registered):
 
 @pytest.mark.parametrize("id", ["gymnax/Mine-v0", "Breakout-MinAtar", "mine:Light", ""])
 def test_register_refuses_an_id_that_means_or_would_mean_something_else(registered, id):
-    with pytest.raises(ValueError, match="is taken by|must not begin with|must be a name"):
+    with pytest.raises(ValueError, match=r"is taken by|must not begin with|must be a name"):
         registered(id, Light)
 
 
