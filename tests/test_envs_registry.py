@@ -15,8 +15,8 @@ from quick import jit
 
 import envs
 from envs.__main__ import row
-from envs.classic.cartpole import CartPole
 from envs.bridges import BRIDGES, PLAIN, bridge
+from envs.classic.cartpole import CartPole
 from envs.registry import TABLE
 from jaxrl import spaces
 from jaxrl.env import Environment, timestep
