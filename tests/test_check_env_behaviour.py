@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from walk import Walk, WalkState, refuse
 
-from jaxrl.check import check_env, cost
+from jaxrl.check import check_env, cost, legal
 from jaxrl.env import static, timestep
 from jaxrl.spaces import Box, MultiDiscrete
 
@@ -251,6 +251,24 @@ class Masked(Walk):
 def test_legal_actions_are_taken_where_the_observation_says_which(monkeypatch):
     monkeypatch.setattr(cost, "measure", lambda env, *_, **__: cost.describe(env))
     assert check_env(Masked(), num_steps=30, num_envs=4, verbose=False) == "Masked"
+
+
+def test_a_random_action_of_several_choices_is_legal_in_each():
+    class Pairs(Walk):
+        @property
+        def action_space(self):
+            return MultiDiscrete((2, 3))
+
+        @property
+        def observation_space(self):
+            return {"legal": Box(False, True, (5,), np.bool_)}
+
+    obs = {"legal": jnp.asarray([False, True, True, False, True])}
+    keys = jax.random.split(jax.random.key(0), 32)
+    drawn = jax.vmap(lambda key: legal.random_action(Pairs(), obs, key))(keys)
+    assert {tuple(row) for row in drawn.tolist()} == {(1, 0), (1, 2)}
+    assert legal.allows_one(Pairs(), obs)
+    assert not legal.allows_one(Pairs(), {"legal": jnp.asarray([True, True, False, False, False])})
 
 
 def test_a_mask_that_allows_nothing_or_has_another_size_is_refused():

@@ -18,8 +18,9 @@ from envs.__main__ import row
 from envs.bridges import BRIDGES, PLAIN, bridge
 from envs.classic.cartpole import CartPole
 from envs.registry import TABLE
-from jaxrl import spaces
+from jaxrl import check, spaces
 from jaxrl.env import Environment, timestep
+from jaxrl.text import to_str
 from jaxrl.wrappers import TimeLimit
 
 
@@ -327,3 +328,21 @@ def test_the_examples_of_the_documentation_run(registered):
     for block in re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL):
         exec(block, names)
     assert names["ts"].obs.shape == (8, 2) and "Thermostat-v0" in envs.ids()
+    nim = envs.make("mine/Nim-v0", stones=5)
+    with jax.debug_key_reuse(False):
+        check.check_structure(nim, seed=0)
+
+    @jit
+    def play(key):
+        state, ts = nim.reset(key)
+        said, obs = [], [ts.obs]
+        for step_key in jax.random.split(key, 2):
+            said.append(nim.expert(state, step_key))
+            state, ts = nim.step(state, said[-1], step_key)
+            obs.append(ts.obs)
+        return said, obs, ts
+
+    with jax.debug_key_reuse(False):
+        said, obs, ts = play(jax.random.key(0))
+    assert [to_str(text) for text in obs][::2] == [r"5 stones, take 1-3: \boxed{N}", "won"]
+    assert to_str(said[0]) == r"\boxed{1}" and ts.terminated and ts.reward == 1
