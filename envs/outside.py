@@ -59,10 +59,11 @@ def _kin(cls: type) -> str:
 
 
 def environments(module: ModuleType) -> dict[str, Any]:
-    """The Environment classes, and partials of them, that a module defines or imports."""
+    """The Environment classes that a module defines, and its partials of any."""
     found = {}
     for name, value in vars(module).items():
         inner = unwrapped(value)
-        if isinstance(inner, type) and issubclass(inner, Environment) and name[0] != "_":
+        imported = inner is value and getattr(inner, "__module__", "") != module.__name__
+        if isinstance(inner, type) and issubclass(inner, Environment) and not imported:
             found[name] = value
     return found

@@ -107,12 +107,12 @@ def spec(id: str) -> Spec:
 
 def _spec_of_module(id: str) -> Spec:
     module_name, _, name = id.partition(":")
-    before = set(_specs)
     module = import_module(module_name)
     if name in _specs:
         return _specs[name]
     if not hasattr(module, name):
-        known = {*environments(module), *(set(_specs) - before)}
+        mine = {id for id, row in _specs.items() if row.source == module_name}
+        known = {*environments(module), *mine}
         raise ValueError(
             f"Module {module_name!r} ({module.__file__}) registers and defines no {name!r}; near: "
             f"{near(name, known)}; its environments: {', '.join(sorted(known)) or 'none'}."

@@ -39,6 +39,32 @@ def gae(
     return advantage
 
 
+def lambda_return(
+    reward: Float[Array, "T B"],
+    next_value: Float[Array, "T B"],
+    terminated: Bool[Array, "T B"],
+    truncated: Bool[Array, "T B"],
+    gamma: Number,
+    lam: Number,
+) -> Float[Array, "T B"]:
+    """The lambda-return; with next_value[t] = max_a Q(next_obs[t], a) it is Peng's Q(lambda).
+
+    R[t] = reward[t] + gamma * ((1 - lam) * next_value[t] + lam * R[t+1]), eq. 5 of
+    arXiv:2407.04811; the last step bootstraps from next_value. A terminated step bootstraps from 0,
+    a truncated one from next_value; both cut the trace; terminated wins where both are set.
+    """
+    one_step = reward + gamma * jnp.where(terminated, 0.0, next_value)
+    decay = jnp.where(terminated | truncated, 0.0, gamma * lam)
+
+    def backward(following, inputs):
+        one_step, decay, next_value = inputs
+        total = one_step + decay * (following - next_value)
+        return total, total
+
+    steps = (one_step, decay, next_value)
+    return jax.lax.scan(backward, next_value[-1], steps, reverse=True, unroll=8)[1]
+
+
 def discounted_sum(
     start: Float[Array, " B"],
     reward: Float[Array, "T B"],

@@ -14,13 +14,50 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxrl import mesh
+from jaxrl import config, mesh
 from jaxrl.env import per_env_keys
 from jaxrl.metrics import Metrics, Sums
 
 C = TypeVar("C")
 Loss = Callable[[Any, Any], tuple[Sums, Metrics]]  # (params, rows) -> the loss, its parts
 Total = Callable[[Any, Metrics], tuple[Any, Metrics]]  # both, summed over all devices
+
+
+class Sizes:
+    """What follows from the sizes in a Config: T*B rows an iteration, in epochs of minibatches."""
+
+    total_steps: int
+    num_envs: int
+    num_steps: int
+    num_epochs: int
+    num_minibatches: int
+    reset_pool: int  # fresh resets per environment and iteration; 0: num_steps / 8
+
+    def check_sizes(self) -> None:
+        """ValueError for a size that cannot work."""
+        config.check_range("reset_pool", self.reset_pool, 0, 1e9, 0)
+        for name in ("total_steps", "num_envs", "num_steps", "num_epochs", "num_minibatches"):
+            config.check_positive(name, getattr(self, name), getattr(type(self), name))
+        rows = self.num_envs * self.num_steps
+        config.check_divides("num_minibatches", self.num_minibatches, "num_envs*num_steps", rows)
+
+    @property
+    def num_iterations(self) -> int:
+        return -(-self.total_steps // (self.num_envs * self.num_steps))
+
+    @property
+    def num_blocks(self) -> int:
+        """Blocks of environments that are shuffled together: what devices can share."""
+        return self.num_envs // block_size(self.num_steps, self.num_minibatches)
+
+    @property
+    def pool_size(self) -> int:
+        """Fresh resets of each environment in an iteration."""
+        return self.reset_pool or max(2, self.num_steps // 8)
+
+    @property
+    def minibatch_rows(self) -> int:
+        return self.num_envs * self.num_steps // self.num_minibatches
 
 
 def gradient(
@@ -49,7 +86,7 @@ def gradient(
     return jax.tree.map(lambda g: (g * rate).astype(g.dtype), grads), metrics
 
 
-def schedule(kind: str, iteration: jax.Array, num_iterations: int) -> jax.Array:
+def schedule(kind: str, iteration: jax.Array, num_iterations: float | jax.Array) -> jax.Array:
     """float32 []: what a learning rate is times at an iteration; linear falls to 0 at the end."""
     left = 1.0 - iteration.astype(jnp.float32) / num_iterations
     return jnp.maximum(left, 0.0) if kind == "linear" else jnp.ones((), jnp.float32)
@@ -61,6 +98,19 @@ def descend(
     """(params, optimiser state) after a step of length `rate` against what `direction` says."""
     updates, opt_state = direction.update(grads, opt_state, params)
     return jax.tree.map(lambda p, u: (p - rate * u).astype(p.dtype), params, updates), opt_state
+
+
+def plain_step(
+    loss: Loss, direction: optax.GradientTransformation, rate: Any, axis: str | None
+) -> Callable[[tuple, tuple], tuple[tuple, Metrics]]:
+    """The step of `epochs` over (params, optimiser state) for a loss that needs nothing else."""
+
+    def step(carry, inputs):
+        (params, opt_state), (rows, _) = carry, inputs
+        grads, metrics = gradient(loss, params, rows, total=over_devices(axis))
+        return descend(direction, grads, opt_state, params, rate), metrics
+
+    return step
 
 
 def norms(tree: Any) -> dict[str, jax.Array]:

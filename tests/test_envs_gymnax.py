@@ -160,7 +160,9 @@ def test_minatar_pixels_are_bits():
 def test_a_missing_gymnax_names_what_to_install(monkeypatch):
     monkeypatch.setattr(bridge, "_game", bridge._game.__wrapped__)
     monkeypatch.setitem(sys.modules, "gymnax", None)
-    with pytest.raises(ImportError, match="pip install gymnax six"):
+    with pytest.raises(
+        ImportError, match=r"gymnax/CartPole-v1 needs gymnax: pip install 'jaxrl\[gymnax\]'"
+    ):
         envs.make("gymnax/CartPole-v1")
 
 

@@ -127,6 +127,12 @@ def test_the_solution_of_countdown_is_of_the_numbers_asked_for():
         assert python_value(answer[7:-1], numbers) == target
 
 
+def example(id: str, **fields):
+    """A state, its numbers to be replaced."""
+    shape, _ = jax.eval_shape(envs.make(id, **fields).reset, jax.random.key(0))
+    return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shape)
+
+
 def rewards(id: str, answers: list[str], state, **fields) -> list[float]:
     env = envs.make(id, thought_bytes=ROOM, **fields)
     step = jax.vmap(lambda said: env.step(state, said, jax.random.key(0))[1])
@@ -137,7 +143,7 @@ def rewards(id: str, answers: list[str], state, **fields) -> list[float]:
 
 
 def test_a_sum_takes_the_number_alone():
-    state, _ = envs.make("reasoning/chain_sum").reset(jax.random.key(0))
+    state = example("reasoning/chain_sum")
     state = state.replace(number=jnp.asarray([12, -34, 0, 0]))
     right = [r"\boxed{-22}", r"so \boxed{5}, no: \boxed{-22}.", r"\boxed{-022}"]
     wrong = [r"\boxed{22}", r"\boxed{-220}", r"\boxed{-22}\boxed{1}", r"\boxed{-99999999999}"]
@@ -148,7 +154,7 @@ def test_a_sum_takes_the_number_alone():
 
 
 def test_partial_credit_counts_the_sign_and_the_digits_in_their_places():
-    state, _ = envs.make("reasoning/chain_sum").reset(jax.random.key(0))
+    state = example("reasoning/chain_sum")
     state = state.replace(number=jnp.asarray([12, -34, 0, 0]))
     share = {"-22": 2, "22": 2 / 3, "-32": 2 / 3, "-2": 2 / 3, "-122": 3 / 4, "7": 0, "-20": 2 / 3}
     said = [rf"\boxed{{{answer}}}" for answer in share]
@@ -163,7 +169,7 @@ def test_partial_credit_counts_the_sign_and_the_digits_in_their_places():
 
 
 def test_a_countdown_takes_each_number_once_and_nothing_but_the_target():
-    state, _ = envs.make("reasoning/countdown").reset(jax.random.key(0))
+    state = example("reasoning/countdown")
     state = state.replace(number=jnp.asarray([3, 8, 8, 0]), target=jnp.asarray(40))
     right = [r"\boxed{8*(8-3)}", r"no \boxed{1}; \boxed{( 8 - 3 ) * 8}", r"\boxed{((8-03))*8}"]
     wrong = [r"\boxed{40}", r"\boxed{8*5}", r"\boxed{8*8-3}", r"\boxed{8*(8-3)+0}", r"\boxed{()}",
@@ -175,7 +181,7 @@ def test_a_countdown_takes_each_number_once_and_nothing_but_the_target():
 
 
 def test_a_quotient_that_is_no_whole_number_reaches_no_target_until_it_is_one():
-    state, _ = envs.make("reasoning/countdown", max_numbers=3).reset(jax.random.key(0))
+    state = example("reasoning/countdown", max_numbers=3)
     state = state.replace(number=jnp.asarray([4, 6, 6]), target=jnp.asarray(9))
     assert rewards("reasoning/countdown", [r"\boxed{6/4*6}", r"\boxed{6*6/4}"], state) == [1, 1]
     state = state.replace(target=jnp.asarray(1))

@@ -1,73 +1,26 @@
 """`envs.make` and what is around it: ids, fields, time limits, errors, the listing."""
 
+import functools
 import re
 import subprocess
 import sys
 from pathlib import Path
 
+import gymnasium
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from quick import jit
 
 import envs
 from envs.__main__ import row
+from envs.bridges import BRIDGES, PLAIN, bridge
 from envs.classic.cartpole import CartPole
 from envs.registry import TABLE
 from jaxrl import spaces
 from jaxrl.env import Environment, timestep
 from jaxrl.wrappers import TimeLimit
-
-
-def avals(tree):
-    return jax.tree.map(lambda x: (x.shape, x.dtype, x.weak_type), tree)
-
-
-@pytest.mark.parametrize("id", sorted(TABLE))
-def test_environment_keeps_the_contract(id):
-    """Shapes and dtypes by abstract evaluation: nothing is compiled."""
-    env = envs.make(id)
-    key = jax.random.key(0)
-    state, first = jax.eval_shape(env.reset, key)
-    action = jax.eval_shape(lambda k: spaces.sample(env.action_space, k), key)
-    after, ts = jax.eval_shape(env.step, state, action, key)
-    assert avals(after) == avals(state)
-    assert avals(ts) == avals(first)
-    assert avals((ts.reward, ts.terminated, ts.truncated)) == (
-        ((), jnp.float32, False),
-        ((), jnp.bool_, False),
-        ((), jnp.bool_, False),
-    )
-    space = spaces.by_leaf(env.observation_space)
-    wanted = jax.tree.map(lambda s: (s.shape, s.dtype, False), space, is_leaf=spaces.is_space)
-    assert avals(ts.obs) == wanted
-    assert all(aval == ((), jnp.float32, False) for aval in avals(ts.metrics).values())
-    assert hash(jax.tree.structure(env)) == hash(jax.tree.structure(envs.make(id)))
-
-
-def test_observations_lie_in_their_spaces_along_episodes():
-    def inside(env, key):
-        def step(state, key):
-            action_key, step_key = jax.random.split(key)
-            action = spaces.sample(env.action_space, action_key)
-            state, ts = env.step(state, action, step_key)
-            return state, (spaces.contains(env.observation_space, ts.obs), ts.done)
-
-        reset_key, key = jax.random.split(key)
-        state, ts = env.reset(reset_key)
-        inside, done = jax.lax.scan(step, state, jax.random.split(key, 5))[1]
-        over = jnp.cumsum(done) - done > 0
-        return jnp.all(inside | over) & spaces.contains(env.observation_space, ts.obs)
-
-    ids = [id for id in TABLE if not id.startswith("gem/")]  # they say what language/ says
-
-    @jax.jit
-    def run(key):
-        keys = jax.random.split(key, len(ids))
-        return {id: inside(envs.make(id), keys[i]) for i, id in enumerate(ids)}
-
-    result = run(jax.random.key(3))
-    assert all(result.values()), result
 
 
 def test_make_puts_the_time_limit_of_the_table_around_the_environment():
@@ -188,12 +141,143 @@ def test_register_refuses_a_taken_id_and_a_bad_limit(registered):
     assert "test/Light-v0" not in envs.ids()
 
 
+def test_register_refuses_what_is_no_environment_with_the_way_out(registered):
+    class Foreign(gymnasium.Env):
+        pass
+
+    for bad, words in (
+        (Foreign, "Foreign is no jaxrl.Environment but a Gymnasium environment"),
+        (functools.partial(Foreign), "Foreign is no jaxrl.Environment"),
+        (dict, "dict is no jaxrl.Environment; derive the class"),
+        (Light(), r"Light\(...\) is an instance; give its class, Light, or a partial"),
+        (3, "3 is no environment; give an Environment class, or a function"),
+    ):
+        with pytest.raises(ValueError, match=words) as error:
+            registered("test/Bad-v0", bad)
+        assert "\n" not in str(error.value)
+    registered("test/Bad-v0", lambda: 3)
+    with pytest.raises(ValueError, match="its function returned a int, no Environment"):
+        envs.make("test/Bad-v0")
+
+
+@pytest.mark.parametrize("id", ["gymnax/Mine-v0", "Breakout-MinAtar", "mine:Light", ""])
+def test_register_refuses_an_id_that_means_or_would_mean_something_else(registered, id):
+    with pytest.raises(ValueError, match=r"is taken by|must not begin with|must be a name"):
+        registered(id, Light)
+
+
+def test_a_partial_of_a_class_has_its_structure_and_its_optional_numbers(registered):
+    registered("test/Dim-v0", functools.partial(CartPole, gravity=1.0))
+    assert envs.make("test/Dim-v0").gravity == 1.0
+    with pytest.raises(ValueError, match="x_limit is structure: not an array but a number"):
+        envs.make("test/Dim-v0", x_limit=np.ones(2))
+    game = "language/GuessTheNumber-easy"
+    with pytest.raises(ValueError, match="turns is structure: not an array but an integer"):
+        envs.make(game, turns=np.ones(2, int))
+    assert envs.make(game).information is None
+    assert envs.make(game, information=None).information is None
+    assert isinstance(envs.make(game, information=1).information, float)
+    with pytest.raises(ValueError, match="information='1' must be a number or None"):
+        envs.make(game, information="1")
+
+
+def test_a_function_without_a_default_asks_for_a_value(registered):
+    registered("test/Needs-v0", lambda stars: Light(stars))
+    with pytest.raises(ValueError, match="test/Needs-v0 needs a value for stars"):
+        envs.make("test/Needs-v0")
+
+
+MODULE = """
+import functools
+import envs
+from jaxrl import Environment, spaces, timestep
+from jaxrl.language import LanguageEnvironment
+
+class Lamp(Environment):
+    brightness: float = 0.5
+
+class Talk(LanguageEnvironment):
+    pass
+
+def night(stars: int = 3):
+    return Lamp(stars / 10)
+
+number = 3
+envs.register("mine/Lamp-v0", Lamp, max_steps=7)
+"""
+
+
+@pytest.fixture
+def my_module(registered, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if path])
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my_module.py").write_text(MODULE.replace("spaces, ", ""))
+    (tmp_path / "my_broken_module.py").write_text("import no_such_package")
+    yield tmp_path
+    sys.modules.pop("my_module", None)
+
+
+def test_an_id_may_name_the_module_that_registers_or_defines_it(my_module):
+    assert envs.make("my_module:mine/Lamp-v0").max_steps == 7
+    assert type(envs.make("my_module:Lamp", brightness=1)).__name__ == "Lamp"
+    assert envs.make("my_module:night", stars=2).brightness == 0.2
+    assert envs.make("my_module:CartPole-v1").max_steps == 500
+    assert envs.spec("my_module:Talk").is_language and not envs.spec("my_module:night").is_language
+
+
+def test_what_is_wrong_with_a_module_or_its_id_is_said_in_one_line(my_module):
+    for id, words in (
+        ("my_modul:Lamp", rf"No module 'my_modul' in {my_module} or where Python looks"),
+        ("my_module.inner:Lamp", "No module 'my_module.inner' in"),
+        ("my_module:Lam", "registers and defines no 'Lam'; near: Lamp, mine/Lamp-v0; its env"),
+        ("my_module:number", "3 is no environment"),
+    ):
+        with pytest.raises(ValueError, match=words) as error:
+            envs.make(id)
+        assert "\n" not in str(error.value)
+    with pytest.raises(ModuleNotFoundError, match="no_such_package"):
+        envs.make("my_broken_module:Lamp")
+
+
+def test_a_spec_says_whether_its_environment_is_spoken_to(registered, monkeypatch):
+    registered("test/Night-v0", lambda: Light())
+    registered("test/Talk-v0", lambda: envs.make("reasoning/countdown"))
+    assert envs.spec("test/Talk-v0").is_language and not envs.spec("test/Night-v0").is_language
+    monkeypatch.setattr("jaxrl.envs.registry.make", None)  # nothing is made where the class tells
+    spoken = {id for id in envs.ids() if id in TABLE and envs.spec(id).is_language}
+    assert spoken == {id for id in TABLE if id.split("/")[0] in ("gem", "language", "reasoning")}
+    assert not envs.spec("Breakout-MinAtar").is_language
+
+
+def test_a_time_limit_around_texts_is_refused():
+    with pytest.raises(ValueError, match="max_steps=3 is not for texts"):
+        envs.make("language/Mastermind-easy", max_steps=3)
+
+
+def test_native_ids_leave_the_names_of_suites_alone():
+    assert not TABLE.keys() & PLAIN.keys()
+    assert not {id.split("/")[0] for id in TABLE} & BRIDGES.keys()
+    assert len(PLAIN) == 21 and set(PLAIN.values()) <= {
+        f"{suite}/{name}" for suite in BRIDGES for name in bridge(suite).ids()
+    }
+    assert envs.spec("gymnax/CartPole-v1").source == "gymnax"
+    assert envs.spec("CartPole-v1").source == "native"
+
+
+def test_ids_list_every_suite_and_no_environment_twice():
+    assert envs.ids() == sorted(set(envs.ids()))
+    assert set(TABLE) | set(PLAIN) | {"gymnax/CartPole-v1"} <= set(envs.ids())
+    assert "gymnax/Breakout-MinAtar" not in envs.ids()
+    assert envs.spec("gymnax/Breakout-MinAtar").source == "gymnax"
+
+
 def test_make_vec_steps_environments_that_restart_by_themselves():
     env = envs.make_vec("probe/Counter-v0", 3, episode_length=2)
-    state, ts = env.reset(jax.random.key(0))
+    state, ts = jit(env.reset)(jax.random.key(0))
+    step = jit(env.step)
     seen = [ts.obs[:, 0]]
     for i in range(3):
-        state, ts = env.step(state, jnp.zeros(3, jnp.int32), jax.random.key(i + 1))
+        state, ts = step(state, jnp.zeros(3, jnp.int32), jax.random.key(i + 1))
         seen.append(ts.obs[:, 0])
     np.testing.assert_array_equal(np.stack(seen), [[0] * 3, [1] * 3, [0] * 3, [1] * 3])
 
@@ -206,16 +290,35 @@ def test_listing_says_spaces_limit_and_source():
     assert row(envs.spec("gymnax/MNISTBandit-bsuite"))[1] == "downloads MNIST"
 
 
+def run_python(code):
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 def test_importing_and_making_native_environments_imports_no_suite_and_starts_no_device():
-    code = (
+    run_python(
         "import sys, envs, jax\n"
-        "envs.make('CartPole-v1'), envs.ids()\n"
+        "envs.make('CartPole-v1'), envs.spec('CartPole-v1')\n"
+        "assert not [name for name in sys.modules if name.startswith('jaxrl.envs.bridges.')]\n"
+        "assert len(envs.ids()) > 50\n"
         "assert not {'gymnax', 'gymnasium', 'brax'} & set(sys.modules)\n"
         "from jax._src import xla_bridge\n"
         "assert not xla_bridge._backends\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+
+
+def test_the_listing_works_without_gymnax_and_ends_quietly_when_nobody_reads_on():
+    run_python(
+        "import io, os, sys\n"
+        "sys.modules['gymnax'] = None\n"
+        "from jaxrl.envs.__main__ import main, to_reader, row\n"
+        "from jaxrl import envs\n"
+        "assert \"pip install 'jaxrl[gymnax]'\" in row(envs.spec('Catch-bsuite'))[1]\n"
+        "read, write = os.pipe()\n"
+        "os.close(read)\n"
+        "os.dup2(write, 1)\n"
+        "to_reader(main)\n"
+    )
 
 
 def test_the_examples_of_the_documentation_run(registered):

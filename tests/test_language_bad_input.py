@@ -36,7 +36,7 @@ class Silent(LanguageEnvironment):
     ("options", "config", "message"),
     [
         ({"env": "CartPole-v1"}, {}, "env=CartPole-v1 is not spoken to; try language/Guess"),
-        ({"model": "huge"}, {}, "model=huge is no preset; try one of nano, tiny"),
+        ({"model": "huge"}, {}, "model=huge is no preset and no folder; try one of nano, tiny"),
         ({"init_from": "nowhere"}, {}, "nowhere holds neither policy/model.json nor"),
         ({"split": True}, {"optimizer": "muon"}, "optimizer=muon needs whole matrices"),
         ({}, {"context": 50}, "context=50 is too short for the longest episode, which needs"),
@@ -54,7 +54,7 @@ def test_what_does_not_fit_together_is_refused_before_the_first_trace(
         options = options | {"init_from": tmp_path.parent / options["init_from"]}
         message = message.replace("nowhere", str(options["init_from"]))
     with pytest.raises(ValueError) as error:
-        train_grpo.make_task(train_grpo.Args(algo=grpo.Config(**config), **options))
+        train_grpo.TRAINER.setup(train_grpo.Args(algo=grpo.Config(**config), **options))
     assert str(error.value).startswith(message)
 
 
@@ -93,7 +93,7 @@ def test_a_space_of_texts_samples_what_it_contains_and_survives_json():
 
 
 def test_an_episode_is_transcribed_turn_by_turn():
-    record = empty(1, 16, 2)
+    record = empty(1, 16, 2, ["success"])
     said = [(257, False, 0), (ord("a"), False, 0), (258, False, 0), (ord("x"), True, 0)]
     said += [(256, True, 0), (257, False, 1), (ord("b"), False, 1), (258, False, 1)]
     said += [(ord("y"), True, 1), (ord("z"), True, 1)]
@@ -110,9 +110,9 @@ def test_an_episode_is_transcribed_turn_by_turn():
         unread=np.asarray([[False]]),
         terminated=np.asarray([[True]]),
         truncated=np.asarray([[False]]),
-        success=np.asarray([[1.0]], np.float32),
+        metrics={"success": np.asarray([[1.0]], np.float32)},
     )
-    (line,) = Transcriber(ByteTokenizer(), 256, 4)(record, 3, 96, 7)
+    (line,) = Transcriber(ByteTokenizer(), 4)(record, 3, 96, 7)
     assert line == {
         "iteration": 3,
         "env_episodes": 96,
@@ -124,6 +124,6 @@ def test_an_episode_is_transcribed_turn_by_turn():
             {"observation": "b", "response": "yz", "reward": 1.0, "cut": True},
         ],
         "return": 1.25,
-        "success": 1.0,
+        "metrics": {"success": 1.0},
         "ended": "terminated",
     }

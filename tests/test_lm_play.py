@@ -3,6 +3,7 @@
 from dataclasses import replace
 from functools import partial
 
+import agents
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,11 +12,13 @@ from flax import nnx
 from quick import jit
 
 import envs
+from jaxrl.algos.sft import Config
 from jaxrl.lm.learn.batch import predict
 from jaxrl.lm.model.config import preset
 from jaxrl.lm.model.transformer import Transformer
 from jaxrl.lm.play.demonstrate import demonstrate
-from jaxrl.lm.play.rounds import limits, play
+from jaxrl.lm.play.limits import limits
+from jaxrl.lm.play.rounds import play
 from jaxrl.lm.play.sample import draw
 from jaxrl.text import ByteTokenizer, literal, make_chat, to_str
 
@@ -74,7 +77,8 @@ def conversation(record, row):
 
 def test_the_sampler_and_the_learner_give_a_token_the_same_log_prob(model, played):
     record, _ = played
-    log_prob, _ = jit(lambda m, r: predict(m, r.token, r.length, 1.0, 64))(model, record)
+    reading = jit(lambda m, r: predict(m, r.token, None, Config(chunk=64)).log_prob)
+    log_prob = reading(model, record)
     drawn = np.asarray(record.action[:, 1:])
     assert drawn.sum() > 50
     gap = np.abs(np.asarray(log_prob) - np.asarray(record.log_prob[:, 1:]))
@@ -135,7 +139,7 @@ def test_a_record_replays_to_its_own_observations_and_rewards(scripted):
             state, ts = ENV.step(state, literal(said, ENV.response_bytes), jax.random.key(0))
             assert float(ts.reward) == pytest.approx(float(scripted.reward[row, turn]))
         assert bool(ts.done)
-        assert float(ts.metrics["success"]) == float(scripted.success[row])
+        assert float(ts.metrics["success"]) == float(scripted.metrics["success"][row])
 
 
 def test_the_end_of_turn_is_an_action(scripted):
@@ -154,10 +158,52 @@ def test_drawn_tokens_follow_the_distribution_at_the_temperature():
     np.testing.assert_allclose(drawn.log_prob, expected[np.asarray(drawn.token)], atol=1e-5)
 
 
-def test_at_temperature_0_the_likeliest_token_is_drawn():
+def test_without_a_temperature_the_likeliest_token_is_drawn():
     logit = jnp.asarray([[0.0, 3.0, 1.0], [2.0, -1.0, 1.0]])
     keys = jax.random.split(jax.random.key(0), 2)
-    np.testing.assert_array_equal(draw(logit, keys, 0).token, [1, 0])
+    np.testing.assert_array_equal(draw(logit, keys, None).token, [1, 0])
+
+
+def test_a_turn_ends_at_any_token_that_the_models_own_config_says(model, played):
+    """A base model's end of text, say: what it says next is not part of its answer."""
+    record = played[0]
+    mine = np.asarray(record.action[0]) & (np.asarray(record.turn[0]) == 0)
+    token = int(np.asarray(record.token[0])[mine][1])  # its second, here an end of turn
+    cfg = replace(CONFIG, end_ids=(token,))
+    other = jax.tree.unflatten(jax.tree.structure(Transformer(cfg, nnx.Rngs(0))),
+                               jax.tree.leaves(model))  # fmt: skip
+    stopped, _ = run(other)
+    mine = np.asarray(stopped.action[0]) & (np.asarray(stopped.turn[0]) == 0)
+    assert np.asarray(stopped.token[0])[mine][1:].tolist() == [token]
+    assert not bool(stopped.cut[0, 0])
+
+
+def test_every_metric_of_the_environment_is_kept_of_each_episode(model):
+    mine = agents.agent(agents.Parrot(talk="a"))
+
+    @jit
+    def both(model):
+        index = jnp.arange(3, dtype=jnp.int32)
+        script = demonstrate(mine.env, CHAT, mine.limits, mine.env.expert, jax.random.key(0), index)
+        how = {"group_size": 1, "num_lanes": 2}
+        return script, play(
+            model, mine.env, CHAT, mine.limits, jax.random.key(0), index, **how
+        )[0]  # fmt: skip
+
+    script, record = both(model)
+    assert script.metrics.keys() == record.metrics.keys() == {"length", "success"}
+    assert script.metrics["success"].tolist() == [1, 1, 1] and script.reward.sum() == 6
+    np.testing.assert_array_equal(script.metrics["length"], 2 * script.metrics["success"])
+    np.testing.assert_array_equal(record.metrics["length"], 2 * record.metrics["success"])
+
+
+def test_a_scripted_response_that_does_not_fit_is_cut(scripted):
+    assert not np.asarray(scripted.cut).any()
+    short = limits(ENV, CHAT, response=4)
+    record = jit(lambda key: demonstrate(ENV, CHAT, short, ENV.expert, key, jnp.arange(2)))(
+        jax.random.key(0)
+    )
+    np.testing.assert_array_equal(record.cut, record.played)
 
 
 def test_a_context_that_an_episode_could_outgrow_is_refused():

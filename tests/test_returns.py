@@ -14,6 +14,7 @@ from jaxrl.metrics import quotient
 
 checked = jaxtyped(typechecker=beartype.beartype)  # the signatures' shapes hold, in and out
 gae = jit(checked(returns.gae), static_argnums=(5, 6))
+lambda_return = jit(checked(returns.lambda_return), static_argnums=(4, 5))
 discounted_sum = jit(checked(returns.discounted_sum), static_argnums=3)
 
 T, B = 11, 5
@@ -106,6 +107,30 @@ def test_gae_refuses_an_input_of_another_shape_or_kind(odd):
         steps[odd] = bad
         with pytest.raises(TypeCheckError):
             gae(*steps, 0.9, 0.95)
+
+
+def test_lambda_returns_by_hand_however_the_second_step_ends():
+    """Columns: the second step goes on, terminates, is truncated, both; gamma = lambda = 1/2."""
+    flag = np.zeros((2, 3, 4), bool)
+    flag[0, 1, [1, 3]] = True
+    flag[1, 1, [2, 3]] = True
+    reward = np.float32([[1.0], [2.0], [3.0]]) * np.ones((3, 4), np.float32)
+    total = np.asarray(lambda_return(reward, 4 * reward, *flag, 0.5, 0.5))
+    last = 3 + 0.5 * 12
+    second = [2 + 0.25 * 8 + 0.25 * last, 2, 2 + 0.5 * 8, 2]
+    np.testing.assert_array_equal(total[2], [last] * 4)
+    np.testing.assert_array_equal(total[1], second)
+    np.testing.assert_array_equal(total[0], [1 + 0.25 * 4 + 0.25 * x for x in second])
+
+
+def test_lambda_return_is_gae_plus_value_where_next_values_are_the_values_of_the_next_steps():
+    reward, value, next_value, terminated, truncated = random_steps(4)
+    going_on = ~(terminated | truncated)[:-1]
+    next_value[:-1] = np.where(going_on, value[1:], next_value[:-1])
+    ends = terminated, truncated
+    advantage = gae(reward, value, next_value, *ends, 0.9, 0.8)
+    total = lambda_return(reward, next_value, *ends, 0.9, 0.8)
+    np.testing.assert_allclose(total, advantage + value, rtol=1e-5, atol=1e-5)
 
 
 def test_discounted_sum_counts_the_last_step_of_an_episode_and_then_starts_from_zero():

@@ -33,11 +33,11 @@ class Game(LanguageEnvironment):
         *,
         malformed: jax.Array,
         won: jax.Array,
-        out_of_turns: jax.Array,
+        over: jax.Array,
     ) -> TimeStep:
-        """The TimeStep of one turn."""
+        """The TimeStep of one turn; `over`: no turn follows, be it won or not."""
         won = won & ~malformed
         reward = jnp.where(malformed, FORMAT_ERROR, reward)
-        truncated = out_of_turns & ~won if self.gem else False
+        truncated = over & ~won if self.gem else False
         success = {"success": won.astype(jnp.float32)}
-        return timestep(obs, reward, malformed | won | out_of_turns, truncated, success)
+        return timestep(obs, reward, malformed | won | over, truncated, success)

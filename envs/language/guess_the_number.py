@@ -96,7 +96,7 @@ class GuessTheNumber(Game):
             answer = jnp.where(problem, index, answer)
         if self.information is not None:
             reward = reward + self.information * self.bits(state, guess)
-        ts = self.turn(self.answer(answer), reward, malformed=malformed, won=won, out_of_turns=last)
+        ts = self.turn(self.answer(answer), reward, malformed=malformed, won=won, over=last)
         at = jnp.where(outside | malformed, self.max_turns, state.turn)  # beyond it: dropped
         return state.replace(turn=turn, guess=state.guess.at[at].set(guess, mode="drop")), ts
 

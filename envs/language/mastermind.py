@@ -81,7 +81,7 @@ class Mastermind(Game):
         length, numbers, limit = jax.random.choice(level_key, jnp.asarray(self.level))
         most_length, _, most_turns = self.level[-1]
         most_numbers = int(np.max(self.level[:, 1]))
-        place = jax.random.uniform(code_key, (most_numbers,))
+        place = jax.random.uniform(code_key, (most_numbers,), jnp.float32)
         shuffled = 1 + jnp.argsort(place + (jnp.arange(most_numbers) >= numbers))
         code = jnp.where(jnp.arange(most_length) < length, shuffled[:most_length], 0)
         zero, row = jnp.zeros((), jnp.int32), jnp.zeros(most_turns, jnp.int32)
@@ -116,7 +116,7 @@ class Mastermind(Game):
             white=state.white.at[at].set(white, mode="drop"),
         )
         last = state.turn >= state.limit
-        return state, self.turn(obs, reward, malformed=~move.found, won=won, out_of_turns=last)
+        return state, self.turn(obs, reward, malformed=~move.found, won=won, over=last)
 
     @property
     def codes(self) -> np.ndarray:
@@ -158,7 +158,7 @@ class Mastermind(Game):
 
     def _draw(self, among: jax.Array, key: jax.Array) -> jax.Array:
         """int32 [length]: one of the codes where `among` [C] is set."""
-        index = jax.random.categorical(key, jnp.where(among, 0.0, -jnp.inf))
+        index = jax.random.categorical(key, jnp.where(among, jnp.float32(0), -jnp.inf))
         return jnp.asarray(self.codes)[index]
 
     def _say(self, code: jax.Array, length: jax.Array) -> Text:

@@ -87,7 +87,7 @@ class TowerofHanoi(Game):
         reward = jnp.where(won, 1.0, jnp.where(last, done / state.disks, 0.0))
         answer = jnp.where(move.found, jnp.where(won, 1, jnp.where(legal, 2, 3)), 0)
         obs = self.answer(answer, pegs=self.shown(state))
-        return state, self.turn(obs, reward, malformed=~move.found, won=won, out_of_turns=last)
+        return state, self.turn(obs, reward, malformed=~move.found, won=won, over=last)
 
     def exists(self, state: State) -> jax.Array:
         """bool [most]: this disk is in the game."""
@@ -126,7 +126,7 @@ class TowerofHanoi(Game):
         """Any legal move of a disk to another peg."""
         top = self.tops(state)
         legal = (top < self.most)[:, None] & (top > top[:, None])
-        move = jax.random.categorical(key, jnp.where(legal, 0.0, -jnp.inf).ravel())
+        move = jax.random.categorical(key, jnp.where(legal, jnp.float32(0), -jnp.inf).ravel())
         return self._say(move // 3, move % 3)
 
     def _say(self, source: jax.Array, goal: jax.Array) -> Text:

@@ -78,7 +78,7 @@ class ChainSum(Question):
         power = jnp.asarray([10**i for i in range(self.max_digits + 1)], jnp.int32)
         low = jnp.where(digits == 1, 0, power[digits - 1])
         number = jax.random.randint(number_key, (self.max_terms,), low, power[digits], jnp.int32)
-        minus = jax.random.bernoulli(sign_key, shape=(self.max_terms,)).at[0].set(False)
+        minus = jax.random.bernoulli(sign_key, jnp.float32(0.5), (self.max_terms,)).at[0].set(False)
         return jnp.where(self.asks(), jnp.where(minus, -number, number), 0)
 
     def asks(self) -> jax.Array:

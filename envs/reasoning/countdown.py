@@ -38,12 +38,13 @@ class Countdown(Question):
 
     def __post_init__(self):
         super().__post_init__()
+        check_numbers(self, max_numbers=(2, 30), max_largest=(1, MOST // 2))
         most = (self.max_largest + 1) ** self.max_numbers
-        if not (self.max_numbers >= 2 and 1 <= self.max_largest <= MOST // 2 and most < 2**31):
+        if most >= 2**31:
             raise ValueError(
                 f"max_numbers={self.max_numbers} numbers up to max_largest={self.max_largest}: "
-                f"at least 2, up to {MOST // 2}, and (max_largest + 1) ** max_numbers below 2**31 "
-                "keep the arithmetic exact; try max_numbers=4, max_largest=99."
+                "(max_largest + 1) ** max_numbers below 2**31 keeps the arithmetic exact; "
+                "try max_numbers=4, max_largest=99."
             )
         check_numbers(self, numbers=(2, self.max_numbers), largest=(1, self.max_largest))
 
@@ -71,7 +72,7 @@ class Countdown(Question):
     def reset(self, key: jax.Array) -> tuple[State, TimeStep]:
         number_key, operator_key = jax.random.split(key)
         largest = jnp.clip(self.largest, 1, self.max_largest)
-        number = jax.random.randint(number_key, (self.max_numbers,), 1, largest + 1)
+        number = jax.random.randint(number_key, (self.max_numbers,), 1, largest + 1, jnp.int32)
         number = jnp.where(jnp.arange(self.max_numbers) < self.count, number, 0)
 
         def join(value, given):
@@ -83,7 +84,9 @@ class Countdown(Question):
             used = number > 0
             return jnp.where(used, result[operator], value), jnp.where(used, operator, 0)
 
-        chance = jax.random.uniform(operator_key, (self.max_numbers - 1, len(OPERATORS)))
+        chance = jax.random.uniform(
+            operator_key, (self.max_numbers - 1, len(OPERATORS)), jnp.float32
+        )
         target, operator = jax.lax.scan(join, number[0], (number[1:], chance))
         state = State(number, jnp.pad(operator, (1, 0)).astype(jnp.int32), target)
         # Sorted, so that their order says nothing.
@@ -111,9 +114,11 @@ class Countdown(Question):
     def random_player(self, state: State, key: jax.Array) -> Text:
         """The numbers in any order, with any operators between them."""
         order_key, operator_key = jax.random.split(key)
-        place = jax.random.uniform(order_key, (self.max_numbers,))
+        place = jax.random.uniform(order_key, (self.max_numbers,), jnp.float32)
         order = jnp.argsort(place + (state.number == 0))
-        operator = jax.random.randint(operator_key, (self.max_numbers,), 0, len(OPERATORS))
+        operator = jax.random.randint(
+            operator_key, (self.max_numbers,), 0, len(OPERATORS), jnp.int32
+        )
         return self._say(state.number[order], operator, jnp.zeros(self.max_numbers, bool))
 
     def _say(self, number: jax.Array, operator: jax.Array, closes: jax.Array) -> Text:

@@ -26,7 +26,7 @@ from jaxrl.wrappers import EpisodeStats, ScaleAction, tree_where
 
 
 @config.pytree_dataclass
-class Config:
+class Config(sgd.Sizes):
     total_steps: int = 500_000  # environment steps in all, rounded up to whole iterations
     num_envs: int = 16  # environments stepped in parallel, B
     num_steps: int = 128  # steps of each environment per iteration, T
@@ -54,40 +54,24 @@ class Config:
     reset_pool: int = 0  # fresh resets per environment and iteration; 0: num_steps / 8
 
     def __post_init__(self):
-        for field in ("total_steps", "num_envs", "num_steps", "num_epochs", "num_minibatches"):
-            config.check_positive(field, getattr(self, field), getattr(Config, field))
+        self.check_sizes()
         for field in ("learning_rate", "max_grad_norm", "clip_eps", "value_clip", "target_kl"):
             config.check_positive(field, getattr(self, field), getattr(Config, field) or 0.2)
         for field in ("gamma", "gae_lambda"):
             config.check_range(field, getattr(self, field), 0.0, 1.0, getattr(Config, field))
-        for field in ("value_coef", "entropy_coef", "reset_pool", "accumulate"):
+        for field in ("value_coef", "entropy_coef", "accumulate"):
             config.check_range(field, getattr(self, field), 0.0, 1e9, getattr(Config, field))
         for width in self.hidden:
             config.check_positive("hidden", width, 64)
-        rows = self.num_envs * self.num_steps
-        config.check_divides("num_minibatches", self.num_minibatches, "num_envs*num_steps", rows)
         if self.minibatch_rows == 1 and self.advantage_norm == "minibatch":
+            fewer = max(1, self.num_minibatches // 2)
             raise ValueError(
                 f"num_minibatches={self.num_minibatches} leaves one row in each, whose advantage "
-                f"minus its own mean is 0: nothing is learned; try {max(1, rows // 2)} or "
-                "advantage_norm=batch."
+                f"minus its own mean is 0: nothing is learned; try {fewer} or advantage_norm=batch."
             )
         if self.accumulate:
             name, rows = "rows per minibatch", self.minibatch_rows
             config.check_divides("accumulate", self.accumulate, name, rows)
-
-    @property
-    def num_iterations(self) -> int:
-        return -(-self.total_steps // (self.num_envs * self.num_steps))
-
-    @property
-    def num_blocks(self) -> int:
-        """Blocks of environments that are shuffled together: what devices can share."""
-        return self.num_envs // sgd.block_size(self.num_steps, self.num_minibatches)
-
-    @property
-    def minibatch_rows(self) -> int:
-        return self.num_envs * self.num_steps // self.num_minibatches
 
 
 class State(flax.struct.PyTreeNode):
@@ -178,7 +162,7 @@ def update(
     """
     pool_key, rollout_key, learn_key = jax.random.split(key, 3)
     env_index = mesh.global_index(state.discounted.shape[0], axis)
-    pool = fill_all(env, pool_key, env_index, cfg.reset_pool or max(2, cfg.num_steps // 8))
+    pool = fill_all(env, pool_key, env_index, cfg.pool_size)
     player = partial(act, state.policy, state.obs_stats)
     draw = partial(distributions.noise, env.action_space)
     carry, _, steps, ended = rollout(

@@ -60,7 +60,7 @@ def random_action(env: Environment, obs: Any, key: jax.Array) -> Any:
     each = masks(env, obs)
     keys = jax.random.split(key, len(each))
     drawn = [
-        jax.random.categorical(k, jnp.where(mask, 0.0, -jnp.inf)).astype(jnp.int32)
+        jax.random.categorical(k, jnp.where(mask, jnp.float32(0), -jnp.inf)).astype(jnp.int32)
         for k, mask in zip(keys, each, strict=True)
     ]
     return drawn[0] if isinstance(env.action_space, Discrete) else jnp.stack(drawn)

@@ -20,7 +20,8 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
 }
 
 
-def _linear(inputs: int, outputs: int, scale: float, rngs: nnx.Rngs) -> nnx.Linear:
+def linear(inputs: int, outputs: int, scale: float, rngs: nnx.Rngs) -> nnx.Linear:
+    """A linear layer with an orthogonal kernel of this gain."""
     return nnx.Linear(inputs, outputs, kernel_init=nnx.initializers.orthogonal(scale), rngs=rngs)
 
 
@@ -34,8 +35,8 @@ class Tower(nnx.Module):
     def __init__(self, spec: NetworkSpec, outputs: int, out_scale: float, rngs: nnx.Rngs):
         self.encoder = Encoder(spec.observation_space, rngs, convolve=spec.network == "cnn")
         sizes = (self.encoder.size, *spec.hidden)
-        self.hidden = nnx.List([_linear(i, o, 2**0.5, rngs) for i, o in pairwise(sizes)])
-        self.out = _linear(sizes[-1], outputs, out_scale, rngs)
+        self.hidden = nnx.List([linear(i, o, 2**0.5, rngs) for i, o in pairwise(sizes)])
+        self.out = linear(sizes[-1], outputs, out_scale, rngs)
         self.spec = spec
 
     def __call__(self, obs: Any) -> jax.Array:

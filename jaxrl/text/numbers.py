@@ -51,8 +51,10 @@ def integers(text: Text, n: int) -> Integers:
     mine = inside & (run == jnp.arange(n)[:, None])
     weight = jnp.asarray(POWERS.astype(np.int32))[jnp.clip(exponent, 0, MAX_DIGITS - 2)]
     digit = digit.astype(jnp.int32)
-    low = jnp.sum(jnp.where(mine & (exponent < MAX_DIGITS - 1), digit * weight, 0), 1)
-    top = jnp.sum(jnp.where(mine & (exponent == MAX_DIGITS - 1), digit, 0), 1)
+    parts = jnp.where(mine & (exponent < MAX_DIGITS - 1), digit * weight, 0)
+    low = jnp.sum(parts, 1, dtype=jnp.int32)
+    top = jnp.where(mine & (exponent == MAX_DIGITS - 1), digit, 0)
+    top = jnp.sum(top, 1, dtype=jnp.int32)
     beyond_all = jnp.any(mine & (exponent >= MAX_DIGITS) & (digit > 0), 1)
     billion = 10 ** (MAX_DIGITS - 1)
     fits = (top < 2) | ((top == 2) & (low <= LARGEST - 2 * billion))

@@ -1,0 +1,73 @@
+"""A network of action values, used as a plain pytree, and the policies that it stands for."""
+
+from itertools import pairwise
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from jaxrl.distributions import Categorical
+from jaxrl.networks.actor_critic import linear
+from jaxrl.networks.encoders import Encoder
+from jaxrl.networks.spec import NetworkSpec
+from jaxrl.spaces import Discrete
+
+
+class QNetwork(nnx.Module):
+    """Q(obs, .) over the actions: hidden layers with LayerNorm and ReLU, then a linear one.
+
+    LayerNorm keeps the values of actions that are not tried bounded (arXiv:2407.04811, section 3).
+    """
+
+    def __init__(self, spec: NetworkSpec, rngs: nnx.Rngs):
+        if not isinstance(spec.action_space, Discrete):
+            raise ValueError(f"Q needs Discrete actions, not {spec.action_space}; try PPO.")
+        self.encoder = Encoder(spec.observation_space, rngs)
+        sizes = (self.encoder.size, *spec.hidden)
+        self.hidden = nnx.List([linear(i, o, 2**0.5, rngs) for i, o in pairwise(sizes)])
+        self.norms = nnx.List([nnx.LayerNorm(width, rngs=rngs) for width in spec.hidden])
+        self.out = linear(sizes[-1], spec.action_space.n, 1.0, rngs)
+        self.spec = spec
+
+    def q(self, obs: Any) -> jax.Array:
+        """float32 [..., A], with the batch axes of `obs`; -inf where an action is illegal."""
+        x = self.encoder(obs)
+        for layer, norm in zip(self.hidden, self.norms, strict=True):
+            x = jax.nn.relu(norm(layer(x)))
+        q = self.out(x)
+        legal = getattr(self.spec.distribution(q, obs), "legal", None)
+        if legal is None:
+            return q
+        # Where nothing is legal, as after the end of a game, everything is: no maximum of nothing.
+        return jnp.where(legal | ~jnp.any(legal, -1, keepdims=True), q, -jnp.inf)
+
+    def value(self, obs: Any) -> jax.Array:
+        """max_a Q(obs, a)."""
+        return jnp.max(self.q(obs), -1)
+
+    def distribution(self, obs: Any) -> Categorical:
+        """All probability on the best action, the first of several."""
+        q = self.q(obs)
+        best = jax.nn.one_hot(jnp.argmax(q, -1), q.shape[-1], dtype=jnp.float32)
+        return Categorical(1e9 * best)  # so that the others' probability is exactly 0
+
+
+def of_action(q: jax.Array, action: jax.Array) -> jax.Array:
+    """[...]: the values of actions [...] among q [..., A]."""
+    return jnp.take_along_axis(q, action[..., None], -1)[..., 0]
+
+
+def draw_noise(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """float32 [..., 2]: what `epsilon_greedy` needs for `shape` actions."""
+    return jax.random.uniform(key, (*shape, 2), jnp.float32)
+
+
+def epsilon_greedy(q: jax.Array, epsilon: jax.Array, noise: jax.Array) -> jax.Array:
+    """int32 [...]: with probability epsilon any legal action alike, else the best of q [..., A].
+
+    Illegal is what has a value of -inf. noise[..., 0] says whether the action is random, and
+    noise[..., 1] which one then.
+    """
+    anything = Categorical(jnp.zeros_like(q), q > -jnp.inf).sample(noise[..., 1])
+    return jnp.where(noise[..., 0] < epsilon, anything, jnp.argmax(q, -1).astype(jnp.int32))

@@ -1,0 +1,31 @@
+"""Train with PQN: `python -m train.pqn` solves CartPole-v1 in 0.5 M steps, 15 s on two cores.
+
+Five seeds in one program (`--num-seeds 5`) take about a minute.
+"""
+
+from dataclasses import dataclass, field
+
+from jaxrl.algos import pqn
+from jaxrl.train import arrays, loop
+from jaxrl.train.trainer import Task, Trainer
+
+PRESETS = {"default": pqn.Config()}
+
+
+@dataclass(frozen=True)
+class Args(loop.Options):
+    preset: str = "default"  # options to start from: default
+    algo: pqn.Config = field(default_factory=pqn.Config)
+
+
+def setup(args: Args) -> Task:
+    """PQN on the environment that the options name; ValueError where they do not fit."""
+    return arrays.make_task("pqn", pqn, args)
+
+
+TRAINER = Trainer("pqn", pqn, PRESETS, Args, setup, arrays.reload)
+
+if __name__ == "__main__":
+    from jaxrl.train.command import run
+
+    run("pqn")
