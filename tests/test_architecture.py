@@ -12,8 +12,8 @@ FLOORS = [
     {"returns", "advantages", "losses", "objectives", "metrics", "text"}
     | {"config", "statistics", "short_names"},  # mathematics and strings: each other downwards
     {"env", "spaces", "language", "actions", "distributions", "networks", "mesh"},  # objects
-    {"checkpoint", "evaluate", "normalize", "policy", "program", "rollout", "sgd"}
-    | {"check", "lm", "vec", "wrappers"},  # loops and the state of the world
+    {"checkpoint", "evaluate", "normalize", "policy", "program", "resets", "rollout"}
+    | {"check", "lm", "sgd", "vec", "wrappers"},  # loops and the state of the world
     {"algos"},  # one file for each algorithm
 ]
 ENVS_MAY_USE = FLOORS[0] | FLOORS[1] | {"wrappers", "vec"}

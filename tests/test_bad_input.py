@@ -239,6 +239,14 @@ def test_a_flipped_bit_and_a_lost_file_of_a_checkpoint_are_found(refused, run_di
     assert "is missing" in refused("--resume", run_dir)
 
 
+def test_a_run_that_cannot_go_on_does_not_grow(refused, run_dir):
+    (file,) = (run_dir / "checkpoints/2").glob("_CHECKPOINT_METADATA")
+    file.write_bytes(b"")
+    before = contents(run_dir)
+    assert "is damaged" in refused("--resume", run_dir, "--total-steps", "900000")
+    assert contents(run_dir) == before
+
+
 def test_following_the_advice_after_damage_leads_to_the_older_checkpoint(run_dir):
     shutil.rmtree(run_dir / "checkpoints/2")
     older = Checkpoints(run_dir / "checkpoints", run_of("SimpleCorridor-v0"))

@@ -84,8 +84,11 @@ def test_a_trainer_runs_by_its_long_name_whatever_lies_in_the_folder(hostile):
 
 
 SHORT_NAMES = """
+from importlib.util import find_spec
 import envs, train.ppo
 import jaxrl.envs, jaxrl.train.ppo
+for name in ("envs.__main__", "train.__main__"):  # what `python -m` runs
+    assert "main" in find_spec(name).loader.get_code(name).co_names
 assert envs is jaxrl.envs and train.ppo is jaxrl.train.ppo
 envs.register("mine/Cart-v0", envs.spec("CartPole-v1").constructor, max_steps=7)
 print(jaxrl.envs.make("mine/Cart-v0").max_steps)
@@ -100,6 +103,7 @@ def test_short_names_work_outside_the_checkout(tmp_path):
     assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_the_environments_are_listed_by_their_short_name_outside_the_checkout(tmp_path):
     done = python(tmp_path, "-m", "envs")
     assert done.returncode == 0 and "CartPole-v1" in done.stdout, done.stderr

@@ -22,10 +22,10 @@ HBM = 16e9  # bytes of a v5e chip
 POD = ("--env", "CartPole-v1", "--num-envs", "4096", "--algo.num-minibatches", "16")
 
 
-def compiled(*argv):
-    args = flags.parse(aot.Args, "", ppo.PRESETS, [*POD, *argv])
-    made = aot.compile_for(args.topology, ppo.make_task(args), args.num_seeds)
-    print(f"\n{args.num_seeds} seed(s) on {args.topology}\n{aot.report(made)}")
+def compiled(*argv, topology=aot.TOPOLOGY):
+    args = flags.parse(ppo.TRAINER, flags.full_names([*POD, *argv]))
+    made = aot.compile_for(topology, ppo.setup(args), args.num_seeds)
+    print(f"\n{args.num_seeds} seed(s) on {topology}\n{aot.report(made)}")
     return made
 
 
@@ -44,4 +44,4 @@ def test_sixteen_seeds_on_sixteen_chips_never_talk():
 
 def test_a_topology_that_is_none_is_refused():
     with pytest.raises(ValueError, match=r"topology=v5e:5x5 cannot be compiled for"):
-        compiled("--topology", "v5e:5x5")
+        compiled(topology="v5e:5x5")

@@ -55,6 +55,7 @@ class RunFolder:
         self._metrics: Any = None
         self._transcripts: Any = None
         self._events: Any = None
+        self._grown: dict[str, tuple[int, int]] = {}  # options of a run that goes on for longer
 
     @classmethod
     def create(cls, path: Path, args: Any, **how: Any) -> "RunFolder":
@@ -91,11 +92,7 @@ class RunFolder:
                 f"the run's own, or start a new run with --run-dir. {MAY_GROW[0]} may grow."
             )
         folder = cls(path, **how)
-        for name, (old, new) in grown.items():
-            config["options"]["algo"][name.removeprefix("algo.")] = new
-            folder.write_json("config.json", config)
-            if folder.writes:
-                print(f"{name}: {old:,} -> {new:,}; what falls linearly now reaches 0 there.")
+        folder._grown = grown
         return folder
 
     @property
@@ -106,6 +103,7 @@ class RunFolder:
         """Open the metrics for appending, without what was logged after `iteration`."""
         if not self.writes:
             return
+        self._grow()
         self._metrics = _open_lines(self.path / "metrics.jsonl", iteration)
         if (self.path / TRANSCRIPTS).exists():
             self._transcripts = _open_lines(self.path / TRANSCRIPTS, iteration)
@@ -114,6 +112,14 @@ class RunFolder:
         self._events = SummaryWriter(str(self.path), purge_step=iteration or None)
         if self._wandb_wanted:
             self._wandb = _start_wandb(self.path)
+
+    def _grow(self) -> None:
+        """Keep the run's new length, now that it goes on."""
+        config = read_config(self.path) if self._grown else {}
+        for name, (old, new) in self._grown.items():
+            config["options"]["algo"][name.removeprefix("algo.")] = new
+            self.write_json("config.json", config)
+            print(f"{name}: {old:,} -> {new:,}; what falls linearly now reaches 0 there.")
 
     def log(
         self,
