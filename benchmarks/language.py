@@ -25,22 +25,24 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from flax import nnx
 from jax.sharding import Mesh
 
 import envs
 from benchmarks.record import machine, versions
 from jaxrl.algos.sft import Config
+from jaxrl.lm.learn.imitation import imitation_gradient
+from jaxrl.lm.learn.optimizer import descend, optimizer
 from jaxrl.lm.model import weights
 from jaxrl.lm.model.cache import init_cache
 from jaxrl.lm.model.config import ModelConfig, preset
-from jaxrl.lm.play.demonstrate import demonstrate
-from jaxrl.lm.learn.batch import descend, gradient
+from jaxrl.lm.model.params import Params
+from jaxrl.lm.model.shards import Layout
 from jaxrl.lm.model.transformer import Transformer, forward, logits, unstack
-from jaxrl.lm.play.rounds import limits, play
+from jaxrl.lm.play.demonstrate import demonstrate
+from jaxrl.lm.play.limits import limits
+from jaxrl.lm.play.rounds import play
 from jaxrl.lm.play.sample import draw, token_keys
-from jaxrl.lm.learn.imitation import imitation_loss
 from jaxrl.program import ONE_CORE
 from jaxrl.text import ByteTokenizer, make_chat
 from train import devices
@@ -52,23 +54,20 @@ USER, REPLY, END = 257, 258, 256  # special tokens of ByteTokenizer
 
 def taught(env, sizes, model_config) -> Transformer:
     """A model that has learned from random play to answer in the game's form."""
-    cfg, transform = Config(), optax.adam(3e-3)
+    cfg, layout = Config(sft_on="all"), Layout(None, None)
 
     @jax.jit
-    def fit(model, key):
+    def fit(params, key):
         def step(i, carry):
-            model, opt_state = carry
+            params, opt_state = carry
             key_i = jax.random.fold_in(key, i)
             episodes = demonstrate(env, CHAT, sizes, env.random_player, key_i, jnp.arange(64))
-            grads, _ = gradient(partial(imitation_loss, cfg=cfg, on="all"), model, episodes, 8)
-            model, opt_state = descend(
-                transform, grads, optax.tree.norm(grads), 1.0, opt_state, model
-            )
-            return model, opt_state
+            grads, _ = imitation_gradient(params, episodes, cfg, layout)
+            return descend(grads, params, opt_state, cfg=cfg, layout=layout)[:2]
 
-        return jax.lax.fori_loop(0, 80, step, (model, transform.init(model)))[0]
+        return jax.lax.fori_loop(0, 80, step, (params, optimizer(cfg).init(params)))[0]
 
-    return fit(Transformer(model_config, nnx.Rngs(0)), jax.random.key(0))
+    return fit(Params(Transformer(model_config, nnx.Rngs(0))), jax.random.key(0)).policy
 
 
 class HostLoop:
@@ -169,8 +168,8 @@ def one_program(env, sizes, games: int):
             model, env, CHAT, sizes, key, index + jnp.arange(4 * games // count),
             group_size=1, num_lanes=games // count,
         )  # fmt: skip
-        told = (jnp.sum(record.num_turns), work, jnp.sum(record.success))
-        return jax.lax.psum(told, "data")
+        counts = (jnp.sum(record.num_turns), work, jnp.sum(record.metrics["success"]))
+        return jax.lax.psum(counts, "data")
 
     whole = jax.sharding.PartitionSpec()
     return jax.shard_map(
@@ -204,8 +203,8 @@ def against_host(games: int) -> list[dict]:
         for name, loop in loops.items():
             start = time.perf_counter()
             theirs[name].append(loop.play(repeat) / (time.perf_counter() - start))
-        told = ", ".join(f"{rates[-1]:,.0f} {name}" for name, rates in theirs.items())
-        print(f"{games} games: {ours[-1]:,.0f} turns/s against {told}", flush=True)
+        others = ", ".join(f"{rates[-1]:,.0f} {name}" for name, rates in theirs.items())
+        print(f"{games} games: {ours[-1]:,.0f} turns/s against {others}", flush=True)
     return [
         {
             "benchmark": "language-agent-play",

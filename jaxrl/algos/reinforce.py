@@ -27,9 +27,7 @@ class Config(learn.GroupConfig):
         super().__post_init__()
         config.check_range("gamma", self.gamma, 0.0, 1.0, 0.9)
         if self.advantage == "rloo" and self.group_size < 2:
-            raise ValueError(
-                f"group_size={self.group_size} is too small for advantage=rloo; try 8."
-            )
+            raise ValueError(f"group_size={self.group_size} is too small for rloo; try 8.")
 
 
 def prepare(

@@ -1,6 +1,6 @@
 """Byte-level BPE inside jit, from a `tokenizer.json` of the GPT-2, Qwen2 or Llama-3 kind.
 
-Equal to the `tokenizers` library token by token for ASCII; bytes above 127 are told in `cut`. Names
+Equal to the `tokenizers` library token by token for ASCII; bytes above 127 show in `cut`. Names
 of special tokens inside a text are read as plain text, as with its `encode_special_tokens`.
 """
 
@@ -55,9 +55,9 @@ class BpeTokenizer(flax.struct.PyTreeNode):
         except FileNotFoundError:
             raise ValueError(f"{path} does not exist; give a tokenizer.json.") from None
         except (ValueError, KeyError, TypeError) as error:
-            told = f"has no {error}" if isinstance(error, KeyError) else str(error)
+            reason = f"has no {error}" if isinstance(error, KeyError) else str(error)
             raise ValueError(
-                f"{path} is no tokenizer that can be exact inside jit: {told}"
+                f"{path} is no tokenizer that can be exact inside jit: {reason}"
             ) from None
 
     @property

@@ -11,7 +11,7 @@ import numpy as np
 class Text(flax.struct.PyTreeNode):
     """At most L bytes. Functions here are written for one text; `jax.vmap` them.
 
-    What does not fit is lost and told in `cut`, which every text made of this one inherits.
+    What does not fit is lost, which `cut` says; every text made of this one inherits it.
     """
 
     bytes: jax.Array  # uint8 [L], 0 beyond `length`
@@ -49,7 +49,7 @@ def as_text(part: Part) -> Text:
 
 
 def concat(parts: Sequence[Part], capacity: int) -> Text:
-    """One after the other; what does not fit is lost and told in `cut`."""
+    """One after the other; what does not fit is lost, which `cut` says."""
     texts = [as_text(part) for part in parts]
     if len(texts) == 1:
         return resize(texts[0], capacity)
