@@ -25,19 +25,19 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from flax import nnx
 from jax.sharding import Mesh
 
 import envs
 from benchmarks.record import machine, versions
-from jaxrl import sgd
 from jaxrl.algos.sft import Config
-from jaxrl.lm.learn.imitation import imitation_loss
+from jaxrl.lm.learn.imitation import imitation_gradient
+from jaxrl.lm.learn.optimizer import descend, optimizer
 from jaxrl.lm.model import weights
 from jaxrl.lm.model.cache import init_cache
 from jaxrl.lm.model.config import ModelConfig, preset
 from jaxrl.lm.model.params import Params
+from jaxrl.lm.model.shards import Layout
 from jaxrl.lm.model.transformer import Transformer, forward, logits, unstack
 from jaxrl.lm.play.demonstrate import demonstrate
 from jaxrl.lm.play.limits import limits
@@ -54,7 +54,7 @@ USER, REPLY, END = 257, 258, 256  # special tokens of ByteTokenizer
 
 def taught(env, sizes, model_config) -> Transformer:
     """A model that has learned from random play to answer in the game's form."""
-    cfg, direction = Config(sft_on="all"), optax.scale_by_adam()
+    cfg, layout = Config(sft_on="all"), Layout(None, None)
 
     @jax.jit
     def fit(params, key):
@@ -62,12 +62,12 @@ def taught(env, sizes, model_config) -> Transformer:
             params, opt_state = carry
             key_i = jax.random.fold_in(key, i)
             episodes = demonstrate(env, CHAT, sizes, env.random_player, key_i, jnp.arange(64))
-            grads, _ = sgd.gradient(partial(imitation_loss, cfg=cfg), params, episodes, 8)
-            return sgd.descend(direction, grads, opt_state, params, 3e-3)
+            grads, _ = imitation_gradient(params, episodes, cfg, layout)
+            return descend(grads, params, opt_state, cfg=cfg, layout=layout)[:2]
 
-        return jax.lax.fori_loop(0, 80, step, (params, direction.init(params)))[0].policy
+        return jax.lax.fori_loop(0, 80, step, (params, optimizer(cfg).init(params)))[0]
 
-    return fit(Params(Transformer(model_config, nnx.Rngs(0))), jax.random.key(0))
+    return fit(Params(Transformer(model_config, nnx.Rngs(0))), jax.random.key(0)).policy
 
 
 class HostLoop:
@@ -168,8 +168,8 @@ def one_program(env, sizes, games: int):
             model, env, CHAT, sizes, key, index + jnp.arange(4 * games // count),
             group_size=1, num_lanes=games // count,
         )  # fmt: skip
-        told = (jnp.sum(record.num_turns), work, jnp.sum(record.metrics["success"]))
-        return jax.lax.psum(told, "data")
+        counts = (jnp.sum(record.num_turns), work, jnp.sum(record.metrics["success"]))
+        return jax.lax.psum(counts, "data")
 
     whole = jax.sharding.PartitionSpec()
     return jax.shard_map(
@@ -203,8 +203,8 @@ def against_host(games: int) -> list[dict]:
         for name, loop in loops.items():
             start = time.perf_counter()
             theirs[name].append(loop.play(repeat) / (time.perf_counter() - start))
-        told = ", ".join(f"{rates[-1]:,.0f} {name}" for name, rates in theirs.items())
-        print(f"{games} games: {ours[-1]:,.0f} turns/s against {told}", flush=True)
+        others = ", ".join(f"{rates[-1]:,.0f} {name}" for name, rates in theirs.items())
+        print(f"{games} games: {ours[-1]:,.0f} turns/s against {others}", flush=True)
     return [
         {
             "benchmark": "language-agent-play",

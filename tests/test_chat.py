@@ -10,7 +10,7 @@ import tokenizer_files
 from tokenizers import Tokenizer
 
 from jaxrl.text import BpeTokenizer, ByteTokenizer, literal, make_chat
-from jaxrl.text.chat import FORMATS, check_template, render
+from jaxrl.text.chat import FORMATS, check_template, render, template_of
 from train import models
 
 # Chat templates as the families publish them, what matters here written out anew.
@@ -114,3 +114,30 @@ def test_a_conversation_survives_saving(tmp_path):
     assert "You are helpful." in (again.opening or "")
     assert again.tokenizer.vocab_size == said.tokenizer.vocab_size
     assert again.opening_with("Hi.") == said.opening_with("Hi.") != said.opening
+
+
+def test_tokens_keep_to_32_bits_where_64_are_allowed():
+    chat = make_chat(BpeTokenizer.from_file(tokenizer_files.file("llama3")))
+
+    def whole(text):
+        tokens = chat.first(text, 30)
+        return tokens, chat.tokenizer.decode(tokens, 30), chat.response(text, 30)
+
+    with jax.enable_x64(True):
+        found = jax.tree.leaves(jax.eval_shape(whole, literal("It is 12", 12)))
+    assert {x.dtype.name for x in found} == {"bool", "int32", "uint8"}
+
+
+@pytest.mark.parametrize("form", FORMATS.values(), ids=FORMATS)
+def test_a_template_written_for_other_libraries_writes_the_forms_conversations(form):
+    own = [("system", "Hi.")] if form.system else []
+    texts = [*own, ("user", " a "), ("assistant", "b"), ("user", "c\n")]
+    written = render(template_of(form, '<"open">'), texts, {})
+    said = [text.strip() if form.strips else text for _, text in texts[-3:]]
+    opening = form.opening + form.system.format("Hi.") if own else '<"open">'
+    first, second, third = said
+    assert written == (
+        opening + form.user + first + form.reply + second + form.end + form.after_end
+        + form.user + third + form.reply
+    )  # fmt: skip
+    assert render(template_of(form, '<"open">'), texts[-3:], {}).startswith('<"open">' + form.user)

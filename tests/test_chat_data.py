@@ -127,13 +127,15 @@ def test_a_trainer_draws_its_examples_from_the_file(tmp_path):
 def test_transcripts_are_shown_turn_by_turn(tmp_path, capsys):
     turn = {"observation": "1-10?\nGo", "response": "5", "reward": 0.5, "cut": True}
     episode = {"iteration": 3, "seed": 0, "prompt": 1, "sample": 2, "return": 0.5}
-    episode |= {"ended": "terminated", "success": 0.0, "turns": [turn, turn]}
+    episode |= {"ended": "terminated", "metrics": {"success": 0.0}, "turns": [turn, turn]}
     (tmp_path / "transcripts.jsonl").write_text(json.dumps(episode) + "\n")
     transcripts.run(["--run", str(tmp_path)])
-    told = capsys.readouterr().out
-    assert "iteration 3, seed 0, prompt 1, sample 2: return 0.5, terminated, no success" in told
-    assert told.count("reward 0.5") == 2 and "5  (cut by the length limit)" in told
-    assert "| Go" in told
+    shown = capsys.readouterr().out
+    assert "iteration 3, seed 0, prompt 1, sample 2: return 0.5, terminated, success 0" in shown
+    assert shown.count("reward 0.5") == 2 and "5  (cut by the length limit)" in shown
+    assert "| Go" in shown
+    transcripts.run(["--run", str(tmp_path), "--failed"])
+    assert capsys.readouterr().out == shown
     with pytest.raises(SystemExit) as stopped:
         transcripts.run(["--run", str(tmp_path), "--iteration", "4"])
     assert stopped.value.code == 2

@@ -77,7 +77,7 @@ def test_what_is_imitated_is_not_clipped(monkeypatch):
     """However much likelier it has become since it was said."""
     rows = prepared(best=1, divide_by_std=False).replace(log_prob=jnp.full((2, 3), -5.0))
     now = jnp.full((2, 3), -1.0)
-    monkeypatch.setattr(grpo, "predict", lambda *_: Prediction(now, jnp.zeros_like(now), now))
+    monkeypatch.setattr(grpo.learn, "predict", lambda *_: Prediction(now, jnp.zeros_like(now), now))
     params: Any = Params(None)  # pyright: ignore
     for best, expected in ((1, 2 * 7 / 12), (0, -2 * 7 / 12 * 1.28)):
         cfg = config(best=best, num_epochs=2)

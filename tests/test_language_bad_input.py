@@ -73,7 +73,7 @@ def test_a_warm_start_needs_somebody_who_plays(player):
         (grpo.Config, {"micro_batch": 7}, "micro_batch=7 does not divide"),
         (grpo.Config, {"temperature": 0.0}, "temperature=0.0 must be a finite number above 0"),
         (grpo.Config, {"learning_rate": float("nan")}, "learning_rate=nan must be a finite number"),
-        (reinforce.Config, {"advantage": "rloo"}, "group_size=1 is too small for advantage=rloo"),
+        (reinforce.Config, {"advantage": "rloo"}, "group_size=1 is too small for rloo"),
         (reinforce.Config, {"gamma": 1.5}, "gamma=1.5 must lie in [0.0, 1.0]"),
         (sft.Config, {"sft_steps": 3}, "sft_steps=3 belongs to other trainers"),
     ],

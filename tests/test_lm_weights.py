@@ -306,6 +306,6 @@ def test_a_preset_has_the_size_it_says_and_a_file_can_hold_it(name, millions):
 
 def test_an_unknown_preset_lists_the_known_ones():
     with pytest.raises(
-        ValueError, match="model=huge is no preset; try one of nano, tiny, small, base, qwen2"
+        ValueError, match="model=huge is no preset and no folder; try one of nano, tiny, small, ba"
     ):
         preset("huge", 260)

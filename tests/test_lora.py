@@ -75,7 +75,7 @@ def test_a_merged_model_is_saved_as_one_without_adapters(tmp_path):
     np.testing.assert_allclose(logits_of(loaded), logits_of(model), atol=1e-5)
 
 
-def test_an_iteration_moves_the_adapters_and_the_critic_and_nothing_else():
+def test_an_iteration_moves_the_adapters_of_the_policy_and_nothing_else_of_it():
     agent = agents.agent(agents.Parrot(turns=1), lora_rank=2)
     cfg = turn_ppo.Config(
         **agents.SMALL, entropy_coef=0.1, group_size=2, num_minibatches=2, overlong="keep"
@@ -92,7 +92,6 @@ def test_an_iteration_moves_the_adapters_and_the_critic_and_nothing_else():
         if not np.array_equal(x, named_leaves(before)[name])
     }
     assert moved == adapters.keys()
-    assert after.params.critic.weight.shape == (8,)
 
 
 def test_bad_ranks_are_refused():

@@ -26,8 +26,8 @@ def show(episode: dict[str, Any]) -> str:
     """One episode for a person: who said what, and what each turn paid."""
     lines = [
         f"-- iteration {episode['iteration']}, seed {episode['seed']}, prompt {episode['prompt']}, "
-        f"sample {episode['sample']}: return {episode['return']:g}, {episode['ended']}, "
-        + ", ".join(f"{name} {value:g}" for name, value in episode["metrics"].items())
+        f"sample {episode['sample']}: return {episode['return']:g}, {episode['ended']}"
+        + "".join(f", {name} {value:g}" for name, value in episode["metrics"].items())
     ]
     for number, turn in enumerate(episode["turns"], 1):
         lines.append(f"   env  | {_indented(turn['observation'])}")

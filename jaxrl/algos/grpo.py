@@ -15,24 +15,12 @@ import jax
 import jax.numpy as jnp
 
 from jaxrl import advantages, config, losses, objectives, sgd
-from jaxrl.config import pytree_dataclass
-from jaxrl.lm.learn import agent, iteration
-from jaxrl.lm.learn.batch import (
-    TokenBatch,
-    learned_reward,
-    learned_tokens,
-    predict,
-    ratio_metrics,
-    token_means,
-)
-from jaxrl.lm.learn.options import MinibatchConfig
-from jaxrl.lm.model.params import Params
-from jaxrl.lm.play.episodes import Episodes
+from jaxrl.lm import learn
 from jaxrl.metrics import Metrics, Sums
 
 
-@pytree_dataclass
-class Config(MinibatchConfig):
+@config.pytree_dataclass
+class Config(learn.MinibatchConfig):
     group_size: int = 8  # episodes from each of the starts, G
     best: int = 0  # imitate so many of each group, those that did best; 0: learn from all of them
     divide_by_std: bool = True  # advantages over the group's standard deviation
@@ -65,23 +53,27 @@ class Config(MinibatchConfig):
 
 
 def prepare(
-    params: Params, reference: Params | None, episodes: Episodes, cfg: Config, axis: str | None
-) -> tuple[TokenBatch, Metrics]:
+    params: learn.Params,
+    reference: learn.Params | None,
+    episodes: learn.Episodes,
+    cfg: Config,
+    axis: str | None,
+) -> tuple[learn.TokenBatch, Metrics]:
     """What is learned from. One step an iteration is on-policy: it needs no earlier log-prob."""
     del axis  # a group lies on one device
-    reward = learned_reward(episodes, cfg)
+    reward = learn.learned_reward(episodes, cfg)
     total, relative = jnp.sum(reward, 1), None
     if cfg.best:
         index, relative = advantages.best_of_groups(
             total, cfg.group_size, cfg.best, cfg.divide_by_std
         )
         episodes = jax.tree.map(lambda x: x[index], episodes)
-    mask, turn = learned_tokens(episodes, cfg)
+    mask, turn = learn.learned_tokens(episodes, cfg)
 
-    def predicted(params: Params) -> jax.Array:
+    def predicted(params: learn.Params) -> jax.Array:
         def piece(policy, rows):
             token, mask = rows
-            return predict(policy, token, mask, cfg).log_prob
+            return learn.predict(policy, token, mask, cfg).log_prob
 
         return sgd.map_pieces(piece, params.policy, (episodes.token, mask), cfg.micro_batch)
 
@@ -99,13 +91,13 @@ def prepare(
         mask = mask & (relative > 0)[:, None]
     advantage = jnp.where(mask, relative[:, None], 0.0)
     uniform = Sums(*advantages.uniform_groups(total, cfg.group_size))
-    batch = TokenBatch(episodes.token, mask, sampled, advantage, log_prob, ref_log_prob)
+    batch = learn.TokenBatch(episodes.token, mask, sampled, advantage, log_prob, ref_log_prob)
     return batch, {"uniform_groups": uniform}
 
 
-def loss(params: Params, batch: TokenBatch, cfg: Config) -> tuple[Sums, Metrics]:
+def loss(params: learn.Params, batch: learn.TokenBatch, cfg: Config) -> tuple[Sums, Metrics]:
     """The surrogate of each token, with KL and entropy, averaged as `mean` says."""
-    log_prob, entropy, _ = predict(params.policy, batch.token, batch.mask, cfg)
+    log_prob, entropy, _ = learn.predict(params.policy, batch.token, batch.mask, cfg)
     mask, advantage = batch.mask, batch.advantage
     old_log_prob = jax.lax.stop_gradient(log_prob) if batch.log_prob is None else batch.log_prob
     ratio_of = objectives.token_log_ratio
@@ -118,10 +110,10 @@ def loss(params: Params, batch: TokenBatch, cfg: Config) -> tuple[Sums, Metrics]
         token_loss = losses.cispo(log_prob, log_ratio, advantage, 1.0 + cfg.clip_high)
     else:
         token_loss = losses.clipped_ratio(log_ratio, advantage, cfg.clip_low, cfg.clip_high)
-    metrics = ratio_metrics(batch, log_prob, old_log_prob, log_ratio, cfg)
+    metrics = learn.ratio_metrics(batch, log_prob, old_log_prob, log_ratio, cfg)
     if batch.ref_log_prob is not None:
         distance = losses.kl_k3(log_prob, batch.ref_log_prob)
-        metrics |= token_means(mask, kl_to_reference=distance)
+        metrics |= learn.token_means(mask, kl_to_reference=distance)
         if cfg.kl == "k2":
             distance = losses.kl_k2(log_prob, batch.ref_log_prob)
         if cfg.kl != "k1":  # which is in the reward
@@ -132,7 +124,7 @@ def loss(params: Params, batch: TokenBatch, cfg: Config) -> tuple[Sums, Metrics]
         "sequence": objectives.sequence_mean,
         "constant": partial(objectives.constant_mean, length=mask.shape[1]),
     }
-    return means[cfg.mean](token_loss, mask), metrics | token_means(mask, entropy=entropy)
+    return means[cfg.mean](token_loss, mask), metrics | learn.token_means(mask, entropy=entropy)
 
 
-init, layout, update = agent.init, agent.layout, partial(iteration.update, prepare, loss)
+init, layout, update = learn.init, learn.layout, partial(learn.update, prepare, loss)

@@ -11,17 +11,12 @@ from typing import Literal
 import jax.numpy as jnp
 
 from jaxrl import advantages, config, losses, objectives
-from jaxrl.config import pytree_dataclass
-from jaxrl.lm.learn import agent, iteration
-from jaxrl.lm.learn.batch import TokenBatch, learned_reward, learned_tokens, predict, token_means
-from jaxrl.lm.learn.options import GroupConfig
-from jaxrl.lm.model.params import Params
-from jaxrl.lm.play.episodes import Episodes
+from jaxrl.lm import learn
 from jaxrl.metrics import Metrics, Sums
 
 
-@pytree_dataclass
-class Config(GroupConfig):
+@config.pytree_dataclass
+class Config(learn.GroupConfig):
     num_prompts: int = 256  # different episode starts in an iteration, P
     group_size: int = 1  # episodes from each of them, G; rloo needs 2 or more
     advantage: Literal["rebn", "returns", "rloo"] = "rebn"  # what a turn's return is compared with
@@ -32,18 +27,16 @@ class Config(GroupConfig):
         super().__post_init__()
         config.check_range("gamma", self.gamma, 0.0, 1.0, 0.9)
         if self.advantage == "rloo" and self.group_size < 2:
-            raise ValueError(
-                f"group_size={self.group_size} is too small for advantage=rloo; try 8."
-            )
+            raise ValueError(f"group_size={self.group_size} is too small for rloo; try 8.")
 
 
 def prepare(
-    params: Params, reference: None, episodes: Episodes, cfg: Config, axis: str | None
-) -> tuple[TokenBatch, Metrics]:
+    params: learn.Params, reference: None, episodes: learn.Episodes, cfg: Config, axis: str | None
+) -> tuple[learn.TokenBatch, Metrics]:
     """What is learned from: every token with the advantage of its turn."""
     del params, reference
-    mask, turn = learned_tokens(episodes, cfg)
-    reward, played = learned_reward(episodes, cfg), episodes.played
+    mask, turn = learn.learned_tokens(episodes, cfg)
+    reward, played = learn.learned_reward(episodes, cfg), episodes.played
     if cfg.advantage == "rloo":
         relative = advantages.rloo_advantage(jnp.sum(reward, 1), cfg.group_size)
         of_turn = jnp.broadcast_to(relative[:, None], reward.shape)
@@ -52,16 +45,16 @@ def prepare(
     else:
         of_turn = advantages.rebn_advantage(reward, played, cfg.gamma, axis, cfg.sample_std)
     advantage = advantages.to_tokens(of_turn, turn, mask)
-    return TokenBatch(episodes.token, mask, episodes.log_prob[:, 1:], advantage), {}
+    return learn.TokenBatch(episodes.token, mask, episodes.log_prob[:, 1:], advantage), {}
 
 
-def loss(params: Params, batch: TokenBatch, cfg: Config) -> tuple[Sums, Metrics]:
+def loss(params: learn.Params, batch: learn.TokenBatch, cfg: Config) -> tuple[Sums, Metrics]:
     """Minus log-prob times advantage, with the entropy, over the tokens of the batch."""
-    log_prob, entropy, _ = predict(params.policy, batch.token, batch.mask, cfg)
+    log_prob, entropy, _ = learn.predict(params.policy, batch.token, batch.mask, cfg)
     token_loss = losses.policy_gradient(log_prob, batch.advantage) - cfg.entropy_coef * entropy
     gap = jnp.abs(log_prob - batch.sampled_log_prob)
-    metrics = token_means(batch.mask, entropy=entropy, log_prob_gap=gap)
+    metrics = learn.token_means(batch.mask, entropy=entropy, log_prob_gap=gap)
     return objectives.token_mean(token_loss, batch.mask), metrics
 
 
-init, layout, update = agent.init, agent.layout, partial(iteration.update, prepare, loss)
+init, layout, update = learn.init, learn.layout, partial(learn.update, prepare, loss)

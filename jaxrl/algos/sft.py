@@ -4,18 +4,13 @@ from typing import Literal
 
 import jax
 
-from jaxrl import mesh
-from jaxrl.config import pytree_dataclass
-from jaxrl.lm.learn import agent
-from jaxrl.lm.learn.agent import Agent, State
-from jaxrl.lm.learn.imitation import imitate
-from jaxrl.lm.learn.options import AgentConfig
-from jaxrl.lm.learn.report import outcome_metrics
+from jaxrl import config, mesh
+from jaxrl.lm import learn
 from jaxrl.metrics import Metrics
 
 
-@pytree_dataclass
-class Config(AgentConfig):
+@config.pytree_dataclass
+class Config(learn.AgentConfig):
     total_episodes: int = 25_600  # scripted episodes learned from
     sft_player: Literal["random", "expert"] = "expert"  # who plays them
     sft_on: Literal["actions", "all"] = "actions"  # learn the player's tokens, or the answers too
@@ -31,14 +26,14 @@ class Config(AgentConfig):
         return self.sft_episodes
 
 
-init, layout = agent.init, agent.layout
+init, layout = learn.init, learn.layout
 
 
 def update(
-    state: State, key: jax.Array, *, cfg: Config, agent: Agent, axis: str | None = None
-) -> tuple[State, Metrics]:
+    state: learn.State, key: jax.Array, *, cfg: Config, agent: learn.Agent, axis: str | None = None
+) -> tuple[learn.State, Metrics]:
     """One optimizer step on fresh scripted episodes, or on given examples."""
-    state, episodes, metrics = imitate(state, key, cfg=cfg, agent=agent, axis=axis)
+    state, episodes, metrics = learn.imitate(state, key, cfg=cfg, agent=agent, axis=axis)
     if agent.examples is None:  # nobody has played those
-        metrics |= mesh.psum(outcome_metrics(episodes), axis)
+        metrics |= mesh.psum(learn.outcome_metrics(episodes), axis)
     return state, metrics

@@ -12,25 +12,12 @@ import jax
 import jax.numpy as jnp
 
 from jaxrl import advantages, config, losses, mesh, metrics, objectives, returns, sgd
-from jaxrl.config import pytree_dataclass
-from jaxrl.lm.learn import agent, iteration
-from jaxrl.lm.learn.batch import (
-    TokenBatch,
-    learned_reward,
-    learned_tokens,
-    predict,
-    ratio_metrics,
-    token_means,
-    without_unread,
-)
-from jaxrl.lm.learn.options import MinibatchConfig
-from jaxrl.lm.model.params import Params
-from jaxrl.lm.play.episodes import Episodes
+from jaxrl.lm import learn
 from jaxrl.metrics import Metrics, Sums
 
 
-@pytree_dataclass
-class Config(MinibatchConfig):
+@config.pytree_dataclass
+class Config(learn.MinibatchConfig):
     num_prompts: int = 256  # different episode starts in an iteration, P
     num_epochs: int = 2  # passes over an iteration's episodes
     num_minibatches: int = 4  # optimizer steps per pass
@@ -49,7 +36,7 @@ class Config(MinibatchConfig):
         config.check_range("value_coef", self.value_coef, 0.0, 1e6, 1.0)
 
 
-class TurnBatch(TokenBatch):
+class TurnBatch(learn.TokenBatch):
     """N sequences with what the critic learns from."""
 
     opens: jax.Array | None = None  # bool [N, C-1]: the token is a response's first
@@ -57,18 +44,18 @@ class TurnBatch(TokenBatch):
 
 
 def prepare(
-    params: Params, reference: None, episodes: Episodes, cfg: Config, axis: str | None
+    params: learn.Params, reference: None, episodes: learn.Episodes, cfg: Config, axis: str | None
 ) -> tuple[TurnBatch, Metrics]:
     """What is learned from, and how well the critic knew it."""
     del reference
-    mask, turn = learned_tokens(episodes, cfg)
+    mask, turn = learn.learned_tokens(episodes, cfg)
     rows = (episodes.token, episodes.length, mask)
     reading = partial(read, cfg=cfg)
     log_prob, value, last_value = sgd.map_pieces(reading, params, rows, cfg.micro_batch)
     played = episodes.played
     opens = first_tokens(episodes.action)[:, 1:]
     turn_value = at_turns(value, turn, opens, played.shape[1])
-    reward = learned_reward(episodes, cfg)
+    reward = learn.learned_reward(episodes, cfg)
     advantage = advantages.turn_gae(
         reward, turn_value, played, episodes.truncated, last_value, cfg.gamma, cfg.gae_lambda
     )
@@ -79,21 +66,21 @@ def prepare(
         sampled_log_prob=episodes.log_prob[:, 1:],
         advantage=advantages.to_tokens(advantages.whiten(advantage, played, axis), turn, mask),
         log_prob=log_prob,
-        opens=without_unread(opens, episodes, cfg),
+        opens=learn.without_unread(opens, episodes, cfg),
         value_target=advantages.to_tokens(target, turn, opens),
     )
     return batch, {"explained_variance": explained(turn_value, target, played, axis)}
 
 
 def read(
-    params: Params, rows: tuple[jax.Array, jax.Array, jax.Array], cfg: Config
+    params: learn.Params, rows: tuple[jax.Array, jax.Array, jax.Array], cfg: Config
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """(log-prob [N, C-1], value [N, C-1] before each token, value [N] at the end).
 
     Of rows (token [N, C], length [N], mask [N, C-1]).
     """
     token, length, mask = rows
-    log_prob, _, hidden = predict(params.policy, token, mask, cfg)
+    log_prob, _, hidden = learn.predict(params.policy, token, mask, cfg)
     assert params.critic is not None
     value = params.critic(hidden)
     last = jnp.take_along_axis(value, length[:, None] - 1, 1, mode="clip")
@@ -120,9 +107,9 @@ def at_turns(value: jax.Array, turn: jax.Array, opens: jax.Array, num_turns: int
     return jnp.zeros((len(turn), num_turns), value.dtype).at[row, at].set(value, mode="drop")
 
 
-def loss(params: Params, batch: TurnBatch, cfg: Config) -> tuple[Sums, Metrics]:
+def loss(params: learn.Params, batch: TurnBatch, cfg: Config) -> tuple[Sums, Metrics]:
     """The clipped surrogate of each token with its entropy, and the critic's squared error."""
-    log_prob, entropy, hidden = predict(params.policy, batch.token, batch.mask, cfg)
+    log_prob, entropy, hidden = learn.predict(params.policy, batch.token, batch.mask, cfg)
     old_log_prob, advantage = batch.log_prob, batch.advantage
     assert params.critic is not None and old_log_prob is not None
     assert batch.opens is not None and batch.value_target is not None
@@ -131,9 +118,9 @@ def loss(params: Params, batch: TurnBatch, cfg: Config) -> tuple[Sums, Metrics]:
     total, count = objectives.token_mean(token_loss - cfg.entropy_coef * entropy, batch.mask)
     error = losses.value_loss(params.critic(hidden), batch.value_target)
     of_critic = objectives.token_mean(error, batch.opens)
-    known = ratio_metrics(batch, log_prob, old_log_prob, log_ratio, cfg)
-    known |= token_means(batch.mask, entropy=entropy) | {"value_loss": of_critic}
+    known = learn.ratio_metrics(batch, log_prob, old_log_prob, log_ratio, cfg)
+    known |= learn.token_means(batch.mask, entropy=entropy) | {"value_loss": of_critic}
     return Sums(total + cfg.value_coef * of_critic.numerator, count), known
 
 
-init, layout, update = agent.init, agent.layout, partial(iteration.update, prepare, loss)
+init, layout, update = learn.init, learn.layout, partial(learn.update, prepare, loss)

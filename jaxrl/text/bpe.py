@@ -1,6 +1,6 @@
 """Byte-level BPE inside jit, from a `tokenizer.json` of the GPT-2, Qwen2 or Llama-3 kind.
 
-Equal to the `tokenizers` library token by token for ASCII; bytes above 127 are told in `cut`. Names
+Equal to the `tokenizers` library token by token for ASCII; bytes above 127 show in `cut`. Names
 of special tokens inside a text are read as plain text, as with its `encode_special_tokens`.
 """
 
@@ -55,9 +55,9 @@ class BpeTokenizer(flax.struct.PyTreeNode):
         except FileNotFoundError:
             raise ValueError(f"{path} does not exist; give a tokenizer.json.") from None
         except (ValueError, KeyError, TypeError) as error:
-            told = f"has no {error}" if isinstance(error, KeyError) else str(error)
+            reason = f"has no {error}" if isinstance(error, KeyError) else str(error)
             raise ValueError(
-                f"{path} is no tokenizer that can be exact inside jit: {told}"
+                f"{path} is no tokenizer that can be exact inside jit: {reason}"
             ) from None
 
     @property
@@ -68,10 +68,10 @@ class BpeTokenizer(flax.struct.PyTreeNode):
     def encode(self, text: Text, capacity: int) -> Tokens:
         """The text's tokens, no special ones among them."""
         size = text.capacity
-        place = jnp.arange(size)
+        place = jnp.arange(size, dtype=jnp.int32)
         inside = place < text.length
         begins = starts(text, self.pattern)
-        word = jnp.maximum(jnp.cumsum(begins) - 1, 0)
+        word = jnp.maximum(jnp.cumsum(begins, dtype=jnp.int32) - 1, 0)
         token, alive = self._whole(text, begins, inside)
 
         def round_of_merges(carry):
@@ -94,7 +94,7 @@ class BpeTokenizer(flax.struct.PyTreeNode):
             lambda carry: carry[2], round_of_merges, (token, alive, jnp.any(inside))
         )
         total = jnp.sum(alive, dtype=jnp.int32)
-        at = jnp.where(alive, jnp.cumsum(alive) - 1, capacity)
+        at = jnp.where(alive, jnp.cumsum(alive, dtype=jnp.int32) - 1, capacity)
         ids = jnp.zeros(capacity, jnp.int32).at[at].set(token, mode="drop")
         inexact = jnp.any(inside & (text.bytes > 127))
         return Tokens(ids, jnp.minimum(total, capacity), text.cut | (total > capacity) | inexact)
@@ -107,9 +107,9 @@ class BpeTokenizer(flax.struct.PyTreeNode):
         if self.whole_size.shape[0] == 0:
             return token, inside
         count, width = self.whole_data.shape
-        place = jnp.arange(text.capacity)
+        place = jnp.arange(text.capacity, dtype=jnp.int32)
         ends = jnp.append(begins[1:], False) | (place == text.length - 1)
-        length = jnp.cumsum(inside) - jax.lax.cummax(
+        length = jnp.cumsum(inside, dtype=jnp.int32) - jax.lax.cummax(
             jnp.where(begins, place, 0)
         )  # of the pre-token
         padded = jnp.pad(text.bytes, (0, width))
@@ -133,7 +133,9 @@ class BpeTokenizer(flax.struct.PyTreeNode):
 
     def decode(self, tokens: Tokens, capacity: int) -> Text:
         """The tokens' bytes; special ones, and ids beyond the vocabulary, say nothing."""
-        known = (jnp.arange(tokens.ids.shape[0]) < tokens.length) & (tokens.ids < self.vocab_size)
+        known = (jnp.arange(tokens.ids.shape[0], dtype=jnp.int32) < tokens.length) & (
+            tokens.ids < self.vocab_size
+        )
         ids = jnp.where(known, tokens.ids, 0)
         size = jnp.where(known, self.size[ids], 0)
         return pack(self.data, self.offset[ids], size, capacity, tokens.cut)

@@ -59,7 +59,7 @@ def _last_match(machine: Automaton, text: Text) -> jax.Array:
         return state, state
 
     _, state = jax.lax.scan(read, jnp.zeros((), table.dtype), kind)
-    place = jnp.arange(text.capacity)
+    place = jnp.arange(text.capacity, dtype=jnp.int32)
     ends = jnp.asarray(machine.accepts)[state] & (place < text.length)
     return jnp.max(jnp.where(ends, place, -1))
 

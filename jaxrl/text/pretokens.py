@@ -152,13 +152,13 @@ def starts(text: Text, pattern: Pattern) -> jax.Array:
 
     after = jax.lax.associative_scan(then, step)[:, START]
     before = jnp.concatenate([jnp.full(1, START, after.dtype), after[:-1]])
-    return begins[symbol, before] & (jnp.arange(size) < text.length)
+    return begins[symbol, before] & (jnp.arange(size, dtype=jnp.int32) < text.length)
 
 
 def _symbols(text: Text, pattern: Pattern) -> jax.Array:
     """int32 [L]: each byte with what of the text after it matters."""
     size = text.capacity
-    place = jnp.arange(size)
+    place = jnp.arange(size, dtype=jnp.int32)
     inside = place < text.length
     kind = jnp.where(inside, jnp.asarray(_classes())[text.bytes], -1)
     white = kind >= _NEWLINE
@@ -184,7 +184,9 @@ def _symbols(text: Text, pattern: Pattern) -> jax.Array:
 
 def _contractions(text: Text, pattern: Pattern) -> jax.Array:
     """int32 [L]: letters of the contraction that would begin at this byte, 0 where none."""
-    data = jnp.pad(jnp.where(jnp.arange(text.capacity) < text.length, text.bytes, 0), (0, 2))
+    data = jnp.pad(
+        jnp.where(jnp.arange(text.capacity, dtype=jnp.int32) < text.length, text.bytes, 0), (0, 2)
+    )
     if pattern.modern:
         data = jnp.where((data >= 65) & (data <= 90), data + 32, data)
     first, second, third = data[:-2], data[1:-1], data[2:]

@@ -11,7 +11,7 @@ import numpy as np
 class Text(flax.struct.PyTreeNode):
     """At most L bytes. Functions here are written for one text; `jax.vmap` them.
 
-    What does not fit is lost and told in `cut`, which every text made of this one inherits.
+    What does not fit is lost, which `cut` says; every text made of this one inherits it.
     """
 
     bytes: jax.Array  # uint8 [L], 0 beyond `length`
@@ -49,7 +49,7 @@ def as_text(part: Part) -> Text:
 
 
 def concat(parts: Sequence[Part], capacity: int) -> Text:
-    """One after the other; what does not fit is lost and told in `cut`."""
+    """One after the other; what does not fit is lost, which `cut` says."""
     texts = [as_text(part) for part in parts]
     if len(texts) == 1:
         return resize(texts[0], capacity)
@@ -75,10 +75,14 @@ def pack(
     A gather: each place of the result knows how many pieces end before it. Reading goes on where
     the next piece starts, so each piece that is over adds the gap that follows it.
     """
-    place = jnp.arange(capacity)
-    end = jnp.cumsum(length)
+    place = jnp.arange(capacity, dtype=jnp.int32)
+    end = jnp.cumsum(length, dtype=jnp.int32)
     gap = start[1:] - start[:-1] - length[:-1]
-    source = place + start[0] + jnp.sum(jnp.where(place[:, None] >= end[:-1], gap, 0), 1)
+    source = (
+        place
+        + start[0]
+        + jnp.sum(jnp.where(place[:, None] >= end[:-1], gap, 0), 1, dtype=jnp.int32)
+    )
     data = jnp.take(buffer, source, mode="clip")
     total = end[-1].astype(jnp.int32)
     data = jnp.where(place < total, data, 0).astype(jnp.uint8)
@@ -103,7 +107,7 @@ def substring(text: Text, start: jax.Array | int, stop: jax.Array | int, capacit
 def strip(text: Text) -> Text:
     """Without white space at both ends; like `str.strip` for ASCII."""
     white = (text.bytes == 32) | ((text.bytes >= 9) & (text.bytes <= 13))
-    place = jnp.arange(text.capacity)
+    place = jnp.arange(text.capacity, dtype=jnp.int32)
     solid = ~white & (place < text.length)
     start = jnp.where(jnp.any(solid), jnp.argmax(solid), text.length)
     stop = jnp.max(jnp.where(solid, place + 1, 0))
@@ -136,7 +140,7 @@ def select(index: jax.Array, options: Sequence[Part], capacity: int | None = Non
 def matches_at(text: Text, part: Part) -> jax.Array:
     """bool [L]: `part` stands in the text from this place on."""
     part = as_text(part)
-    place = jnp.arange(text.capacity)
+    place = jnp.arange(text.capacity, dtype=jnp.int32)
     padded = jnp.pad(text.bytes, (0, part.capacity))
     same = place + part.length <= text.length
     for i in range(part.capacity):
@@ -154,4 +158,6 @@ def find(text: Text, part: Part) -> jax.Array:
 def find_last(text: Text, part: Part) -> jax.Array:
     """int32 []: the last place where `part` stands, -1 if nowhere."""
     here = matches_at(text, part)
-    return jnp.max(jnp.where(here, jnp.arange(text.capacity), -1)).astype(jnp.int32)
+    return jnp.max(jnp.where(here, jnp.arange(text.capacity, dtype=jnp.int32), -1)).astype(
+        jnp.int32
+    )

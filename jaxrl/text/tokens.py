@@ -22,7 +22,7 @@ def join(parts: list[Tokens], capacity: int) -> Tokens:
     """One after the other."""
     out, start, cut = jnp.zeros(capacity, jnp.int32), jnp.zeros((), jnp.int32), jnp.asarray(False)
     for part in parts:
-        step = jnp.arange(part.ids.shape[0])
+        step = jnp.arange(part.ids.shape[0], dtype=jnp.int32)
         at = jnp.where(step < part.length, start + step, capacity)
         out = out.at[at].set(part.ids, mode="drop")
         start, cut = start + part.length, cut | part.cut
@@ -68,9 +68,9 @@ class ByteTokenizer(flax.struct.PyTreeNode):
 
     def decode(self, tokens: Tokens, capacity: int) -> Text:
         """The bytes among the tokens; special ones say nothing."""
-        step = jnp.arange(tokens.ids.shape[0])
+        step = jnp.arange(tokens.ids.shape[0], dtype=jnp.int32)
         kept = (step < tokens.length) & (tokens.ids < 256)
-        at = jnp.where(kept, jnp.cumsum(kept) - 1, capacity)
+        at = jnp.where(kept, jnp.cumsum(kept, dtype=jnp.int32) - 1, capacity)
         out = jnp.zeros(capacity, jnp.uint8).at[at].set(tokens.ids.astype(jnp.uint8), mode="drop")
         total = jnp.sum(kept, dtype=jnp.int32)
         return Text(out, jnp.minimum(total, capacity), tokens.cut | (total > capacity))

@@ -1,0 +1,93 @@
+"""`train.export`: a folder that loads, here and elsewhere, or none at all."""
+
+import json
+from dataclasses import replace
+
+import agents
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tokenizer_files
+from flax import nnx
+from tokenizers import Tokenizer
+
+from jaxrl.lm import Transformer
+from jaxrl.policy import named_leaves
+from jaxrl.text.chat import render
+from train import models
+from train.export import Args, export
+
+
+def saved(folder, chat_tokenizer):
+    """A run's folder of two seeds, as the host loop leaves it."""
+    cfg = replace(agents.MODEL, vocab_size=max(260, chat_tokenizer.tokenizer.vocab_size))
+    pair = [Transformer(cfg, nnx.Rngs(seed)) for seed in (0, 1)]
+    models.save_models(chat_tokenizer, cfg, folder, jax.tree.map(lambda *x: jnp.stack(x), *pair))
+    return pair
+
+
+@pytest.mark.parametrize(("kind", "form"), [(None, ""), ("qwen2", "chatml"), ("llama3", "")])
+def test_what_is_exported_starts_another_run_with_the_same_weights_and_words(tmp_path, kind, form):
+    file = None if kind is None else tokenizer_files.file(kind)
+    tokenizer = models.chat_tokenizer(file, form)
+    pair = saved(tmp_path / "run", tokenizer)
+    out = tmp_path / "made" / "out"
+    export(Args(tmp_path / "run", out, seed_index=1))
+    again, cfg, weights = models.start(str(out), None, None, "", "", "float32")
+    for name, x in named_leaves(weights).items():
+        np.testing.assert_array_equal(x, named_leaves(pair[1])[name])
+    assert cfg.end_ids == (tokenizer.chat.end_of_turn,)
+    assert again.chat.first_piece == tokenizer.chat.first_piece
+    assert again.chat.end_of_turn == tokenizer.chat.end_of_turn
+    theirs = Tokenizer.from_file(str(out / "tokenizer.json"))
+    about = json.loads((out / "tokenizer_config.json").read_text())
+    words = render(about["chat_template"], [("user", "Guess 1, or 2.")], {})
+    first = tokenizer.chat.first(agents.literal("Guess 1, or 2."), 64)
+    assert theirs.encode(words, add_special_tokens=False).ids == first.ids[: first.length].tolist()
+    assert theirs.token_to_id(about["eos_token"]) == tokenizer.chat.end_of_turn
+
+
+def test_a_bytes_model_says_any_text_in_the_tokens_it_was_trained_with(tmp_path):
+    saved(tmp_path / "run", models.chat_tokenizer(None))
+    export(Args(tmp_path / "run", tmp_path / "out"))
+    theirs = Tokenizer.from_file(str(tmp_path / "out" / "tokenizer.json"))
+    text = "Größe <|assistant|>\n\t "
+    ids = theirs.encode(text, add_special_tokens=False).ids
+    before, _, after = text.partition("<|assistant|>")
+    assert ids == [*before.encode(), 258, *after.encode()]
+    assert theirs.decode(ids, skip_special_tokens=False) == text
+
+
+def test_a_broken_run_leaves_no_half_folder_behind(tmp_path):
+    saved(tmp_path / "run", models.chat_tokenizer(None))
+    chat = tmp_path / "run" / "policy" / "chat.json"
+    whole = chat.read_text()
+    chat.write_text(whole[:-9])
+    with pytest.raises(ValueError, match=r"chat\.json is damaged") as error:
+        export(Args(tmp_path / "run", tmp_path / "out"))
+    assert "\n" not in str(error.value)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run"]
+    chat.write_text(whole)
+    with pytest.raises(ValueError, match=r"seed_index=2 must lie in \[0, 1\]"):
+        export(Args(tmp_path / "run", tmp_path / "out", seed_index=2))
+    export(Args(tmp_path / "run", tmp_path / "out"))
+    with pytest.raises(ValueError, match="is not empty; choose another folder"):
+        export(Args(tmp_path / "run", tmp_path / "out"))
+
+
+def test_a_failure_while_writing_leaves_nothing_either(tmp_path, monkeypatch):
+    saved(tmp_path / "run", models.chat_tokenizer(None))
+    monkeypatch.setattr("jaxrl.train.export.save_tokenizer", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        export(Args(tmp_path / "run", tmp_path / "out"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run"]
+
+
+def test_a_presets_name_is_the_preset_whatever_lies_in_the_working_directory(tmp_path, monkeypatch):
+    saved(tmp_path / "nano", models.chat_tokenizer(None))
+    monkeypatch.chdir(tmp_path)
+    _, cfg, weights = models.start("nano", None, None, "", "", "float32")
+    assert weights is None and cfg.width == 64
+    _, cfg, weights = models.start("./nano", None, None, "", "", "float32")
+    assert weights is not None and cfg.width == agents.MODEL.width

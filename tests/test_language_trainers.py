@@ -1,0 +1,79 @@
+"""What the trainers of language agents hand to the host loop, and what they leave behind."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import agents
+import jax
+import numpy as np
+import pytest
+
+from jaxrl.mesh import make_mesh
+from jaxrl.policy import named_leaves
+from jaxrl.program import make_program, members
+from train import grpo, language, models, reinforce, sft, turn_ppo
+
+GAME = {"env_args": ("turns=1",), "model": "nano"}
+TRAINERS = [grpo.TRAINER, reinforce.TRAINER, sft.TRAINER, turn_ppo.TRAINER]
+
+
+@pytest.mark.parametrize("trainer", TRAINERS, ids=[trainer.name for trainer in TRAINERS])
+def test_a_trainer_sets_up_a_task_whose_state_is_laid_out_and_whose_steps_are_episodes(trainer):
+    assert trainer.presets["default"] == trainer.options().algo
+    cfg = trainer.presets["default"]
+    task = trainer.setup(trainer.options(**GAME))
+    assert (task.unit, task.warm_up, task.steps_per_iteration) == ("episodes", 0, cfg.episodes)
+    assert task.steps(task.num_iterations) >= cfg.total_episodes
+    assert task.num_blocks == cfg.num_blocks and task.refuse is not None
+    state = jax.eval_shape(lambda key: task.init(key, _one(task), axis=None), jax.random.key(0))
+    assert task.shown(state).metrics.keys() == {"success"}
+
+
+def test_who_masks_what_was_not_read_is_not_stopped():
+    algo = grpo.PRESETS["default"].__class__(unread="mask")
+    assert grpo.TRAINER.setup(grpo.Args(**GAME, algo=algo)).refuse is None
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> tuple[Path, dict]:
+    """(the folder of two fresh seeds as the host loop would leave it, their evaluation)"""
+    folder = tmp_path_factory.mktemp("run")
+    args = grpo.Args(**GAME, num_seeds=2)
+    task = grpo.TRAINER.setup(args)
+    of = members([5, 6], task.cfg, task.env)
+    mesh = make_mesh(2, jax.devices()[:1])
+    program = make_program(task.init, task.update, task.layout, mesh, one_by_one=True)
+    trained = jax.tree.map(np.asarray, task.outcome.trained(program.init(program.place(of))))
+    task.outcome.save(folder, trained)
+    return folder, task.outcome.evaluate(trained, of, 8)
+
+
+def test_every_metric_of_the_environment_is_evaluated(run):
+    final = run[1]
+    assert final["metrics"].keys() == {"success", "turns", "cut_responses"}
+    assert final["metrics"]["turns"] == {"mean": 1.0, "per_seed": [1.0, 1.0]}
+    assert len(final["per_seed"]) == 2
+
+
+def test_a_finished_run_is_evaluated_again_as_it_was_at_its_end(run):
+    folder, final = run
+    algo = json.loads(json.dumps(asdict(grpo.PRESETS["default"])))
+    options = {"env": grpo.Args().env, "env_args": GAME["env_args"], "algo": algo}
+    assert language.evaluate_run(folder, options, 5, 8) == final
+
+
+def test_a_run_starts_from_the_first_seed_of_another(run):
+    tokenizer, cfg, weights = models.start("nano", run[0], None, "", "", "float32")
+    _, kept = models.load_models(run[0])
+    for name, x in named_leaves(weights).items():
+        np.testing.assert_array_equal(x, named_leaves(kept)[name][0])
+    assert cfg.width == 64 and tokenizer.chat.end_of_turn == agents.CHAT.end_of_turn
+    task = sft.TRAINER.setup(sft.Args(**GAME, init_from=run[0]))
+    state = jax.tree.map(lambda x: x[None], task.init(jax.random.key(9), _one(task), axis=None))
+    filled = task.start(state)
+    np.testing.assert_array_equal(filled.params.policy.embed[...][0], weights.embed[...])
+
+
+def _one(task):
+    return jax.tree.map(lambda x: x[0], members([0], task.cfg, task.env))
