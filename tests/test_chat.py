@@ -9,9 +9,9 @@ import pytest
 import tokenizer_files
 from tokenizers import Tokenizer
 
+from jaxrl.lm import folders
 from jaxrl.text import BpeTokenizer, ByteTokenizer, literal, make_chat
 from jaxrl.text.chat import FORMATS, check_template, render, template_of
-from train import models
 
 # Chat templates as the families publish them, what matters here written out anew.
 CHATML = """{%- if messages[0]['role'] == 'system' -%}
@@ -105,11 +105,11 @@ def test_a_conversation_survives_saving(tmp_path):
     tokenizer = json.loads(tokenizer_files.file("qwen2").read_text())
     (tmp_path / "tokenizer.json").write_text(json.dumps(tokenizer))
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"chat_template": CHATML}))
-    said = models.chat_tokenizer(tmp_path)
+    said = folders.chat_tokenizer(tmp_path)
     kept = tmp_path / "policy"
     kept.mkdir()
     said.save(kept)
-    again = models.load_chat_tokenizer(kept)
+    again = folders.load_chat_tokenizer(kept)
     assert again.chat.first_piece == said.chat.first_piece
     assert "You are helpful." in (again.opening or "")
     assert again.tokenizer.vocab_size == said.tokenizer.vocab_size

@@ -9,8 +9,9 @@ import pytest
 import tokenizer_files
 
 from jaxrl.algos import sft
+from jaxrl.lm import folders
 from jaxrl.text import literal
-from train import chat_data, models, transcripts
+from train import chat_data, transcripts
 from train import sft as train_sft
 
 
@@ -25,7 +26,7 @@ def test_a_conversation_has_the_tokens_that_play_would_record_and_the_assistants
 ):
     path = tmp_path / "chat.jsonl"
     path.write_text(line("Hi", "Yes.", "More?", "No") + "\n\n" + line("a", "b") + "\n")
-    said = models.chat_tokenizer(tokenizer_files.file("qwen2"))
+    said = folders.chat_tokenizer(tokenizer_files.file("qwen2"))
     record = chat_data.read(path, said)
     chat = said.chat
     texts = [
@@ -53,8 +54,8 @@ def test_a_system_message_opens_its_conversation_as_it_would_every_one(tmp_path,
     told = {"messages": [system, *json.loads(line("Hi", "Yes."))["messages"]]}
     path.write_text(json.dumps(told) + "\n" + line("Hi", "Yes.") + "\n")
     file = tokenizer_files.file(kind)
-    record = chat_data.read(path, models.chat_tokenizer(file, form))
-    chat = models.chat_tokenizer(file, form, system["content"]).chat
+    record = chat_data.read(path, folders.chat_tokenizer(file, form))
+    chat = folders.chat_tokenizer(file, form, system["content"]).chat
     tokens = jax.jit(chat.first, static_argnums=1)(literal("Hi", 8), 80)
     expected = np.asarray(tokens.ids)[: int(tokens.length)].tolist()
     action = np.asarray(record.action[0])
@@ -68,13 +69,13 @@ def test_a_system_message_needs_a_form_that_has_them(tmp_path):
     system = {"role": "system", "content": "s"}
     path.write_text(json.dumps({"messages": [system, *json.loads(line("x", "y"))["messages"]]}))
     with pytest.raises(ValueError, match="line 1: chat=plain has no system messages"):
-        chat_data.read(path, models.chat_tokenizer(None))
+        chat_data.read(path, folders.chat_tokenizer(None))
 
 
 def test_bytes_may_be_of_any_language(tmp_path):
     path = tmp_path / "chat.jsonl"
     path.write_text(line("caf\u00e9", "\u4f60"), encoding="utf-8")
-    record = chat_data.read(path, models.chat_tokenizer(None))
+    record = chat_data.read(path, folders.chat_tokenizer(None))
     token = np.asarray(record.token[0])
     assert bytes(token[token < 256].astype(np.uint8)).decode() == "caf\u00e9\u4f60"
 
@@ -101,15 +102,15 @@ def test_a_broken_line_is_named_and_nothing_is_read(broken, words, tmp_path):
     path = tmp_path / "chat.jsonl"
     path.write_text(line("a", "b") + "\n" + broken + "\n" + line("c", "d"))
     with pytest.raises(ValueError, match=re.escape(words)):
-        chat_data.read(path, models.chat_tokenizer(None))
+        chat_data.read(path, folders.chat_tokenizer(None))
 
 
 def test_a_file_that_is_none_or_empty_is_refused(tmp_path):
     with pytest.raises(ValueError, match="cannot be read"):
-        chat_data.read(tmp_path / "none.jsonl", models.chat_tokenizer(None))
+        chat_data.read(tmp_path / "none.jsonl", folders.chat_tokenizer(None))
     (tmp_path / "chat.jsonl").write_text("\n")
     with pytest.raises(ValueError, match="holds no conversations"):
-        chat_data.read(tmp_path / "chat.jsonl", models.chat_tokenizer(None))
+        chat_data.read(tmp_path / "chat.jsonl", folders.chat_tokenizer(None))
 
 
 def test_a_trainer_draws_its_examples_from_the_file(tmp_path):

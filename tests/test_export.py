@@ -12,10 +12,9 @@ import tokenizer_files
 from flax import nnx
 from tokenizers import Tokenizer
 
-from jaxrl.lm import Transformer
+from jaxrl.lm import Transformer, folders
 from jaxrl.policy import named_leaves
 from jaxrl.text.chat import render
-from train import models
 from train.export import Args, export
 
 
@@ -23,18 +22,18 @@ def saved(folder, chat_tokenizer):
     """A run's folder of two seeds, as the host loop leaves it."""
     cfg = replace(agents.MODEL, vocab_size=max(260, chat_tokenizer.tokenizer.vocab_size))
     pair = [Transformer(cfg, nnx.Rngs(seed)) for seed in (0, 1)]
-    models.save_models(chat_tokenizer, cfg, folder, jax.tree.map(lambda *x: jnp.stack(x), *pair))
+    folders.save_models(chat_tokenizer, cfg, folder, jax.tree.map(lambda *x: jnp.stack(x), *pair))
     return pair
 
 
 @pytest.mark.parametrize(("kind", "form"), [(None, ""), ("qwen2", "chatml"), ("llama3", "")])
 def test_what_is_exported_starts_another_run_with_the_same_weights_and_words(tmp_path, kind, form):
     file = None if kind is None else tokenizer_files.file(kind)
-    tokenizer = models.chat_tokenizer(file, form)
+    tokenizer = folders.chat_tokenizer(file, form)
     pair = saved(tmp_path / "run", tokenizer)
     out = tmp_path / "made" / "out"
     export(Args(tmp_path / "run", out, seed_index=1))
-    again, cfg, weights = models.start(str(out), None, None, "", "", "float32")
+    again, cfg, weights = folders.start(str(out), None, None, "", "", "float32")
     for name, x in named_leaves(weights).items():
         np.testing.assert_array_equal(x, named_leaves(pair[1])[name])
     assert cfg.end_ids == (tokenizer.chat.end_of_turn,)
@@ -49,7 +48,7 @@ def test_what_is_exported_starts_another_run_with_the_same_weights_and_words(tmp
 
 
 def test_a_bytes_model_says_any_text_in_the_tokens_it_was_trained_with(tmp_path):
-    saved(tmp_path / "run", models.chat_tokenizer(None))
+    saved(tmp_path / "run", folders.chat_tokenizer(None))
     export(Args(tmp_path / "run", tmp_path / "out"))
     theirs = Tokenizer.from_file(str(tmp_path / "out" / "tokenizer.json"))
     text = "Größe <|assistant|>\n\t "
@@ -60,7 +59,7 @@ def test_a_bytes_model_says_any_text_in_the_tokens_it_was_trained_with(tmp_path)
 
 
 def test_a_broken_run_leaves_no_half_folder_behind(tmp_path):
-    saved(tmp_path / "run", models.chat_tokenizer(None))
+    saved(tmp_path / "run", folders.chat_tokenizer(None))
     chat = tmp_path / "run" / "policy" / "chat.json"
     whole = chat.read_text()
     chat.write_text(whole[:-9])
@@ -77,7 +76,7 @@ def test_a_broken_run_leaves_no_half_folder_behind(tmp_path):
 
 
 def test_a_failure_while_writing_leaves_nothing_either(tmp_path, monkeypatch):
-    saved(tmp_path / "run", models.chat_tokenizer(None))
+    saved(tmp_path / "run", folders.chat_tokenizer(None))
     monkeypatch.setattr("jaxrl.train.export.save_tokenizer", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         export(Args(tmp_path / "run", tmp_path / "out"))
@@ -85,9 +84,9 @@ def test_a_failure_while_writing_leaves_nothing_either(tmp_path, monkeypatch):
 
 
 def test_a_presets_name_is_the_preset_whatever_lies_in_the_working_directory(tmp_path, monkeypatch):
-    saved(tmp_path / "nano", models.chat_tokenizer(None))
+    saved(tmp_path / "nano", folders.chat_tokenizer(None))
     monkeypatch.chdir(tmp_path)
-    _, cfg, weights = models.start("nano", None, None, "", "", "float32")
+    _, cfg, weights = folders.start("nano", None, None, "", "", "float32")
     assert weights is None and cfg.width == 64
-    _, cfg, weights = models.start("./nano", None, None, "", "", "float32")
+    _, cfg, weights = folders.start("./nano", None, None, "", "", "float32")
     assert weights is not None and cfg.width == agents.MODEL.width

@@ -9,10 +9,10 @@ from jaxrl.algos import grpo, reinforce, sft
 from jaxrl.env import timestep
 from jaxrl.language import LanguageEnvironment
 from jaxrl.lm.play.episodes import empty
+from jaxrl.lm.play.transcribe import Transcriber
 from jaxrl.text import ByteTokenizer, literal
 from train import grpo as train_grpo
 from train.language import check_player
-from train.transcribe import Transcriber
 
 
 class Silent(LanguageEnvironment):

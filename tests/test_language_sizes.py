@@ -8,8 +8,8 @@ import pytest
 from agents import CHAT, Parrot
 
 from jaxrl.algos import grpo, sft
+from jaxrl.lm.learn.lengths import Lengths, check_lengths, longest, players, unread_reason
 from jaxrl.lm.play.limits import limits
-from train.lengths import Lengths, check_lengths, longest, players, unread_reason
 
 CFG = grpo.Config(**agents.SMALL, group_size=2)
 

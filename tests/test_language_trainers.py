@@ -9,10 +9,11 @@ import jax
 import numpy as np
 import pytest
 
+from jaxrl.lm import folders
 from jaxrl.mesh import make_mesh
 from jaxrl.policy import named_leaves
 from jaxrl.program import make_program, members
-from train import grpo, language, models, reinforce, sft, turn_ppo
+from train import grpo, language, reinforce, sft, turn_ppo
 
 GAME = {"env_args": ("turns=1",), "model": "nano"}
 TRAINERS = [grpo.TRAINER, reinforce.TRAINER, sft.TRAINER, turn_ppo.TRAINER]
@@ -64,8 +65,8 @@ def test_a_finished_run_is_evaluated_again_as_it_was_at_its_end(run):
 
 
 def test_a_run_starts_from_the_first_seed_of_another(run):
-    tokenizer, cfg, weights = models.start("nano", run[0], None, "", "", "float32")
-    _, kept = models.load_models(run[0])
+    tokenizer, cfg, weights = folders.start("nano", run[0], None, "", "", "float32")
+    _, kept = folders.load_models(run[0])
     for name, x in named_leaves(weights).items():
         np.testing.assert_array_equal(x, named_leaves(kept)[name][0])
     assert cfg.width == 64 and tokenizer.chat.end_of_turn == agents.CHAT.end_of_turn

@@ -12,9 +12,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxrl.lm.folders import ChatTokenizer
 from jaxrl.lm.play.episodes import Episodes, empty
 from jaxrl.text.chat import Piece, matching, split_special
-from jaxrl.train.models import ChatTokenizer
 
 Message = tuple[str, str]  # role, content
 

@@ -11,11 +11,12 @@ from typing import Any
 
 import jax
 
+from jaxrl.lm import folders
 from jaxrl.lm.model import lora, weights
 from jaxrl.text import ByteTokenizer
 from jaxrl.text.bpe import byte_characters
 from jaxrl.text.chat import matching, opening_of, template_of
-from jaxrl.train import flags, models
+from jaxrl.train import flags
 
 
 @dataclass(frozen=True)
@@ -34,8 +35,8 @@ def export(args: Args) -> None:
         raise ValueError(f"run={args.run} holds no language model; give a finished run's folder.")
     if args.out.exists() and (not args.out.is_dir() or any(args.out.iterdir())):
         raise ValueError(f"out={args.out} is not empty; choose another folder.")
-    config, trained = models.load_models(args.run)
-    tokenizer = models.load_chat_tokenizer(args.run / "policy")
+    config, trained = folders.load_models(args.run)
+    tokenizer = folders.load_chat_tokenizer(args.run / "policy")
     count = jax.tree.leaves(trained)[0].shape[0]
     if not 0 <= args.seed_index < count:
         raise ValueError(f"seed_index={args.seed_index} must lie in [0, {count - 1}]; try 0.")
@@ -52,7 +53,7 @@ def export(args: Args) -> None:
         shutil.rmtree(beside, ignore_errors=True)
 
 
-def save_tokenizer(folder: Path, tokenizer: models.ChatTokenizer) -> None:
+def save_tokenizer(folder: Path, tokenizer: folders.ChatTokenizer) -> None:
     """tokenizer.json, and what `transformers` wants to know of it, the chat template among it."""
     file = tokenizer.tokenizer_json or json.dumps(byte_file(ByteTokenizer()), indent=2)
     (folder / "tokenizer.json").write_text(file)

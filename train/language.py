@@ -13,17 +13,18 @@ import jax.numpy as jnp
 from jaxrl import config, envs
 from jaxrl.algos import sft
 from jaxrl.language import LanguageEnvironment
+from jaxrl.lm import folders
 from jaxrl.lm.learn.agent import Agent, load_weights
+from jaxrl.lm.learn.lengths import check_lengths, unread_reason
 from jaxrl.lm.learn.options import AgentConfig, PlayConfig
 from jaxrl.lm.model.transformer import Transformer
 from jaxrl.lm.play.limits import Limits, limits
+from jaxrl.lm.play.transcribe import Transcriber
 from jaxrl.program import Member, seed_keys
 from jaxrl.statistics import summarize_returns
 from jaxrl.text import Chat
-from jaxrl.train import chat_data, flags, loop, models
-from jaxrl.train.lengths import check_lengths, unread_reason
+from jaxrl.train import chat_data, flags, loop
 from jaxrl.train.trainer import Outcome, Task, Trainer
-from jaxrl.train.transcribe import Transcriber
 
 EVALUATION_LANES = 256
 
@@ -84,11 +85,11 @@ def make_task(name: str, algorithm: ModuleType, args: Any) -> Task:
     )
 
 
-def outcome(tokenizer: models.ChatTokenizer, agent: Agent) -> Outcome:
+def outcome(tokenizer: folders.ChatTokenizer, agent: Agent) -> Outcome:
     """Models are saved with their tokenizer, and play fresh episodes."""
     return Outcome(
         trained=lambda state: state.params.policy,
-        save=partial(models.save_models, tokenizer, agent.model_config),
+        save=partial(folders.save_models, tokenizer, agent.model_config),
         evaluate=partial(evaluate_models, agent=agent),
     )
 
@@ -97,9 +98,9 @@ def reload(folder: Path, args: Any) -> tuple[Any, Outcome]:
     """The models that a finished run kept, and what can be done with them."""
     env, tokenizer = (
         make_env(args.env, args.env_args),
-        models.load_chat_tokenizer(folder / "policy"),
+        folders.load_chat_tokenizer(folder / "policy"),
     )
-    model_config, trained = models.load_models(folder)
+    model_config, trained = folders.load_models(folder)
     sizes = sizes_of(env, tokenizer.chat, args.algo)
     return trained, outcome(tokenizer, Agent(env, tokenizer.chat, sizes, model_config))
 
@@ -111,7 +112,7 @@ def of(member: Member, agent: Agent) -> Agent:
 
 def make_agent(
     args: Any, cfg: AgentConfig
-) -> tuple[models.ChatTokenizer, Agent, Transformer | None]:
+) -> tuple[folders.ChatTokenizer, Agent, Transformer | None]:
     """The tokenizer of the agent that the options name, it, and its weights if not random.
 
     ValueError where the options do not fit.
@@ -123,7 +124,7 @@ def make_agent(
     scripted = imitates and args.data is None
     if scripted:
         check_player(args.env, env, cfg.sft_player)
-    tokenizer, model, weights = models.start(
+    tokenizer, model, weights = folders.start(
         args.model, args.init_from, args.tokenizer, args.chat, args.system, args.dtype
     )
     if args.lora_rank:

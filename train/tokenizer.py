@@ -14,11 +14,11 @@ import numpy as np
 
 from jaxrl import envs
 from jaxrl.language import LanguageEnvironment
+from jaxrl.lm.learn.lengths import Lengths, longest, players
 from jaxrl.text import FORMATS, BpeTokenizer, Text, make_chat
 from jaxrl.text.chat import special_tokens
 from jaxrl.text.pretokens import GPT2, PATTERNS
 from jaxrl.train import flags
-from jaxrl.train.lengths import Lengths, longest, players
 
 
 @dataclass(frozen=True)
