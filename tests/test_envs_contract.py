@@ -9,7 +9,6 @@ from envs.registry import TABLE
 from jaxrl import check, spaces
 from jaxrl.check import check_env
 
-
 # gem/ says what language/ says, and a game of random level what those of one level say.
 DISTINCT = [i for i in sorted(TABLE) if i[:4] != "gem/" and not i.endswith(("-easy", "-hard"))]
 
