@@ -27,7 +27,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 LONG = (
-    "test_envs_registry.py",
+    "test_envs_contract.py",
     "test_resume.py",
     "test_exactness.py",
     "test_language_program.py",
