@@ -11,7 +11,7 @@ from typing import ClassVar, Literal
 import jax
 import jax.numpy as jnp
 
-from jaxrl import advantages, config, losses, mesh, metrics, objectives, returns, sgd
+from jaxrl import advantages, config, losses, objectives, returns, sgd
 from jaxrl.lm import learn
 from jaxrl.metrics import Metrics, Sums
 
@@ -69,7 +69,8 @@ def prepare(
         opens=learn.without_unread(opens, episodes, cfg),
         value_target=advantages.to_tokens(target, turn, opens),
     )
-    return batch, {"explained_variance": explained(turn_value, target, played, axis)}
+    known = returns.explained_variance(turn_value, target, played, axis)
+    return batch, {"explained_variance": known}
 
 
 def read(
@@ -85,14 +86,6 @@ def read(
     value = params.critic(hidden)
     last = jnp.take_along_axis(value, length[:, None] - 1, 1, mode="clip")
     return log_prob, value, last[:, 0]
-
-
-def explained(value: jax.Array, target: jax.Array, played: jax.Array, axis: str | None) -> Sums:
-    """Explained variance of the critic over all turns of all devices."""
-    error = jnp.where(played, target - value, 0.0)
-    sums = [(jnp.sum(x), jnp.sum(x**2)) for x in (target, error)]
-    sums, count = mesh.psum((sums, jnp.sum(played, dtype=jnp.float32)), axis)
-    return metrics.value(returns.explained_variance(*jax.tree.map(lambda x: x / count, sums)))
 
 
 def first_tokens(action: jax.Array) -> jax.Array:

@@ -55,7 +55,7 @@ def descend(
         scale = jnp.minimum(1.0, cfg.max_grad_norm / jnp.maximum(norm, 1e-12))
         return jax.tree.map(lambda g: (g * scale).astype(g.dtype), part)
 
-    metrics = {"grad_norm": value(norms.policy)}
+    metrics = {"grad_norm": value(norms.policy), "learning_rate": value(cfg.learning_rate)}
     grads = grads.replace(policy=clipped(grads.policy, norms.policy))
     if grads.critic is not None:
         metrics["critic_grad_norm"] = value(norms.critic)
