@@ -26,7 +26,7 @@ def saved(folder, chat_tokenizer):
     return pair
 
 
-@pytest.mark.parametrize(("kind", "form"), [(None, ""), ("qwen2", "chatml"), ("llama3", "")])
+@pytest.mark.parametrize(("kind", "form"), [(None, ""), ("qwen2", "chatml")])
 def test_what_is_exported_starts_another_run_with_the_same_weights_and_words(tmp_path, kind, form):
     file = None if kind is None else tokenizer_files.file(kind)
     tokenizer = folders.chat_tokenizer(file, form)
@@ -42,7 +42,7 @@ def test_what_is_exported_starts_another_run_with_the_same_weights_and_words(tmp
     theirs = Tokenizer.from_file(str(out / "tokenizer.json"))
     about = json.loads((out / "tokenizer_config.json").read_text())
     words = render(about["chat_template"], [("user", "Guess 1, or 2.")], {})
-    first = tokenizer.chat.first(agents.literal("Guess 1, or 2."), 64)
+    first = jax.jit(tokenizer.chat.first, static_argnums=1)(agents.literal("Guess 1, or 2."), 64)
     assert theirs.encode(words, add_special_tokens=False).ids == first.ids[: first.length].tolist()
     assert theirs.token_to_id(about["eos_token"]) == tokenizer.chat.end_of_turn
 

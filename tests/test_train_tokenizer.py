@@ -8,6 +8,7 @@ from tokenizers import Tokenizer
 
 from jaxrl.text import BpeTokenizer
 from train import tokenizer
+from train.lengths import Lengths
 
 GUESS, SUMS = "language/GuessTheNumber-easy", "reasoning/chain_sum"
 
@@ -16,7 +17,7 @@ def args(folder: Path, kind: Any) -> tokenizer.Args:
     return tokenizer.Args(folder, [GUESS], kind=kind, vocab_size=280, episodes=8)
 
 
-@pytest.mark.parametrize("kind", ["gpt2", "qwen2", "llama3"])
+@pytest.mark.parametrize("kind", ["gpt2", "llama3"])  # qwen2 below
 def test_the_agent_reads_what_it_writes_and_has_room_for_what_it_heard(tmp_path, kind):
     room = tokenizer.main(args(tmp_path, kind))[GUESS]
     path = tmp_path / "tokenizer.json"
@@ -29,7 +30,8 @@ def test_the_agent_reads_what_it_writes_and_has_room_for_what_it_heard(tmp_path,
     assert 1 <= room.feedback < room.prompt and 1 <= room.response < room.prompt
 
 
-def test_the_same_command_writes_the_same_file(tmp_path):
+def test_the_same_command_writes_the_same_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(tokenizer, "longest", lambda *_: Lengths(1, 1, 1))  # it takes long
     for name in ("one", "two"):
         tokenizer.main(args(tmp_path / name, "llama3"))
     one, two = ((tmp_path / name / "tokenizer.json").read_bytes() for name in ("one", "two"))

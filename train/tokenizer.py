@@ -119,7 +119,7 @@ def main(args: Args) -> dict[str, Lengths]:
     for env_id, env in envs_of.items():
         found = lengths[env_id] = longest(env, chat, players(env), args.episodes, args.seed)
         print(
-            f"{env_id}: at most {found.prompt} tokens in a prompt, {found.feedback} in an answer, "
+            f"{env_id}: at most {found.prompt} tokens in a prompt, {found.feedback} in a feedback, "
             f"{found.response} in a response\n  train with --tokenizer {path} --algo.prompt-tokens "
             f"{found.prompt} --algo.feedback-tokens {found.feedback} --algo.response-tokens "
             f"{found.response}"
