@@ -57,7 +57,10 @@ def test_an_iteration_runs_without_the_host_and_has_no_callback(on_one, history)
 
 def test_the_warm_start_comes_first_and_what_it_does_not_know_is_unknown(history):
     warm, *improved = history[1]
-    assert warm.keys() == {"entropy", "grad_norm", "loss", "param_norm", "unread_share"}
+    step = {"grad_norm", "learning_rate", "param_norm"}
+    assert warm.keys() == {"entropy", "loss", "unread_share"} | step
+    assert warm["learning_rate"] == np.float32(CFG.sft_learning_rate)
+    assert improved[0]["learning_rate"] == np.float32(CFG.learning_rate)
     assert warm["loss"] > 4  # nats, near log(260) at the start
     assert all(m.keys() >= {"episode_return", "success", "length"} for m in improved)
 

@@ -13,7 +13,7 @@ from jaxrl.lm import folders
 from jaxrl.mesh import make_mesh
 from jaxrl.policy import named_leaves
 from jaxrl.program import make_program, members
-from train import grpo, language, reinforce, sft, turn_ppo
+from train import evaluate, grpo, reinforce, sft, turn_ppo
 
 GAME = {"env_args": ("turns=1",), "model": "nano"}
 TRAINERS = [grpo.TRAINER, reinforce.TRAINER, sft.TRAINER, turn_ppo.TRAINER]
@@ -59,9 +59,10 @@ def test_every_metric_of_the_environment_is_evaluated(run):
 
 def test_a_finished_run_is_evaluated_again_as_it_was_at_its_end(run):
     folder, final = run
-    algo = json.loads(json.dumps(asdict(grpo.PRESETS["default"])))
-    options = {"env": grpo.Args().env, "env_args": GAME["env_args"], "algo": algo}
-    assert language.evaluate_run(folder, options, 5, 8) == final
+    args = grpo.Args(**GAME, num_seeds=2)
+    options = json.loads(json.dumps(asdict(args), default=str))
+    (folder / "config.json").write_text(json.dumps({"trainer": "grpo", "options": options}))
+    assert evaluate.main(evaluate.Args(folder, episodes=8, seed=5)) == final
 
 
 def test_a_run_starts_from_the_first_seed_of_another(run):

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 from tokenizers import Tokenizer
+from train.lengths import Lengths
 
 from jaxrl.text import BpeTokenizer
 from train import tokenizer
-from train.lengths import Lengths
 
 GUESS, SUMS = "language/GuessTheNumber-easy", "reasoning/chain_sum"
 
