@@ -29,6 +29,9 @@ def programs(args: argparse.Namespace) -> list[Program]:
     every = [name for name in args.settings if name in SETTINGS]
     slow = [name for name in every if SETTINGS[name].peer_steps]
     found = [Program("jaxrl", [sys.executable, str(HERE / "ours.py")], every)]
+    if args.before:
+        script = str(Path(args.before) / "benchmarks" / "ours.py")
+        found.append(Program("jaxrl before", [sys.executable, script], every))
     if args.purejaxrl_python and args.purejaxrl_checkout:
         script = [str(HERE / "peers/purejaxrl.py"), "--checkout", args.purejaxrl_checkout]
         found.append(Program("purejaxrl", [args.purejaxrl_python, *script], every))
@@ -52,7 +55,7 @@ def run_once(program: Program, setting: str, repeat: int, timeout: float) -> dic
         last = done.stderr.strip().splitlines()[-1:]
         print(f"{program.name} {setting}: failed: {last}", file=sys.stderr)
         return None
-    return json.loads(done.stdout.strip().splitlines()[-1])
+    return json.loads(done.stdout.strip().splitlines()[-1]) | {"program": program.name}
 
 
 def main() -> None:
@@ -60,6 +63,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="JSON lines, appended to")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=list(SETTINGS))
+    parser.add_argument("--before", help="folder of another checkout of this project")
     parser.add_argument("--purejaxrl-python", help="python of an environment that has its needs")
     parser.add_argument("--purejaxrl-checkout", help="folder of a PureJaxRL checkout")
     parser.add_argument("--peers-python", help="python of an environment with SB3 and sbx")

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import jax
 import jax.numpy as jnp
 import optax
+from jax.flatten_util import ravel_pytree
 
 from jaxrl import config, mesh
 from jaxrl.env import per_env_keys
@@ -254,11 +255,19 @@ def epochs(
     for each block. Returns the last carry and the stacked second outputs.
     """
 
+    form: list[Callable] = []
+
     def body(carry, inputs):
         index, extra = inputs
-        return step(carry, (take_rows(rows, index), extra))
+        carry, out = step(carry, (take_rows(rows, index), extra))
+        # As one vector: a loop that stacks two dozen scalars pays for each of them at every step,
+        # on a CPU a quarter of the time of a small iteration.
+        flat, unravel = ravel_pytree(out)
+        form[:] = [unravel]
+        return carry, flat
 
-    return jax.lax.scan(body, carry, (order.reshape(-1, order.shape[-1]), extra))
+    carry, flat = jax.lax.scan(body, carry, (order.reshape(-1, order.shape[-1]), extra))
+    return carry, jax.vmap(form[0])(flat)
 
 
 def take_rows(rows: Any, index: jax.Array) -> Any:
