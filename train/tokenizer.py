@@ -14,7 +14,7 @@ import numpy as np
 
 from jaxrl import envs
 from jaxrl.language import LanguageEnvironment
-from jaxrl.lm.learn.lengths import Lengths, longest, players
+from jaxrl.lm.learn.lengths import Lengths, fixed_answers, longest, players
 from jaxrl.text import FORMATS, BpeTokenizer, Text, make_chat
 from jaxrl.text.chat import special_tokens
 from jaxrl.text.pretokens import GPT2, PATTERNS
@@ -48,7 +48,9 @@ class Args:
 
 
 def texts(env: LanguageEnvironment, episodes: int, seed: int) -> Iterator[str]:
-    """Everything written in whole episodes by each of the players."""
+    """Everything written in whole episodes by each of the players, and what may be answered."""
+    for text in fixed_answers(env):
+        yield from [text] * episodes
     who = players(env)
     keys = jax.random.split(jax.random.key(seed), len(who))
     for key, player in zip(keys, who, strict=True):

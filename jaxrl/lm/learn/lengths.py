@@ -51,14 +51,30 @@ def longest(
     episodes: int = EPISODES,
     seed: int = 0,
 ) -> Lengths:
-    """The longest in whole fresh episodes by each of these players."""
+    """The longest in whole fresh episodes by each of these players, and of what may be answered."""
     sizes = limits(env, chat)
-    found = []
+    found = [(0, _longest_answer(env, chat, sizes), 0)]
     for number, player in enumerate(who):
         play = jax.jit(partial(demonstrate, env, chat, sizes, player))
         key = jax.random.fold_in(jax.random.key(seed), number)
         found.append(_lengths(play(key, jnp.arange(episodes, dtype=jnp.int32))))
     return Lengths(*np.max(found, 0).tolist())
+
+
+def fixed_answers(env: LanguageEnvironment) -> list[str]:
+    """What the environment may answer word for word, also to moves that no player makes."""
+    if type(env).feedback is LanguageEnvironment.feedback:  # it does not say
+        return []
+    return [text for text in env.feedback if isinstance(text, str)]
+
+
+def _longest_answer(env: LanguageEnvironment, chat: Chat, sizes: Limits) -> int:
+    answers = [literal(text, env.feedback_bytes) for text in fixed_answers(env)]
+    if not answers:
+        return 0
+    batch = jax.tree.map(lambda *x: jnp.stack(x), *answers)
+    said = jax.jit(jax.vmap(lambda text: chat.next(text, sizes.following).length))(batch)
+    return int(np.max(np.asarray(said)))
 
 
 def _lengths(record: Episodes) -> tuple[int, int, int]:
