@@ -1,6 +1,8 @@
 """The floors of the design, read from the imports, and the sizes of files and functions."""
 
 import ast
+import difflib
+from itertools import combinations
 from pathlib import Path
 
 import pytest
@@ -108,6 +110,22 @@ ALGORITHMS = [path for path in files("jaxrl/algos") if path.name != "__init__.py
 @pytest.mark.parametrize("path", ALGORITHMS, ids=names(ALGORITHMS))
 def test_algorithms_never_import_each_other(path):
     assert not [other for other in imported(path) if other[:2] == ("jaxrl", "algos")]
+
+
+def shared(one: Path, other: Path) -> float:
+    """The share of two files' lines that stand in both in the same order."""
+    texts = [
+        [line.strip() for line in p.read_text().splitlines() if line.strip()] for p in (one, other)
+    ]
+    return difflib.SequenceMatcher(None, *texts, autojunk=False).ratio()
+
+
+@pytest.mark.parametrize(
+    "pair", combinations(ALGORITHMS, 2), ids=lambda pair: "-".join(p.stem for p in pair)
+)
+def test_no_algorithm_is_a_copy_of_another(pair):
+    assert shared(*pair) < 0.2
+    assert shared(pair[0], pair[0]) == 1
 
 
 @pytest.mark.parametrize("path", files("envs"), ids=names(files("envs")))

@@ -8,6 +8,7 @@ out, arXiv:2402.14740). One optimizer step an iteration, so the policy is the on
 from functools import partial
 from typing import Literal
 
+import jax
 import jax.numpy as jnp
 
 from jaxrl import advantages, config, losses, objectives
@@ -36,16 +37,19 @@ def prepare(
     """What is learned from: every token with the advantage of its turn."""
     del params, reference
     mask, turn = learn.learned_tokens(episodes, cfg)
-    reward, played = learn.learned_reward(episodes, cfg), episodes.played
-    if cfg.advantage == "rloo":
-        relative = advantages.rloo_advantage(jnp.sum(reward, 1), cfg.group_size)
-        of_turn = jnp.broadcast_to(relative[:, None], reward.shape)
-    elif cfg.advantage == "returns":
-        of_turn = advantages.turn_return(reward, played, cfg.gamma)
-    else:
-        of_turn = advantages.rebn_advantage(reward, played, cfg.gamma, axis, cfg.sample_std)
+    of_turn = compared(learn.learned_reward(episodes, cfg), episodes.played, cfg, axis)
     advantage = advantages.to_tokens(of_turn, turn, mask)
     return learn.TokenBatch(episodes.token, mask, episodes.log_prob[:, 1:], advantage), {}
+
+
+def compared(reward: jax.Array, played: jax.Array, cfg: Config, axis: str | None) -> jax.Array:
+    """float32 [N, U]: what each turn was worth, compared as `advantage` says."""
+    if cfg.advantage == "returns":
+        return advantages.turn_return(reward, played, cfg.gamma)
+    if cfg.advantage == "rebn":
+        return advantages.rebn_advantage(reward, played, cfg.gamma, axis, cfg.sample_std)
+    relative = advantages.rloo_advantage(jnp.sum(reward, 1), cfg.group_size)
+    return jnp.broadcast_to(relative[:, None], reward.shape)
 
 
 def loss(params: learn.Params, batch: learn.TokenBatch, cfg: Config) -> tuple[Sums, Metrics]:
