@@ -121,7 +121,7 @@ def shared(one: Path, other: Path) -> float:
 
 
 @pytest.mark.parametrize(
-    "pair", combinations(ALGORITHMS, 2), ids=lambda pair: "-".join(p.stem for p in pair)
+    "pair", list(combinations(ALGORITHMS, 2)), ids=lambda pair: "-".join(p.stem for p in pair)
 )
 def test_no_algorithm_is_a_copy_of_another(pair):
     assert shared(*pair) < 0.2
