@@ -53,8 +53,8 @@ class LanguageEnvironment(Environment):
     @property
     def feedback_bytes(self) -> int:
         """Bytes of the longest observation after a step."""
-        said = self.feedback
-        return max(len(s.encode()) if isinstance(s, str) else s.size for s in said)
+        options = self.feedback
+        return max(len(s.encode()) if isinstance(s, str) else s.size for s in options)
 
     @property
     def response_bytes(self) -> int:
@@ -76,12 +76,12 @@ class LanguageEnvironment(Environment):
 
     def answer(self, index: Any, **values: Any) -> Text:
         """The `index`-th of `feedback`, an observation; each takes its fields of the values."""
-        said = []
+        options = []
         for option in self.feedback:
             if isinstance(option, Template):
                 option = option.render(**{name: values[name] for name in option.fields or {}})
-            said.append(option)
-        return select(index, said, self.observation_space.capacity)
+            options.append(option)
+        return select(index, options, self.observation_space.capacity)
 
     def say(self, **values: Any) -> Text:
         """A move with these values, an action."""

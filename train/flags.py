@@ -64,8 +64,8 @@ def parse(trainer: Trainer, argv: Sequence[str]) -> Any:
             raise ValueError(f"preset={preset} is none; try {', '.join(sorted(trainer.presets))}.")
         default = dataclasses.replace(default, algo=trainer.presets[preset])
     known = _flags_of(trainer.options)
-    told = [f"{short} is short for {full}" for short, full in SHORT.items() if full in known]
-    words = f"{trainer.description}\n{'; '.join(told)}"
+    notes = [f"{short} is short for {full}" for short, full in SHORT.items() if full in known]
+    words = f"{trainer.description}\n{'; '.join(notes)}"
     program = f"python -m train.{trainer.name}"
     return cli(trainer.options, words, argv, default=default, prog=program)
 
@@ -98,16 +98,16 @@ def run(
 
 def cli(args_type: type[A], description: str, argv: Sequence[str], **how: Any) -> A:
     """`tyro.cli`, but a ValueError in one line for what it refuses."""
-    said = io.StringIO()
+    output = io.StringIO()
     try:
-        with contextlib.redirect_stderr(said):
+        with contextlib.redirect_stderr(output):
             return tyro.cli(args_type, description=description, args=list(argv), **how)
     except BrokenPipeError:
         os._exit(0)
     except SystemExit as stopped:
         if not stopped.code:
             raise
-        raise ValueError(_check_that_failed(stopped) or _one_line(said.getvalue())) from None
+        raise ValueError(_check_that_failed(stopped) or _one_line(output.getvalue())) from None
 
 
 def _check_that_failed(stopped: BaseException) -> str | None:
@@ -132,8 +132,8 @@ def _one_line(box: str) -> str:
     lines = [line.strip("│ ") for line in box.splitlines() if not line.startswith(("╭", "╰"))]
     text = " ".join(line if line.strip("─-") else "\n" for line in lines)
     parts = [part.strip() for part in text.split("\n") if part.strip()]
-    said = parts if "╭" in box else parts[1:]
-    return "; ".join(part for part in said if "full helptext" not in part)
+    output = parts if "╭" in box else parts[1:]
+    return "; ".join(part for part in output if "full helptext" not in part)
 
 
 def full_names(argv: Sequence[str]) -> list[str]:

@@ -87,12 +87,12 @@ class ChainSum(Question):
 
     def chain(self, state: State) -> Text:
         """`12+34-5`."""
-        said = jax.vmap(from_int)(state.number)
+        number = jax.vmap(from_int)(state.number)
         plus = (state.number >= 0) & (np.arange(self.max_terms) > 0)
         # Rows of a plus and a number; one that shows no plus starts behind it.
-        rows = jnp.pad(said.bytes, ((0, 0), (1, 0)), constant_values=ord("+"))
+        rows = jnp.pad(number.bytes, ((0, 0), (1, 0)), constant_values=ord("+"))
         start = np.arange(self.max_terms) * rows.shape[1] + ~plus
-        length = jnp.where(self.asks(), said.length + plus, 0)
+        length = jnp.where(self.asks(), number.length + plus, 0)
         return pack(rows.ravel(), start, length, self.max_terms * (self.max_digits + 1) - 1)
 
     def expert(self, state: State, key: jax.Array) -> Text:

@@ -172,7 +172,9 @@ def from_json(file: dict[str, Any]) -> BpeTokenizer:
             if not all(char in characters for char in name):
                 raise ValueError(f"token {name!r} is not spelled in byte-level characters")
             spelled[index] = bytes(characters[char] for char in name)
-    said = {e["id"]: name.encode() for name, e in added.items() if not e.get("special", False)}
+    added_bytes = {
+        e["id"]: name.encode() for name, e in added.items() if not e.get("special", False)
+    }
     byte_token = np.full(256, -1, np.int32)
     for index, data in spelled.items():
         if len(data) == 1:
@@ -182,7 +184,7 @@ def from_json(file: dict[str, Any]) -> BpeTokenizer:
         raise ValueError(f"byte {lacking[0]} has no token")
     ranks = dict(_ranked(model["merges"], vocab))
     count = max([*vocab.values(), *special.values()]) + 1
-    words = [spelled.get(i) or said.get(i, b"") for i in range(count)]
+    words = [spelled.get(i) or added_bytes.get(i, b"") for i in range(count)]
     size = np.array([len(word) for word in words], np.int32)
     whole = _unreachable(spelled, ranks, byte_token) if model.get("ignore_merges") else {}
     width = max(map(len, whole), default=1)

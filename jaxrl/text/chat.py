@@ -106,15 +106,15 @@ class Chat(flax.struct.PyTreeNode):
 
     def response(self, text: Text, capacity: int) -> Tokens:
         """An assistant's turn, its end of turn included."""
-        said = self.tokenizer.encode(text, text.capacity)
-        return join([said, constant([self.end_of_turn])], capacity)
+        tokens = self.tokenizer.encode(text, text.capacity)
+        return join([tokens, constant([self.end_of_turn])], capacity)
 
     def _say(self, piece: Piece, text: Text, capacity: int) -> Tokens:
         size = len(piece.prefix) + text.capacity + len(piece.suffix)
         text = strip(text) if self.strips else text
         parts = [part for part in (piece.prefix, text, piece.suffix) if part]
-        said = self.tokenizer.encode(concat(parts, size), size)
-        return join([constant(piece.before), said, constant(piece.after)], capacity)
+        tokens = self.tokenizer.encode(concat(parts, size), size)
+        return join([constant(piece.before), tokens, constant(piece.after)], capacity)
 
 
 def make_chat(

@@ -23,8 +23,8 @@ def render(template: str, *values: jax.Array | int | Part, capacity: int) -> Tex
         raise ValueError(f"template={template!r} wants {len(fields)} values, not {len(values)}.")
     parts: list[Part] = []
     left = iter(values)
-    for said, name, _, _ in pieces:
-        parts += [said] if said else []
+    for plain, name, _, _ in pieces:
+        parts += [plain] if plain else []
         if name is not None:
             value = next(left)
             parts.append(value if isinstance(value, str | bytes | Text) else from_int(value))

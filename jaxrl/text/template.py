@@ -59,5 +59,7 @@ class Template:
     def _places(self) -> str:
         """The text with {} in place of every name."""
         pieces = string.Formatter().parse(self.text)
-        braced = ((said.replace("{", "{{").replace("}", "}}"), name) for said, name, _, _ in pieces)
-        return "".join(said + ("" if name is None else "{}") for said, name in braced)
+        braced = (
+            (plain.replace("{", "{{").replace("}", "}}"), name) for plain, name, _, _ in pieces
+        )
+        return "".join(plain + ("" if name is None else "{}") for plain, name in braced)

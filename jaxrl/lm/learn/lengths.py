@@ -73,8 +73,8 @@ def _longest_answer(env: LanguageEnvironment, chat: Chat, sizes: Limits) -> int:
     if not answers:
         return 0
     batch = jax.tree.map(lambda *x: jnp.stack(x), *answers)
-    said = jax.jit(jax.vmap(lambda text: chat.next(text, sizes.following).length))(batch)
-    return int(np.max(np.asarray(said)))
+    length = jax.jit(jax.vmap(lambda text: chat.next(text, sizes.following).length))(batch)
+    return int(np.max(np.asarray(length)))
 
 
 def _lengths(record: Episodes) -> tuple[int, int, int]:
@@ -87,8 +87,8 @@ def _lengths(record: Episodes) -> tuple[int, int, int]:
         return max((int((mask & (turn == t)).sum(1).max()) for t in turns), default=0)
 
     turns = record.reward.shape[1]
-    observed, said = inside & ~action, inside & action
-    return most(observed, range(1)), most(observed, range(1, turns + 1)), most(said, range(turns))
+    observed, spoken = inside & ~action, inside & action
+    return most(observed, range(1)), most(observed, range(1, turns + 1)), most(spoken, range(turns))
 
 
 def check_lengths(
