@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 from tokenizers import Tokenizer
-from train.lengths import Lengths
 
+from jaxrl.lm.learn.lengths import Lengths
 from jaxrl.text import BpeTokenizer
 from train import tokenizer
 
