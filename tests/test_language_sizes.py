@@ -8,7 +8,14 @@ import pytest
 from agents import CHAT, Parrot
 
 from jaxrl.algos import grpo, sft
-from jaxrl.lm.learn.lengths import Lengths, check_lengths, longest, players, unread_reason
+from jaxrl.lm.learn.lengths import (
+    Lengths,
+    check_lengths,
+    fixed_answers,
+    longest,
+    players,
+    unread_reason,
+)
 from jaxrl.lm.play.limits import limits
 
 CFG = grpo.Config(**agents.SMALL, group_size=2)
@@ -19,6 +26,19 @@ def test_the_longest_of_each_part_is_what_the_players_make_of_it():
     env = Parrot(talk="aaa")
     assert len(players(env)) == 2
     assert longest(env, CHAT, players(env), episodes=2) == Lengths(7, 4, 4)
+
+
+class Scolds(Parrot):
+    """May answer what no player of it ever hears."""
+
+    feedback = property(lambda self: ("ok", "that is no word"))
+    feedback_bytes = property(lambda self: 15)
+
+
+def test_what_may_be_answered_to_moves_that_no_player_makes_is_the_longest_too():
+    env = Scolds(talk="aaa")
+    assert fixed_answers(env) == ["ok", "that is no word"] and not fixed_answers(Parrot())
+    assert longest(env, CHAT, players(env), episodes=2) == Lengths(7, 4 + 13, 4)
 
 
 def check(env, cfg, scripted):
