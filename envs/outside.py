@@ -12,10 +12,11 @@ from jaxrl.env import Environment
 
 
 def import_module(name: str) -> ModuleType:
-    """A module by name, also from the working directory, which comes after everything else."""
+    """A module by name; the working directory comes first while it is imported, and last later."""
     folder = os.getcwd()
     if folder not in sys.path and "" not in sys.path:
         sys.path.append(folder)
+    sys.path.insert(0, folder)
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
@@ -26,6 +27,8 @@ def import_module(name: str) -> ModuleType:
             f"No module {name!r} in {folder} or where Python looks for modules; start where it "
             "lies, or install it."
         ) from error
+    finally:
+        sys.path.remove(folder)
 
 
 def unwrapped(constructor: Any) -> Any:

@@ -107,6 +107,8 @@ def spec(id: str) -> Spec:
 
 def _spec_of_module(id: str) -> Spec:
     module_name, _, name = id.partition(":")
+    if not all(part.isidentifier() for part in module_name.split(".")):
+        raise ValueError(f"{id!r} must be my_module:Id, the module as Python imports it.")
     module = import_module(module_name)
     if name in _specs:
         return _specs[name]

@@ -4,11 +4,12 @@ Every check names the field, its value, the rule and a value that works.
 """
 
 import dataclasses
-import math
 import typing
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import jax
+import jax.core
+import numpy as np
 
 C = TypeVar("C")
 
@@ -19,9 +20,19 @@ def pytree_dataclass(cls: type[C]) -> type[C]:
 
     The rule of the environments: a number can be vmapped, traced and swept over without another
     program; integers, choices and sizes shape the program. A field `float | None` switches a part
-    of the program off with None. `__post_init__` checks what a user typed; leaves that stand for
-    traced numbers are not checked again.
+    of the program off with None. Integers and choices are checked here, for the command line is
+    not the only way in; `__post_init__` checks the rest of what a user typed. Traced numbers pass.
     """
+    own_checks = cls.__dict__.get("__post_init__")
+
+    def check(self):
+        _check_structure(self)
+        if own_checks is not None:
+            own_checks(self)
+        elif (inherited := getattr(super(cls, self), "__post_init__", None)) is not None:
+            inherited()
+
+    cls.__post_init__ = check  # pyright: ignore
     dataclasses.dataclass(frozen=True)(cls)
     hints = typing.get_type_hints(cls)
     fields: Any = dataclasses.fields(cls)  # pyright: ignore
@@ -42,6 +53,18 @@ def pytree_dataclass(cls: type[C]) -> type[C]:
     return cls
 
 
+def _check_structure(cfg: Any) -> None:
+    """ValueError for an integer that is none, or a choice that there is not."""
+    hints = typing.get_type_hints(type(cfg))
+    for f in dataclasses.fields(cfg):
+        value, hint = getattr(cfg, f.name), hints[f.name]
+        if hint is int and (not isinstance(value, int | np.integer) or isinstance(value, bool)):
+            raise ValueError(f"{f.name}={value!r} must be an integer; try {f.default}.")
+        if typing.get_origin(hint) is Literal and value not in typing.get_args(hint):
+            known = ", ".join(map(str, typing.get_args(hint)))
+            raise ValueError(f"{f.name}={value!r} is none of {known}; try {f.default}.")
+
+
 def _unchecked(cls: type[C], values: dict[str, Any]) -> C:
     cfg = object.__new__(cls)
     for name, value in values.items():
@@ -57,15 +80,23 @@ def with_values(cfg: C, **changes: Any) -> C:
     return _unchecked(type(cfg), kept | changes)
 
 
-def check_positive(field: str, value: float | None, example: Any) -> None:
-    """value > 0 and finite; None, where a field may be off, passes."""
-    if value is not None and not (math.isfinite(value) and value > 0):
+def _is_known(value: Any) -> bool:
+    """Whether there is a number to look at, or an array of them: not None, and not traced."""
+    return value is not None and not isinstance(value, jax.core.Tracer)
+
+
+def check_positive(field: str, value: Any, example: Any) -> None:
+    """value > 0 and finite; None, where a field may be off, passes, and so does a traced number."""
+    if _is_known(value) and not (np.all(np.isfinite(value)) and np.all(np.asarray(value) > 0)):
         raise ValueError(f"{field}={value} must be a finite number above 0; try {example}.")
 
 
-def check_range(field: str, value: float | None, low: float, high: float, example: Any) -> None:
-    """low <= value <= high (so not NaN), and finite; None passes."""
-    if value is not None and not (low <= value <= high and math.isfinite(value)):
+def check_range(field: str, value: Any, low: float, high: float, example: Any) -> None:
+    """low <= value <= high (so not NaN), and finite; None and traced numbers pass."""
+    if not _is_known(value):
+        return
+    x = np.asarray(value)
+    if not np.all((low <= x) & (x <= high) & np.isfinite(x)):
         raise ValueError(f"{field}={value} must lie in [{low}, {high}]; try {example}.")
 
 

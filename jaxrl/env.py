@@ -42,14 +42,18 @@ def timestep(
     truncated: Any = False,
     metrics: Metrics | None = None,
 ) -> TimeStep:
-    """A TimeStep of a raw environment, in the contract's dtypes; the defaults are a reset's."""
+    """A TimeStep of a raw environment, in the contract's dtypes; the defaults are a reset's.
+
+    Of `metrics`, float32 [] each, trainers report the value at an episode's last step: add up in
+    the state what is to be counted over an episode.
+    """
     return TimeStep(
         obs=obs,
         reward=jnp.asarray(reward, jnp.float32),
         terminated=jnp.asarray(terminated, jnp.bool_),
         truncated=jnp.asarray(truncated, jnp.bool_),
         final_obs=obs,
-        metrics={} if metrics is None else metrics,
+        metrics={name: jnp.asarray(x, jnp.float32) for name, x in (metrics or {}).items()},
     )
 
 

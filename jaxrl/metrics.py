@@ -35,6 +35,18 @@ def value(x: Any) -> Sums:
     return Sums(jnp.asarray(x, jnp.float32), jnp.ones((), jnp.float32))
 
 
+def merged(*parts: Metrics) -> Metrics:
+    """All of them as one dict; ValueError for a name that stands in two."""
+    names = [name for part in parts for name in part]
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(
+                f"metric {name!r} is the trainer's and the environment's; rename it in the "
+                f"environment's TimeStep.metrics, to env_{name} for example."
+            )
+    return {name: sums for part in parts for name, sums in part.items()}
+
+
 def add_up(metrics: Metrics) -> Metrics:
     """Sums stacked along a first axis (of minibatches, say) as the sums over all of it."""
     return jax.tree.map(lambda x: jnp.sum(x, 0), metrics)

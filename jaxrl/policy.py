@@ -74,6 +74,10 @@ def load_policies(folder: str | Path) -> Policy:
     folder = Path(folder)
     folder = folder / "policy" if (folder / "policy").is_dir() else folder
     if not (folder / DESCRIPTION).is_file():
+        if (folder / "model.json").is_file():
+            raise FileNotFoundError(
+                f"{folder} holds a language model: load it with jaxrl.lm.folders.load_models(RUN)."
+            )
         raise FileNotFoundError(f"{folder} holds no {DESCRIPTION}: give a finished run's folder.")
     description = json.loads((folder / DESCRIPTION).read_text())
     try:

@@ -67,11 +67,13 @@ class EpisodeStats(Wrapper):
 
     @staticmethod
     def _report(state: EpisodeStatsState, ts: TimeStep) -> TimeStep:
-        metrics = ts.metrics | {
+        own = {
             "episode_return": state.episode_return,
             "episode_length": state.episode_length.astype(jnp.float32),
         }
-        return ts.replace(metrics=metrics)
+        if taken := own.keys() & ts.metrics.keys():
+            raise ValueError(f"metric {min(taken)!r} is EpisodeStats' own; give it another name.")
+        return ts.replace(metrics=ts.metrics | own)
 
 
 class FrameStackState(flax.struct.PyTreeNode):

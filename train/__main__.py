@@ -16,12 +16,10 @@ def main() -> None:
         from jaxrl.train.command import run
 
         run(name, argv)
+    elif name == "envs":
+        importlib.import_module("jaxrl.envs.__main__").main()
     elif name in TOOLS:
         importlib.import_module(f"jaxrl.train.{name}").run(argv)
-    elif name == "envs":
-        from jaxrl.envs.__main__ import main as list_environments
-
-        list_environments()
     elif name in ("", "-h", "--help"):
         listing()
     else:
@@ -31,7 +29,7 @@ def main() -> None:
 
 def listing() -> None:
     """Trainers and tools, a line each."""
-    print("python -m train.NAME --help, or jaxrl NAME --help, tells the options of\n")
+    print("jaxrl NAME --help, or python -m train.NAME --help, tells the options of\n")
     for title, rows in (("trainers", TRAINERS), ("tools", TOOLS)):
         print(f"{title}:")
         for name, line in rows.items():

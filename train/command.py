@@ -10,23 +10,24 @@ import jax
 
 from jaxrl import envs
 from jaxrl.train import flags, loop, table
-from jaxrl.train.devices import join
+from jaxrl.train.devices import join, offer_cores
 from jaxrl.train.run_folder import read_config
 from jaxrl.train.stop import Diverged, Interrupted
 from jaxrl.train.trainer import Trainer
 
 
-def run(name: str, argv: Sequence[str] | None = None) -> None:
-    """Run a trainer: one line and exit code 2 for bad input."""
+def run(trainer: str | Trainer, argv: Sequence[str] | None = None) -> None:
+    """Run a trainer of the table, or one's own: one line and exit code 2 for bad input."""
     argv = flags.full_names(sys.argv[1:] if argv is None else argv)
+    offer_cores()  # before a module of the user's touches a device
     try:
-        trainer = choose(name, argv)
+        trainer = choose(trainer, argv)
         args = flags.parse(trainer, argv)
         join(args.hosts)
         keep_compiled_programs()
         loop.train(args, trainer.setup(args))
     except (ValueError, ImportError, FileNotFoundError) as error:
-        sys.exit(_say(f"error: {error}", 2))
+        sys.exit(_say(f"error: {error}{flags.place(error)}", 2))
     except Interrupted as stopped:
         sys.exit(_say(str(stopped), stopped.exit_code))
     except KeyboardInterrupt:
@@ -35,12 +36,13 @@ def run(name: str, argv: Sequence[str] | None = None) -> None:
         sys.exit(_say(f"diverged: {error}", 1))
 
 
-def choose(name: str, argv: Sequence[str]) -> Trainer:
+def choose(trainer: str | Trainer, argv: Sequence[str]) -> Trainer:
     """The trainer of a name, or the one that it leaves language environments to.
 
     Raises ValueError for a run that another trainer made.
     """
-    trainer = table.trainer(name)
+    trainer = table.trainer(trainer) if isinstance(trainer, str) else trainer
+    name = trainer.name
     resumed, env_id = flags.flag_value(argv, "--resume"), flags.flag_value(argv, "--env")
     if resumed is not None:
         made_by = read_config(Path(resumed)).get("trainer", name)
@@ -49,7 +51,7 @@ def choose(name: str, argv: Sequence[str]) -> Trainer:
                 f"resume={resumed} was made by train.{made_by}; try python -m train.{made_by} "
                 f"--resume {resumed}."
             )
-        return table.trainer(made_by)
+        return trainer if made_by == name else table.trainer(made_by)
     other = trainer.for_language
     if other is not None and env_id is not None and envs.spec(env_id).is_language:
         _say(f"{env_id} is a language environment: train.{other} takes over", 0)

@@ -52,8 +52,7 @@ def join(hosts: Distributed) -> None:
             f"hosts could not be joined ({reason}); try --hosts.coordinator HOST:PORT "
             "--hosts.num-processes N --hosts.process-id I, started on every host."
         ) from None
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    _offer_cores(cores or 1)
+    offer_cores()
 
 
 def choose(num_devices: int, num_seeds: int, num_blocks: int, rows: int) -> Mesh:
@@ -105,10 +104,11 @@ def mesh_of_all(devices: Sequence[Any], num_seeds: int, num_blocks: int) -> Mesh
     return mesh
 
 
-def _offer_cores(cores: int) -> None:
+def offer_cores() -> None:
     """Make every core a CPU device, unless the user or an earlier use of jax has decided."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     forced = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
     if forced or jax.config.values["jax_num_cpu_devices"] >= 0:
         return
     with contextlib.suppress(RuntimeError):  # the devices are in use already
-        jax.config.update("jax_num_cpu_devices", cores)
+        jax.config.update("jax_num_cpu_devices", cores or 1)

@@ -5,6 +5,7 @@ import dataclasses
 import io
 import os
 import sys
+import traceback
 import typing
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -81,6 +82,18 @@ def saved_options(trainer: Trainer, folder: Path) -> Any:
     options = read_config(folder)["options"]
     options.pop("hosts", None)
     return from_options(trainer.options, options)
+
+
+def place(error: BaseException) -> str:
+    """Where a user's own code raised an error, to be told behind it; "" where it is ours."""
+    ours = (str(Path(__file__).resolve().parents[1]), str(Path(tyro.__file__).parents[1]))
+    ours += (os.path.dirname(os.__file__), "<")  # Python's own, and what has no file
+    where = ""
+    for frame in traceback.extract_tb(error.__traceback__):
+        file = os.path.realpath(frame.filename)
+        if not file.startswith(ours) and not frame.filename.startswith("<"):
+            where = f" ({frame.filename}, line {frame.lineno})"
+    return where
 
 
 def run(

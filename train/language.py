@@ -91,6 +91,7 @@ def outcome(tokenizer: folders.ChatTokenizer, agent: Agent) -> Outcome:
         trained=lambda state: state.params.policy,
         save=partial(folders.save_models, tokenizer, agent.model_config),
         evaluate=partial(evaluate_models, agent=agent),
+        how_to_play="read it: python -m train.transcripts --run {}",
     )
 
 

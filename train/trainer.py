@@ -1,6 +1,6 @@
 """What a trainer declares, and what it hands to the host loop."""
 
-import importlib
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,5 +64,5 @@ class Trainer:
     @property
     def description(self) -> str:
         """For `--help`: what its module promises."""
-        promise = importlib.import_module(f"jaxrl.train.{self.name}").__doc__ or ""
+        promise = sys.modules[self.options.__module__].__doc__ or ""
         return f"{self.intro}\n{promise}".strip()

@@ -17,7 +17,7 @@ from jax.sharding import PartitionSpec as P
 
 from jaxrl import actions, config, distributions, losses, mesh, networks, normalize, returns, sgd
 from jaxrl.env import Environment
-from jaxrl.metrics import Metrics, Sums, add_up, mean, quotient, value
+from jaxrl.metrics import Metrics, Sums, add_up, mean, merged, quotient, value
 from jaxrl.networks import NetworkSpec
 from jaxrl.policy import Policy
 from jaxrl.resets import fill_all
@@ -112,9 +112,9 @@ def network_spec(cfg: Config, env: Environment) -> NetworkSpec:
 
 def make_policy(key: jax.Array, *, cfg: Config, env: Environment) -> Any:
     """A fresh network for the (wrapped) environment's spaces."""
-    network = networks.build(network_spec(cfg, env), key)
-    if not callable(getattr(network, "value", None)):
-        raise ValueError(f"network={cfg.network} needs a method value(obs) for PPO.")
+    spec = network_spec(cfg, env)
+    network = networks.build(spec, key)
+    networks.check_value(network, spec)
     return network
 
 
@@ -205,7 +205,7 @@ def learn(
         iteration=state.iteration + 1,
     )
     metrics = summarize(policy, learning, rows, axis) | {"learning_rate": value(rate)}
-    return state, metrics | ended.means(lambda sums: mesh.psum(sums, axis))
+    return state, merged(metrics, ended.means(lambda sums: mesh.psum(sums, axis)))
 
 
 def scale_rewards(

@@ -117,7 +117,8 @@ def update(state: State, key: jax.Array, *, cfg: Config, env: Any, axis: Any = N
     (network, opt_state), parts = sgd.epochs(step, learner, rows, order, ())
     log = {"first_q_error": jax.tree.map(lambda x: x[0], parts["q_error"])}
     log |= {"learning_rate": metrics.value(rate), "epsilon": metrics.value(epsilon)}
-    log |= metrics.add_up(parts) | ended.means(lambda sums: mesh.psum(sums, axis))
+    log |= metrics.add_up(parts)
+    log = metrics.merged(log, ended.means(lambda sums: mesh.psum(sums, axis)))
     return State(network, opt_state, carry, state.iteration + 1), log
 
 

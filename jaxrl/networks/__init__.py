@@ -5,7 +5,7 @@ A network is a class called as `MyNet(spec, rngs)`. It has `distribution(obs)`; 
 """
 
 from jaxrl.networks.actor_critic import ACTIVATIONS, ActorCritic, Tower
-from jaxrl.networks.build import build, distribution_and_value
+from jaxrl.networks.build import build, check_value, distribution_and_value
 from jaxrl.networks.encoders import Encoder
 from jaxrl.networks.spec import NetworkSpec
 
@@ -16,5 +16,6 @@ __all__ = [
     "NetworkSpec",
     "Tower",
     "build",
+    "check_value",
     "distribution_and_value",
 ]

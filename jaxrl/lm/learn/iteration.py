@@ -104,7 +104,7 @@ def improve(
         shown=shown(episodes, agent.num_shown, axis),
         iteration=state.iteration + 1,
     )
-    return state, metrics.add_up(learning) | mesh.psum(known, axis)
+    return state, metrics.merged(metrics.add_up(learning), mesh.psum(known, axis))
 
 
 def learn(
