@@ -29,11 +29,10 @@ def main() -> None:
 
 def listing() -> None:
     """Trainers and tools, a line each."""
-    print("jaxrl NAME --help, or python -m train.NAME --help, tells the options of\n")
+    words = ["jaxrl NAME --help, or python -m train.NAME --help, tells the options of\n"]
     for title, rows in (("trainers", TRAINERS), ("tools", TOOLS)):
-        print(f"{title}:")
-        for name, line in rows.items():
-            print(f"  {name:12} {line}")
+        words += [f"{title}:", *(f"  {name:12} {line}" for name, line in rows.items())]
+    print("\n".join(words))
 
 
 if __name__ == "__main__":
