@@ -115,3 +115,24 @@ def test_members_that_differ_in_structure_are_refused(other):
     pair = [Member(np.uint32(0), Options(**fields), Walk()) for fields in ({}, other)]
     with pytest.raises(ValueError, match="differ in numbers alone"):
         stack(pair)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"lr_schedule": "cosine"}, "lr_schedule='cosine' is none of linear, constant; try linear"),
+        ({"num_envs": 16.0}, "num_envs=16.0 must be an integer; try 16"),
+        ({"num_epochs": True}, "num_epochs=True must be an integer; try 4"),
+    ],
+)
+def test_a_choice_or_an_integer_that_is_none_is_refused_in_python_too(options, words):
+    with pytest.raises(ValueError, match=words):
+        ppo.Config(**options)
+
+
+def test_traced_numbers_and_arrays_of_numbers_pass_the_checks_and_bad_arrays_do_not():
+    replaced = jax.jit(lambda rate: dataclasses.replace(ppo.Config(), learning_rate=rate))
+    assert replaced(0.5).learning_rate == 0.5
+    assert ppo.Config(gamma=np.float32([0.9, 0.99])).gamma.shape == (2,)
+    with pytest.raises(ValueError, match="gamma="):
+        ppo.Config(gamma=np.float32([0.9, 1.5]))

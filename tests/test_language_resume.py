@@ -13,7 +13,7 @@ pytestmark = pytest.mark.slow  # three runs of a large program; .ci/run has it
 # A critic, a warm start, a fading rehearsal and adapters, on two devices.
 FLAGS = (
     *("--env", "language/GuessTheNumber-easy", "--env-args", "turns=2"),
-    *("--model", "nano", "--devices", 2, "--algo.response-tokens", 4),
+    *("--model", "nano", "--devices", 2),
     *("--algo.num-prompts", 16, "--algo.num-lanes", 16, "--algo.micro-batch", 4),
     *("--algo.num-minibatches", 2, "--algo.sft-steps", 3, "--algo.sft-episodes", 16),
     *("--algo.sft-coef", 0.1, "--algo.total-episodes", 240, "--lora-rank", 2),

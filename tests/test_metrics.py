@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxrl import sgd
-from jaxrl.metrics import Sums, add_up, mean, quotient, value
+from jaxrl.metrics import Sums, add_up, mean, merged, quotient, value
 from train.loop import finite_until, known_means
 
 X = np.float32([1, 2, 4, 8, 16, 32])
@@ -98,3 +98,10 @@ def test_a_number_that_is_not_finite_is_found_with_its_iteration_name_and_seed(b
 def test_a_metric_that_diverges_although_nothing_was_counted_is_found_too():
     host = {"loss": window([[0], [np.nan]], [[1], [0]])}
     assert finite_until(host, 2, 0)[0] == 1
+
+
+def test_a_name_that_two_give_is_refused_and_others_are_joined():
+    one, other = {"loss": value(1.0)}, {"fuel": value(2.0)}
+    assert merged(one, other) == one | other
+    with pytest.raises(ValueError, match="metric 'loss' is the trainer's and the environment's"):
+        merged(one, other, {"loss": value(3.0)})

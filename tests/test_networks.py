@@ -357,3 +357,20 @@ def test_specs_of_equal_dicts_are_one_key_of_the_compiled_program():
     a, b = (NetworkSpec(dict(MIXED), Discrete(2)) for _ in range(2))
     assert a == b and hash(a) == hash(b) and a is not b
     assert a != NetworkSpec(MIXED, Discrete(3))
+
+
+@pytest.mark.parametrize("joint", [False, True])
+def test_a_value_that_is_not_one_number_an_observation_is_refused(joint):
+    spec = NetworkSpec(Box(-1.0, 1.0, (2,)), Discrete(2))
+
+    class Column:
+        def value(self, obs):
+            return obs[:, 0] if joint else obs[:, :1]
+
+        def distribution_and_value(self, obs):
+            return None, obs[:, :1]
+
+    name = "distribution_and_value" if joint else "value"
+    with pytest.raises(ValueError, match=rf"{name} of 3 observations has the shape \(3, 1\)"):
+        networks.check_value(Column(), spec)
+    networks.check_value(make(spec.observation_space, spec.action_space), spec)
