@@ -109,6 +109,32 @@ def test_the_environments_are_listed_by_their_short_name_outside_the_checkout(tm
     assert done.returncode == 0 and "CartPole-v1" in done.stdout, done.stderr
 
 
+OWN_ENVS = """
+import jax
+from jaxrl.envs.grid.corridor import SimpleCorridor
+ready = jax.devices()
+class Lamp(SimpleCorridor):
+    pass
+"""
+
+MAKE_FROM_OWN_ENVS = """
+import sys
+sys.path = [path for path in sys.path if path]  # as the console command has it
+from jaxrl import envs
+from jaxrl.train.devices import offer_cores
+offer_cores()
+print(type(envs.make("envs.lamp:Lamp")).__module__, sys.path[0] == sys.argv[1])
+"""
+
+
+def test_a_package_of_the_users_that_is_called_envs_is_where_their_environments_are_found(tmp_path):
+    (tmp_path / "envs").mkdir()
+    (tmp_path / "envs" / "lamp.py").write_text(OWN_ENVS)
+    (tmp_path / "envs" / "__init__.py").touch()
+    done = python(tmp_path, "-c", MAKE_FROM_OWN_ENVS, str(tmp_path))
+    assert (done.stdout, done.returncode) == ("envs.lamp False\n", 0), done.stderr
+
+
 def say(monkeypatch, capsys, *words: str) -> tuple[object, str, str]:
     """(exit code, what it said, its errors) of the console command."""
     monkeypatch.setattr(sys, "argv", ["jaxrl", *words])
