@@ -16,8 +16,8 @@ FLAGS = (
     *("--model", "nano", "--devices", 2),
     *("--algo.num-prompts", 16, "--algo.num-lanes", 16, "--algo.micro-batch", 4),
     *("--algo.num-minibatches", 2, "--algo.sft-steps", 3, "--algo.sft-episodes", 16),
-    *("--algo.sft-coef", 0.1, "--algo.total-episodes", 240, "--lora-rank", 2),
-    *("--eval-episodes", 8, "--checkpoint-every", 1.0),
+    *("--algo.sft-coef", 0.1, "--algo.total-episodes", 640, "--lora-rank", 2),
+    *("--eval-episodes", 8, "--checkpoint-every", 0.2),
 )
 
 
@@ -41,7 +41,7 @@ def runs(tmp_path_factory) -> tuple[Path, Path]:
 
 def test_every_metric_is_the_same(runs):
     whole, killed = runs
-    assert len(logged(whole)) == 18
+    assert len(logged(whole)) == 43
     assert (whole / "metrics.jsonl").read_bytes() == (killed / "metrics.jsonl").read_bytes()
 
 
@@ -49,7 +49,7 @@ def test_transcripts_of_the_same_iteration_are_the_same(runs):
     """Which iterations have some depends on how long they took: the last of every chunk does."""
     lines = [(run / "transcripts.jsonl").read_text().splitlines() for run in runs]
     by_iteration = [{(x["iteration"], x["prompt"]): x for x in map(json.loads, y)} for y in lines]
-    assert (18, 0) in by_iteration[0]
+    assert (43, 0) in by_iteration[0]
     common = by_iteration[0].keys() & by_iteration[1].keys()
     assert len(common) >= 4
     assert all(by_iteration[0][key] == by_iteration[1][key] for key in common)
@@ -58,7 +58,7 @@ def test_transcripts_of_the_same_iteration_are_the_same(runs):
 def test_episodes_are_counted_from_the_end_of_the_warm_start(runs):
     lines = logged(runs[0])
     counted = [line["env_episodes"] for line in lines]
-    assert counted[:4] == [0, 0, 0, 16] and counted[-1] == 240
+    assert counted[:4] == [0, 0, 0, 16] and counted[-1] == 640
 
 
 def test_every_weight_is_the_same(runs):
