@@ -47,7 +47,7 @@ def pytree_dataclass(cls: type[C]) -> type[C]:
         return [getattr(cfg, n) for n in names], tuple(getattr(cfg, n) for n in structure)
 
     def unflatten(aux, children):
-        return _unchecked(cls, dict(zip((*names, *structure), (*children, *aux), strict=True)))
+        return unchecked(cls, dict(zip((*names, *structure), (*children, *aux), strict=True)))
 
     jax.tree_util.register_pytree_with_keys(cls, flatten_with_keys, unflatten, flatten)
     return cls
@@ -60,12 +60,15 @@ def _check_structure(cfg: Any) -> None:
         value, hint = getattr(cfg, f.name), hints[f.name]
         if hint is int and (not isinstance(value, int | np.integer) or isinstance(value, bool)):
             raise ValueError(f"{f.name}={value!r} must be an integer; try {f.default}.")
+        if hint is float and not (is_known(value) or isinstance(value, jax.Array)):
+            raise ValueError(f"{f.name}={value!r} must be a number; try {f.default}.")
         if typing.get_origin(hint) is Literal and value not in typing.get_args(hint):
             known = ", ".join(map(str, typing.get_args(hint)))
             raise ValueError(f"{f.name}={value!r} is none of {known}; try {f.default}.")
 
 
-def _unchecked(cls: type[C], values: dict[str, Any]) -> C:
+def unchecked(cls: type[C], values: dict[str, Any]) -> C:
+    """A dataclass of these fields as they are, without its `__post_init__`."""
     cfg = object.__new__(cls)
     for name, value in values.items():
         object.__setattr__(cfg, name, value)
@@ -77,23 +80,25 @@ def with_values(cfg: C, **changes: Any) -> C:
     fields: Any = dataclasses.fields(cfg)  # pyright: ignore
     kept = {f.name: getattr(cfg, f.name) for f in fields}
     assert changes.keys() <= kept.keys(), sorted(changes.keys() - kept.keys())
-    return _unchecked(type(cfg), kept | changes)
+    return unchecked(type(cfg), kept | changes)
 
 
-def _is_known(value: Any) -> bool:
-    """Whether there is a number to look at, or an array of them: not None, and not traced."""
-    return value is not None and not isinstance(value, jax.core.Tracer)
+def is_known(value: Any) -> bool:
+    """Whether it is a number, or an array of them, that can be looked at now."""
+    if isinstance(value, jax.Array):
+        return not isinstance(value, jax.core.Tracer) and value.is_fully_addressable
+    return isinstance(value, int | float | np.ndarray | np.generic)
 
 
 def check_positive(field: str, value: Any, example: Any) -> None:
     """value > 0 and finite; None, where a field may be off, passes, and so does a traced number."""
-    if _is_known(value) and not (np.all(np.isfinite(value)) and np.all(np.asarray(value) > 0)):
+    if is_known(value) and not (np.all(np.isfinite(value)) and np.all(np.asarray(value) > 0)):
         raise ValueError(f"{field}={value} must be a finite number above 0; try {example}.")
 
 
 def check_range(field: str, value: Any, low: float, high: float, example: Any) -> None:
     """low <= value <= high (so not NaN), and finite; None and traced numbers pass."""
-    if not _is_known(value):
+    if not is_known(value):
         return
     x = np.asarray(value)
     if not np.all((low <= x) & (x <= high) & np.isfinite(x)):

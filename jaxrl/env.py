@@ -5,10 +5,11 @@ from typing import Any, Self, TypeVar
 
 import flax.struct
 import jax
-import jax.core
 import jax.numpy as jnp
 import numpy as np
 
+from jaxrl import config
+from jaxrl.config import is_known
 from jaxrl.spaces import Space
 
 State = TypeVar("State")
@@ -80,13 +81,6 @@ def check_numbers(env: Any, **bounds: tuple[float, float]) -> None:
             )
 
 
-def is_known(value: Any) -> bool:
-    """Whether it is a number, or an array of them, that can be looked at now."""
-    if isinstance(value, jax.Array):
-        return not isinstance(value, jax.core.Tracer) and value.is_fully_addressable
-    return isinstance(value, int | float | np.ndarray | np.generic)
-
-
 class Environment(flax.struct.PyTreeNode):
     """One environment: pure functions of their arguments, written for one instance.
 
@@ -141,10 +135,9 @@ def _register(cls: type) -> None:
         return zip(map(jax.tree_util.GetAttrKey, names), children, strict=True), aux
 
     def unflatten(aux, children):
-        env = object.__new__(cls)  # without __post_init__, which checks what a user asks for
-        for name, value in zip((*names, *static_names), (*children, *aux), strict=True):
-            object.__setattr__(env, name, value)
-        return env
+        # Without __post_init__, which checks what a user asks for.
+        values = zip((*names, *static_names), (*children, *aux), strict=True)
+        return config.unchecked(cls, dict(values))
 
     jax.tree_util.register_pytree_with_keys(cls, flatten_with_keys, unflatten, flatten)
 

@@ -123,6 +123,7 @@ def test_members_that_differ_in_structure_are_refused(other):
         ({"lr_schedule": "cosine"}, "lr_schedule='cosine' is none of linear, constant; try linear"),
         ({"num_envs": 16.0}, "num_envs=16.0 must be an integer; try 16"),
         ({"num_epochs": True}, "num_epochs=True must be an integer; try 4"),
+        ({"gamma": "0.9"}, "gamma=.0.9. must be a number; try 0.99"),
     ],
 )
 def test_a_choice_or_an_integer_that_is_none_is_refused_in_python_too(options, words):

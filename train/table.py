@@ -13,7 +13,7 @@ TRAINERS = {
     "sft": "a language agent imitates scripted play or a file of conversations",
 }
 TOOLS = {
-    "envs": "list the environments",
+    "envs": "list the environments (`python -m envs`)",
     "evaluate": "fresh episodes with what a run trained",
     "transcripts": "read a language agent's episodes",
     "export": "a language agent's model as a folder for transformers",

@@ -14,8 +14,7 @@ from jaxrl.spaces import Box, Discrete, MultiDiscrete
 
 
 def has_mask(env: Environment) -> bool:
-    space = env.observation_space
-    return isinstance(space, dict) and "legal" in space
+    return spaces.legal_space(env.observation_space) is not None
 
 
 def choices(env: Environment) -> tuple[int, ...]:
@@ -31,7 +30,7 @@ def check_legal_space(env: Environment) -> None:
     if not has_mask(env):
         return
     size = sum(choices(env))
-    found = env.observation_space["legal"]
+    found = spaces.legal_space(env.observation_space)
     if not size or found != Box(False, True, (size,), np.bool_):
         rule = f"Box(False, True, ({size},), bool)" if size else "left out"
         raise EnvCheckError(
@@ -45,7 +44,7 @@ def masks(env: Environment, obs: Any) -> list[jax.Array]:
     if not has_mask(env):
         return []
     ends = list(itertools.accumulate(choices(env)))
-    return jnp.split(obs["legal"], ends[:-1])
+    return jnp.split(obs[spaces.LEGAL], ends[:-1])
 
 
 def allows_one(env: Environment, obs: Any) -> jax.Array:
