@@ -133,3 +133,12 @@ def test_none_switches_a_part_of_the_program_off_and_a_number_on(option):
         programs[value] = str(jax.make_jaxpr(update)(state, jax.random.key(0), cfg))
     assert programs[0.1] == programs[0.2] != programs[None]
     assert len(programs[None]) < len(programs[0.1])
+
+
+@pytest.mark.parametrize("norm", ["minibatch", "batch", "none"])
+def test_advantages_are_normalised_in_32_bits_where_64_are_allowed(norm):
+    cfg = ppo.Config(num_envs=2, num_steps=4, num_minibatches=2, advantage_norm=norm)
+    with jax.enable_x64(True):
+        advantage, order = jnp.arange(8, dtype=jnp.float32), jnp.arange(8).reshape(1, 2, 4)
+        moments = ppo.advantage_moments(advantage, order, cfg, None)
+    assert [(x.shape, x.dtype) for x in moments] == [((2,), jnp.float32)] * 2

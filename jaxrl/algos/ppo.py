@@ -250,11 +250,11 @@ def advantage_moments(
 ) -> tuple[jax.Array, jax.Array]:
     """(mean, std) each [epochs * minibatches] that a minibatch's advantages are normalised by.
 
-    Over the whole minibatch of all devices: one all-reduce for all minibatches of the iteration.
+    Over the whole minibatch of all devices: two all-reduces for all minibatches of the iteration.
     """
     count = order.shape[0] * order.shape[1]
     if cfg.advantage_norm == "none":
-        return jnp.zeros(count), jnp.ones(count)
+        return jnp.zeros(count, jnp.float32), jnp.ones(count, jnp.float32)
     blocks = advantage[None] if cfg.advantage_norm == "batch" else advantage[order]
     mean = mesh.pmean(jnp.mean(blocks, -1), axis)
     var = mesh.pmean(jnp.mean(jnp.square(blocks - mean[..., None]), -1), axis)
