@@ -1,12 +1,9 @@
 """`python -m envs`: every id with its spaces, time limit and source."""
 
-import os
-import sys
-from collections.abc import Callable
-
 from jaxrl import envs
 from jaxrl.envs.registry import Spec
 from jaxrl.spaces import Box, Discrete, MultiDiscrete, Space, TextSpace
+from jaxrl.train import edge
 
 HEAD = ("id", "observation", "action", "max steps", "source")
 
@@ -50,14 +47,5 @@ def main() -> None:
         print("  ".join(cells).rstrip(), flush=True)
 
 
-def to_reader(write: Callable[[], None]) -> None:
-    """What writes to standard output, until whoever reads it (`| head`) has had enough."""
-    try:
-        write()
-    except BrokenPipeError:
-        # Python flushes once more when it ends; that goes nowhere.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
 if __name__ == "__main__":
-    to_reader(main)
+    edge.command(main)

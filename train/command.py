@@ -1,7 +1,6 @@
 """From a command line to a run of any trainer of the table."""
 
 import os
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,31 +8,25 @@ from pathlib import Path
 import jax
 
 from jaxrl import envs
-from jaxrl.train import flags, loop, table
+from jaxrl.train import edge, flags, loop, table
 from jaxrl.train.devices import join, offer_cores
 from jaxrl.train.run_folder import read_config
-from jaxrl.train.stop import Diverged, Interrupted
 from jaxrl.train.trainer import Trainer
 
 
 def run(trainer: str | Trainer, argv: Sequence[str] | None = None) -> None:
     """Run a trainer of the table, or one's own: one line and exit code 2 for bad input."""
     argv = flags.full_names(sys.argv[1:] if argv is None else argv)
+    edge.command(lambda: _train(trainer, argv))
+
+
+def _train(trainer: str | Trainer, argv: Sequence[str]) -> None:
     offer_cores()  # before a module of the user's touches a device
-    try:
-        trainer = choose(trainer, argv)
-        args = flags.parse(trainer, argv)
-        join(args.hosts)
-        keep_compiled_programs()
-        loop.train(args, trainer.setup(args))
-    except (ValueError, ImportError, FileNotFoundError) as error:
-        sys.exit(_say(f"error: {error}{flags.place(error)}", 2))
-    except Interrupted as stopped:
-        sys.exit(_say(str(stopped), stopped.exit_code))
-    except KeyboardInterrupt:
-        sys.exit(_say("stopped without saving", 128 + signal.SIGINT))
-    except Diverged as error:
-        sys.exit(_say(f"diverged: {error}", 1))
+    trainer = choose(trainer, argv)
+    args = flags.parse(trainer, argv)
+    join(args.hosts)
+    keep_compiled_programs()
+    loop.train(args, trainer.setup(args))
 
 
 def choose(trainer: str | Trainer, argv: Sequence[str]) -> Trainer:
@@ -54,7 +47,7 @@ def choose(trainer: str | Trainer, argv: Sequence[str]) -> Trainer:
         return trainer if made_by == name else table.trainer(made_by)
     other = trainer.for_language
     if other is not None and env_id is not None and envs.spec(env_id).is_language:
-        _say(f"{env_id} is a language environment: train.{other} takes over", 0)
+        edge.say(f"{env_id} is a language environment: train.{other} takes over")
         return table.trainer(other)
     return trainer
 
@@ -65,8 +58,3 @@ def keep_compiled_programs() -> None:
         cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "jaxrl"
         jax.config.update("jax_compilation_cache_dir", str(cache))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
-
-
-def _say(text: str, exit_code: int) -> int:
-    print(text, file=sys.stderr)
-    return exit_code

@@ -4,8 +4,6 @@ import contextlib
 import dataclasses
 import io
 import os
-import sys
-import traceback
 import typing
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,6 +11,7 @@ from typing import Any, TypeVar
 
 import tyro
 
+from jaxrl.train import edge
 from jaxrl.train.run_folder import read_config
 from jaxrl.train.trainer import Trainer
 
@@ -84,29 +83,11 @@ def saved_options(trainer: Trainer, folder: Path) -> Any:
     return from_options(trainer.options, options)
 
 
-def place(error: BaseException) -> str:
-    """Where a user's own code raised an error, to be told behind it; "" where it is ours."""
-    ours = (str(Path(__file__).resolve().parents[1]), str(Path(tyro.__file__).parents[1]))
-    ours += (os.path.dirname(os.__file__), "<")  # Python's own, and what has no file
-    where = ""
-    for frame in traceback.extract_tb(error.__traceback__):
-        file = os.path.realpath(frame.filename)
-        if not file.startswith(ours) and not frame.filename.startswith("<"):
-            where = f" ({frame.filename}, line {frame.lineno})"
-    return where
-
-
 def run(
     args_type: type[A], description: str, argv: Sequence[str], main: Callable[[A], Any]
 ) -> None:
     """main(options), with one line and exit code 2 for bad input."""
-    try:
-        main(cli(args_type, description, argv))
-    except BrokenPipeError:  # `| head`: whoever reads has seen enough
-        os._exit(0)
-    except (ValueError, ImportError, FileNotFoundError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    edge.command(lambda: main(cli(args_type, description, argv)))
 
 
 def cli(args_type: type[A], description: str, argv: Sequence[str], **how: Any) -> A:

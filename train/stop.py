@@ -18,6 +18,10 @@ class Diverged(RuntimeError):
     """A loss or a parameter became NaN or infinite."""
 
 
+class Stopped(RuntimeError):
+    """What a run needs from its machine went away: a full disk, a file that is gone."""
+
+
 class StopSignal:
     """Remembers Ctrl-C and SIGTERM; a second one acts at once."""
 
