@@ -11,7 +11,7 @@ ROOT = Path(__file__).parent.parent
 OURS = ("jaxrl", "envs", "train", "tests", "benchmarks")
 
 FLOORS = [
-    {"returns", "advantages", "losses", "objectives", "metrics", "text"}
+    {"returns", "advantages", "losses", "objectives", "metrics", "text", "files"}
     | {
         "config",
         "files",
