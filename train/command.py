@@ -8,7 +8,7 @@ from pathlib import Path
 import jax
 
 from jaxrl import envs
-from jaxrl.train import edge, flags, loop, table
+from jaxrl.train import edge, flags, loop, stop, table
 from jaxrl.train.devices import join, offer_cores
 from jaxrl.train.run_folder import read_config
 from jaxrl.train.trainer import Trainer
@@ -16,6 +16,8 @@ from jaxrl.train.trainer import Trainer
 
 def run(trainer: str | Trainer, argv: Sequence[str] | None = None) -> None:
     """Run a trainer of the table, or one's own: one line and exit code 2 for bad input."""
+    if argv is None:
+        stop.listen()  # the process is this command
     argv = flags.full_names(sys.argv[1:] if argv is None else argv)
     edge.command(lambda: _train(trainer, argv))
 
@@ -25,6 +27,8 @@ def _train(trainer: str | Trainer, argv: Sequence[str]) -> None:
     trainer = choose(trainer, argv)
     args = flags.parse(trainer, argv)
     join(args.hosts)
+    if stop.is_command():
+        stop.listen()  # jax.distributed takes SIGTERM for itself
     keep_compiled_programs()
     loop.train(args, trainer.setup(args))
 

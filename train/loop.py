@@ -18,8 +18,9 @@ from jaxrl.program import Member, Program, make_program, members
 from jaxrl.train.devices import Distributed, choose
 from jaxrl.train.plot import plot_curve
 from jaxrl.train.progress import Progress
-from jaxrl.train.run_folder import RunFolder, jsonable, read_metrics, run_options
-from jaxrl.train.stop import Diverged, Interrupted, StopSignal
+from jaxrl.train.run_folder import RunFolder, jsonable, numbered_path, read_metrics, run_options
+from jaxrl.train.saving import kept, one_error, stopped
+from jaxrl.train.stop import Diverged, Interrupted, StopSignal, leave_with
 from jaxrl.train.trainer import Task
 
 CHUNK_SECONDS = 1.0  # work between two looks at the metrics
@@ -68,10 +69,15 @@ class Run:
         self.folder = self._open_folder(writes=jax.process_index() == 0)
         of_run = {name: run_options(args)[name] for name in OF_CHECKPOINTS}
         self.checkpoints = Checkpoints(self.folder.checkpoints, {"trainer": task.name} | of_run)
+        leave_with(self.left_at_once)
         saved = self.checkpoints.iterations() if args.resume is not None else []
         (self.newest,) = agree(saved[-1] if saved else 0)
         if self.newest:
-            self.checkpoints.check(self.newest)
+            try:
+                self.checkpoints.check(self.newest)
+            except ValueError:
+                self.folder.close()
+                raise
         self.of_env = jax.eval_shape(task.env.reset, jax.random.key(0))[1].metrics.keys()
         self.log_every = args.log_every or -(-task.num_iterations // 1000)
         self.iteration = self.resumed_at = 0
@@ -87,15 +93,50 @@ class Run:
             date = time.strftime("%Y%m%d-%H%M%S", time.gmtime(stamp))
             name = args.env.replace("/", "-").replace(":", "-")
             path = Path("runs") / f"{name}-{self.task.name}-{date}"
+        folder = None
         try:
-            enter = RunFolder.create if args.resume is None else RunFolder.reopen
-            folder = enter(path, args, **how)
+            if args.resume is None:
+                folder = RunFolder.create(path, args, numbered=args.run_dir is None, **how)
+            else:
+                folder = RunFolder.reopen(path, args, **how)
         except ValueError as error:
-            folder, problem = None, error
-        (failed,) = agree(int(problem is not None))  # or the other hosts would wait for this one
+            problem = error
+        # or the other hosts would wait for this one, or write to another folder
+        failed, number = agree(int(problem is not None), folder.number if folder else 0)
         if folder is None or failed:
+            if folder is not None:
+                folder.close()
             raise problem or ValueError(f"run_dir={path} was refused on another host; see there.")
+        folder.path = numbered_path(path, number)
         return folder
+
+    def left_at_once(self) -> str:
+        """What a command says that a signal ends at once."""
+        path = self.folder.path
+        return f"stopped; {kept(path, self.checkpoints.iterations())}: go on with --resume {path}"
+
+    def complete(self, progress: Progress) -> dict[str, Any]:
+        """Compile, train, evaluate; the summary.
+
+        Raises Interrupted after a signal; where there is nothing new to save one acts at once.
+        """
+        alone = jax.process_count() == 1  # or the other hosts have to be told
+        with StopSignal(self.left_at_once, at_once=alone) as stop:
+            program, init, execute = self.compile(progress)
+            stop.at_once = False
+            state = self.advance(program, execute, init, progress, stop)
+        (stopping,) = agree(stop.signum)
+        if stopping:
+            raise Interrupted(stopping, self.folder.path)
+        path = self.folder.path
+        leave_with(lambda: f"stopped; training is saved, --resume {path} only evaluates it again")
+        progress.close()
+        self.folder.close_logs()
+        self.checkpoints.close()
+        with progress.phase(f"evaluate {self.args.eval_episodes} episodes a seed"):
+            summary = self.finish(state)
+        leave_with(lambda: f"stopped at its end; all is saved in {path}")
+        return summary
 
     def compile(self, progress: Progress) -> tuple[Program, Any, Any]:
         """The program and its two executables, init and run."""
@@ -124,7 +165,7 @@ class Run:
         """
         placed = program.place(self.members)
         state = self.start(init, placed)
-        self.folder.open_logs(self.iteration)
+        self.folder.open_logs(self.iteration, self.task.steps(self.iteration))
         progress.resumed(self.task.steps(self.iteration))
         pending = None
         self._recorded_at = saved_at = time.monotonic()
@@ -142,7 +183,8 @@ class Run:
                 self.record(*pending, progress)  # nothing is saved before it is known finite
                 pending, saved_at = None, time.monotonic()
                 self.folder.flush()
-                self.checkpoints.save(self.iteration, state)
+                with one_error(self.checkpoints.folder, self.iteration):
+                    self.checkpoints.save(self.iteration, state)
             if stopping:
                 raise Interrupted(stopping, self.folder.path)
         return state
@@ -232,7 +274,8 @@ class Run:
 def train(args: Options, task: Task) -> dict[str, Any]:
     """Run `task` to its end in its run folder; returns the summary.
 
-    Raises ValueError for what cannot work (before anything is compiled), Interrupted, Diverged.
+    Raises ValueError for what cannot work (before anything is compiled), Interrupted, Diverged, and
+    Stopped where the folder cannot be written any more.
     """
     run = Run(args, task)
     progress = Progress(
@@ -241,15 +284,16 @@ def train(args: Options, task: Task) -> dict[str, Any]:
         shows=jax.process_index() == 0,
     )
     try:
-        with StopSignal() as stop:
-            program, init, execute = run.compile(progress)
-            state = run.advance(program, execute, init, progress, stop)
-    finally:
-        progress.close()
-        run.folder.close()
-        run.checkpoints.close()
-    with progress.phase(f"evaluate {args.eval_episodes} episodes a seed"):
-        summary = run.finish(state)
+        try:
+            summary = run.complete(progress)
+        finally:
+            progress.close()
+            run.folder.close()
+            run.checkpoints.close()
+    except BrokenPipeError:
+        raise  # the terminal's, not the folder's
+    except OSError as error:
+        raise stopped(error, run.folder.path, run.checkpoints.iterations()) from None
     if summary:
         report(summary, run.folder.path, task)
     return summary

@@ -1,5 +1,6 @@
 """The learning curve as a picture."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,9 @@ def plot_curve(metrics: list[dict[str, Any]], title: str, path: Path, unit: str 
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     axes.xaxis.set_major_formatter(lambda x, _: f"{x / 1e6:g} M" if x >= 1e6 else f"{x / 1e3:g} k")
-    figure.savefig(path)
+    partial = path.with_name(f".{path.name}.tmp")
+    figure.savefig(partial, format="png")
+    os.replace(partial, path)
 
 
 def _known(value: Any) -> bool:

@@ -12,11 +12,16 @@ import subprocess
 import time
 from collections.abc import Collection
 from importlib.metadata import PackageNotFoundError, version
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+
+from jaxrl.files import reason_of, write_json
+from jaxrl.train.lock import Lock, Taken, claim, give_back
+from jaxrl.train.saving import Events, Lines, naming
 
 PACKAGES = ("jaxrl", "jax", "jaxlib", "flax", "optax", "chex", "orbax-checkpoint", "numpy")
 TRANSCRIPTS = "transcripts.jsonl"
@@ -48,7 +53,9 @@ class RunFolder:
         if wandb and importlib.util.find_spec("wandb") is None:
             raise ValueError("wandb=True needs that package: pip install 'jaxrl[wandb]'.")
         self.path = path
+        self.number = 1  # of the runs that began in this second, where their name is the second
         self.writes = writes
+        self._lock: Lock | None = None
         self.trainer = trainer
         self._wandb_wanted = wandb
         self._wandb: Any = None
@@ -58,22 +65,30 @@ class RunFolder:
         self._grown: dict[str, tuple[int, int]] = {}  # options of a run that goes on for longer
 
     @classmethod
-    def create(cls, path: Path, args: Any, **how: Any) -> "RunFolder":
-        """A new folder; ValueError where one exists already."""
+    def create(cls, path: Path, args: Any, *, numbered: bool = False, **how: Any) -> "RunFolder":
+        """A new folder; ValueError where one exists already, or `numbered` the next that is free.
+
+        It is there with its config.json, or as it was before.
+        """
         folder = cls(path, **how)
         if not folder.writes:
             return folder
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise ValueError(
-                f"run_dir={path} exists; try another name, or --resume {path} to go on with it."
-            )
         config = {"trainer": folder.trainer, "options": run_options(args), **provenance()}
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-            folder.write_json("config.json", config)
-        except OSError as error:
-            reason = (error.strerror or str(error)).lower()
-            raise ValueError(f"run_dir={path} cannot be made: {reason}; try another.") from None
+        for folder.number in count(1):
+            made, folder.path = [], numbered_path(path, folder.number)
+            try:
+                folder._lock, made = claim(folder.path)
+                folder.write_json("config.json", config)
+                break
+            except Taken:
+                if not numbered:
+                    raise
+            except OSError as error:
+                give_back(folder.path, made)
+                folder.close()
+                raise ValueError(
+                    f"run_dir={folder.path} cannot be made: {reason_of(error)}; try another."
+                ) from None
         return folder
 
     @classmethod
@@ -93,23 +108,23 @@ class RunFolder:
             )
         folder = cls(path, **how)
         folder._grown = grown
+        if folder.writes:
+            folder._lock = Lock(path, "resume")
         return folder
 
     @property
     def checkpoints(self) -> Path:
         return self.path / "checkpoints"
 
-    def open_logs(self, iteration: int) -> None:
-        """Open the metrics for appending, without what was logged after `iteration`."""
+    def open_logs(self, iteration: int, step: int) -> None:
+        """Open the metrics for appending, without what was logged after `iteration`, at `step`."""
         if not self.writes:
             return
         self._grow()
         self._metrics = _open_lines(self.path / "metrics.jsonl", iteration)
         if (self.path / TRANSCRIPTS).exists():
             self._transcripts = _open_lines(self.path / TRANSCRIPTS, iteration)
-        from tensorboardX import SummaryWriter
-
-        self._events = SummaryWriter(str(self.path), purge_step=iteration or None)
+        self._events = Events(self.path, (iteration, step))
         if self._wandb_wanted:
             self._wandb = _start_wandb(self.path)
 
@@ -135,46 +150,60 @@ class RunFolder:
         """
         if not self.writes:
             return
-        self._metrics.write(json.dumps(where | metrics) + "\n")
+        self._metrics.write(where | metrics)
         for name, value in metrics.items():
             known = [x for x in (value if isinstance(value, list) else [value]) if x is not None]
             group = "episode" if name in of_episodes or "episode" in name else "learning"
-            self._events.add_scalar(f"{group}/{name}", sum(known) / len(known), step)
+            self._events.add(f"{group}/{name}", sum(known) / len(known), step)
         for name, value in pace.items():
-            self._events.add_scalar(f"time/{name}", value, step)
+            self._events.add(f"time/{name}", value, step)
         if self._wandb is not None:
             self._wandb.log(where | metrics | pace, step=step)
 
     def transcribe(self, entry: dict[str, Any]) -> None:
         """One episode as text."""
         if self.writes:
-            self._transcripts = self._transcripts or (self.path / TRANSCRIPTS).open("a")
-            self._transcripts.write(json.dumps(entry) + "\n")
+            self._transcripts = self._transcripts or Lines(self.path / TRANSCRIPTS)
+            self._transcripts.write(entry)
 
     def flush(self) -> None:
-        """Make what was logged so far survive a crash."""
-        if self._metrics is not None:
-            self._metrics.flush()
-            self._events.flush()
-        if self._transcripts is not None:
-            self._transcripts.flush()
+        """Make what was logged so far survive a crash; OSError too where the folder is gone."""
+        for file in (self._metrics, self._events, self._transcripts):
+            if file is not None:
+                file.flush()
+        if self.writes:
+            os.stat(self.path / "config.json")  # orbax would make a new folder
 
     def write_json(self, name: str, content: dict[str, Any]) -> None:
         """Write a file whole or not at all."""
         if self.writes:
-            partial = self.path / f".{name}.tmp"
-            partial.write_text(json.dumps(content, indent=2) + "\n")
-            os.replace(partial, self.path / name)
+            with naming(self.path / name):
+                write_json(self.path / name, content)
 
-    def close(self) -> None:
-        self.flush()
-        if self._metrics is not None:
-            self._metrics.close()
-            self._events.close()
-        if self._transcripts is not None:
-            self._transcripts.close()
+    def close_logs(self) -> None:
+        """No more lines are written."""
+        files = (self._metrics, self._events, self._transcripts)
+        self._metrics = self._events = self._transcripts = None
+        with contextlib.ExitStack() as every:
+            for file in files:
+                if file is not None:
+                    every.callback(file.close)
         if self._wandb is not None:
             self._wandb.finish()
+            self._wandb = None
+
+    def close(self) -> None:
+        """The end: another process may enter."""
+        try:
+            self.close_logs()
+        finally:
+            if self._lock is not None:
+                self._lock.release()
+
+
+def numbered_path(path: Path, number: int) -> Path:
+    """The name itself, then NAME-2, NAME-3 and so on."""
+    return path if number == 1 else path.with_name(f"{path.name}-{number}")
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -204,7 +233,7 @@ def _open_lines(path: Path, iteration: int) -> Any:
         partial = path.with_suffix(".tmp")
         partial.write_text("".join(line + "\n" for line in kept))
         os.replace(partial, path)
-    return path.open("a")
+    return Lines(path)
 
 
 def _whole_lines(path: Path) -> list[str]:
