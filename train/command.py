@@ -1,15 +1,13 @@
 """From a command line to a run of any trainer of the table."""
 
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import jax
-
 from jaxrl import envs
 from jaxrl.train import edge, flags, loop, stop, table
-from jaxrl.train.devices import join, offer_cores
+from jaxrl.train.compiled import keep_compiled_programs
+from jaxrl.train.devices import check_platforms, join, offer_cores
 from jaxrl.train.run_folder import read_config
 from jaxrl.train.trainer import Trainer
 
@@ -29,6 +27,7 @@ def _train(trainer: str | Trainer, argv: Sequence[str]) -> None:
     join(args.hosts)
     if stop.is_command():
         stop.listen()  # jax.distributed takes SIGTERM for itself
+    check_platforms()
     keep_compiled_programs()
     loop.train(args, trainer.setup(args))
 
@@ -54,11 +53,3 @@ def choose(trainer: str | Trainer, argv: Sequence[str]) -> Trainer:
         edge.say(f"{env_id} is a language environment: train.{other} takes over")
         return table.trainer(other)
     return trainer
-
-
-def keep_compiled_programs() -> None:
-    """Turn on the persistent compilation cache, unless the user has placed one."""
-    if jax.config.values["jax_compilation_cache_dir"] is None:
-        cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "jaxrl"
-        jax.config.update("jax_compilation_cache_dir", str(cache))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)

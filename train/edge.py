@@ -34,8 +34,9 @@ def command(work: Callable[[], Any]) -> None:
             leave_at_once(f"stopped: {error}", 1)
         leave(f"stopped: {error}", 1)
     except OSError as error:
-        file = error.filename or "a file"
-        leave(f"error: {file} cannot be used: {reason_of(error)}", 2)
+        if error.filename is None:  # what we open has a name; standard output has none
+            leave(f"stopped: the output cannot be written: {reason_of(error)}", 1)
+        leave(f"error: {error.filename} cannot be used: {reason_of(error)}", 2)
     except (ValueError, ImportError) as error:
         leave(f"error: {error}{place(error)}", 2)
 

@@ -16,7 +16,7 @@ from jaxrl.lm.model import lora, weights
 from jaxrl.text import ByteTokenizer
 from jaxrl.text.bpe import byte_characters
 from jaxrl.text.chat import matching, opening_of, template_of
-from jaxrl.train import flags
+from jaxrl.train import flags, stop
 
 
 @dataclass(frozen=True)
@@ -45,10 +45,11 @@ def export(args: Args) -> None:
     args.out.parent.mkdir(parents=True, exist_ok=True)
     beside = Path(mkdtemp(prefix=f".{args.out.name}-", dir=args.out.parent))
     try:
-        weights.save(beside, config, model)
-        save_tokenizer(beside, tokenizer)
-        beside.chmod(0o755)  # mkdtemp's own is for its user alone
-        beside.rename(args.out)
+        with stop.partial(beside):
+            weights.save(beside, config, model)
+            save_tokenizer(beside, tokenizer)
+            beside.chmod(0o755)  # mkdtemp's own is for its user alone
+            beside.rename(args.out)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
 

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import tyro
 
 from jaxrl.train import edge
+from jaxrl.train.devices import check_platforms
 from jaxrl.train.run_folder import read_config
 from jaxrl.train.trainer import Trainer
 
@@ -87,7 +88,13 @@ def run(
     args_type: type[A], description: str, argv: Sequence[str], main: Callable[[A], Any]
 ) -> None:
     """main(options), with one line and exit code 2 for bad input."""
-    edge.command(lambda: main(cli(args_type, description, argv)))
+
+    def work() -> None:
+        args = cli(args_type, description, argv)
+        check_platforms()
+        main(args)
+
+    edge.command(work)
 
 
 def cli(args_type: type[A], description: str, argv: Sequence[str], **how: Any) -> A:

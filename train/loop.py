@@ -289,7 +289,8 @@ def train(args: Options, task: Task) -> dict[str, Any]:
         finally:
             progress.close()
             run.folder.close()
-            run.checkpoints.close()
+            with one_error(run.checkpoints.folder, run.iteration):
+                run.checkpoints.close()
     except BrokenPipeError:
         raise  # the terminal's, not the folder's
     except OSError as error:

@@ -1,5 +1,6 @@
 """The learning curve as a picture."""
 
+import logging
 import os
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ def plot_curve(metrics: list[dict[str, Any]], title: str, path: Path, unit: str 
 
     The band holds the middle half of the seeds.
     """
+    # it has words to say of a cache that it cannot keep
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

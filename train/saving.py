@@ -106,26 +106,26 @@ def one_error(checkpoints: Path, iteration: int) -> Iterator[None]:
     """
     loggers = [logging.getLogger(name) for name in ("absl", "asyncio")]
     levels = [logger.level for logger in loggers]
-    hook = sys.excepthook
+    hook = sys.unraisablehook
     try:
         for logger in loggers:
             logger.setLevel(logging.CRITICAL + 1)
-        sys.excepthook = _without_closed_loops(hook)
+        sys.unraisablehook = _without_closed_loops(hook)
         yield
     except Exception as error:
         for unfinished in checkpoints.glob("*.orbax-checkpoint-tmp"):
             shutil.rmtree(unfinished, ignore_errors=True)
         raise OSError(*_kind(error), str(checkpoints / str(iteration))) from error
     else:
-        sys.excepthook = hook  # after an error threads may still be at work
+        sys.unraisablehook = hook  # after an error threads may still be at work
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
 
 
 def _without_closed_loops(hook: Any) -> Any:
-    def show(kind: Any, error: BaseException, trace: Any) -> None:
-        if "Event loop is closed" not in str(error):
-            hook(kind, error, trace)
+    def show(unraisable: Any) -> None:
+        if "Event loop is closed" not in str(unraisable.exc_value):
+            hook(unraisable)
 
     return show
 
