@@ -156,7 +156,7 @@ def started_here() -> bool:
         if module:
             name = module[1] or "".join(words[i + 1 : i + 2])
             return name.split(".")[0] in OURS
-        if not word.startswith("-"):
+        if not word.startswith("-") and words[i - 1] not in ("-W", "-X"):
             return Path(word).name == "jaxrl"
     return False
 
