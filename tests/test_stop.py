@@ -66,6 +66,11 @@ MOMENTS = {
         143,
         ["compile ...", "stopped; nothing was written"],
     ),
+    "where its words fail": (
+        "stop.leave_with(lambda: os.listdir('gone')); os.kill(me, INT); time.sleep(60)",
+        130,
+        ["stopped; what is saved cannot be seen ([Errno 2] No such file or directory: 'gone')"],
+    ),
     "to a child of its own": (
         "child = os.fork()\nif not child:\n    os.kill(os.getpid(), TERM); time.sleep(60)\n"
         "os.waitpid(child, 0); time.sleep(0.1); sys.exit(3)",

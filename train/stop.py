@@ -122,7 +122,11 @@ class _Command:
         if training is not None and training.remembers(signum):
             return
         self._leaving = True
-        write_line((training or self).words())
+        try:
+            words = (training or self).words()
+        except Exception as error:  # of a folder that cannot be listed any more
+            words = f"stopped; what is saved cannot be seen ({error})"
+        write_line(words)
         for path in list(self.partial):
             remove(path)
         os._exit(128 + signum)
