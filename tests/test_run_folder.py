@@ -18,7 +18,7 @@ from tank import EACH, at, resume, train
 from test_runs import same
 
 from jaxrl.checkpoint import Checkpoints
-from train import arrays, compiled, devices, loop, run_folder
+from train import arrays, compiled, devices, lock, loop, run_folder
 from train.lock import Lock, Taken, claim
 from train.run_folder import RunFolder
 from train.saving import Events, Lines, one_error
@@ -58,6 +58,17 @@ def test_a_folder_is_in_use_until_its_run_ends(tmp_path):
     (tmp_path / "run" / "config.json").write_text("{}")
     with pytest.raises(Taken, match="exists; try another name, or --resume"):
         claim(tmp_path / "run")
+
+
+def test_a_run_that_began_before_the_lock_was_free_is_not_overwritten(tmp_path, monkeypatch):
+    def late(folder: Path, option: str) -> Lock:
+        (folder / "config.json").write_text("another's")
+        return Lock(folder, option)
+
+    monkeypatch.setattr(lock, "Lock", late)
+    with pytest.raises(Taken, match="exists"):
+        claim(tmp_path / "run")
+    Lock(tmp_path / "run", "resume").release()  # and the lock is given back
 
 
 def test_what_is_no_run_is_refused_and_stays_as_it_was(tmp_path):

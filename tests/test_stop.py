@@ -81,7 +81,7 @@ MOMENTS = {
 
 
 def python(*words: str, **more) -> subprocess.CompletedProcess:
-    command = [sys.executable, *words]
+    command = [sys.executable, "-W", "ignore", *words]  # Python 3.12 warns of forks
     return subprocess.run(command, capture_output=True, text=True, timeout=60, **more)
 
 
