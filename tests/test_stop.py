@@ -71,6 +71,12 @@ MOMENTS = {
         130,
         ["stopped; what is saved cannot be seen ([Errno 2] No such file or directory: 'gone')"],
     ),
+    "while Python is taken down": (
+        "class Last:\n    def __del__(self, kill=os.kill):\n        kill(me, INT); kill(me, TERM)\n"
+        "sys.kept = Last(); sys.exit(6)",
+        6,
+        [],
+    ),
     "to a child of its own": (
         "child = os.fork()\nif not child:\n    os.kill(os.getpid(), TERM); time.sleep(60)\n"
         "os.waitpid(child, 0); time.sleep(0.1); sys.exit(3)",

@@ -5,6 +5,7 @@ exception of one is lost inside a callback. So a command listens in a thread of 
 jax is imported; this module needs nothing but Python.
 """
 
+import atexit
 import contextlib
 import os
 import re
@@ -95,6 +96,7 @@ class _Command:
         threading.Thread(target=self._listen, daemon=True, name="signals").start()
         self.take_signals()
         os.register_at_fork(after_in_child=_forget)
+        atexit.register(_deaf)  # the first one to register is the last to be called
 
     def take_signals(self) -> None:
         for signum in SIGNALS:
@@ -201,6 +203,12 @@ def write_line(text: str) -> None:
     start = "\n" if open_line else ""
     with contextlib.suppress(OSError):
         os.write(2, f"{start}{text}\n".encode(errors="backslashreplace"))
+
+
+def _deaf() -> None:
+    """Python is being taken down, no thread listens any more and all is said."""
+    for signum in SIGNALS:
+        signal.signal(signum, signal.SIG_IGN)
 
 
 def _forget() -> None:
