@@ -1,15 +1,17 @@
 """Spaces: what an observation or an action may be."""
 
+import math
 import operator
 from collections import OrderedDict
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, make_dataclass
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxrl import files
 from jaxrl.text.text import Text
 
 LEGAL = "legal"  # the entry of a dict of observations that masks actions, 1 = may be taken
@@ -33,6 +35,8 @@ class Discrete:
         object.__setattr__(self, "n", _integers("Discrete n", (self.n,))[0])
         if self.n < 1:
             raise ValueError(f"Discrete n={self.n} must be at least 1; try 2.")
+        if self.n >= 2**31:
+            raise ValueError(f"Discrete n={self.n} must be below 2^31, as an int32 is; try 2.")
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -71,6 +75,8 @@ class MultiDiscrete:
         object.__setattr__(self, "nvec", _integers("MultiDiscrete nvec", self.nvec))
         if not self.nvec or min(self.nvec) < 1:
             raise ValueError(f"MultiDiscrete nvec={self.nvec} must be sizes >= 1; try (2, 3).")
+        if max(self.nvec) >= 2**31:
+            raise ValueError(f"MultiDiscrete nvec={self.nvec} must be below 2^31; try (2, 3).")
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -327,6 +333,7 @@ def to_json(space: Space) -> Any:
 
 DICTS: dict[str, Any] = {"dict": dict, "OrderedDict": OrderedDict}
 SEQUENCES: dict[str, Any] = {"tuple": tuple, "list": list}
+MOST_ENTRIES = 2**24  # of a Box that is read from a file
 
 
 def _bound_to_json(bound: np.ndarray) -> Any:
@@ -336,23 +343,57 @@ def _bound_to_json(bound: np.ndarray) -> Any:
     return flat[0] if flat and len(set(flat)) == 1 else flat
 
 
-def from_json(data: Any) -> Space:
-    """The space that `to_json` described."""
-    kind = data["type"]
+SAVED = {
+    kind: make_dataclass(kind, [("type", str), *fields.items()])
+    for kind, fields in {
+        "Discrete": {"n": int},
+        "MultiDiscrete": {"nvec": tuple[int, ...]},
+        "Box": {"shape": tuple[int, ...], "dtype": str, "low": Any, "high": Any},
+        "TextSpace": {"capacity": int},
+        **{kind: {"items": list[tuple[str | int, Any]]} for kind in DICTS},
+        **{kind: {"items": list[Any]} for kind in SEQUENCES},
+    }.items()
+}
+
+
+def from_json(data: Any, where: str = "space") -> Space:
+    """The space that `to_json` described; ValueError, which names the field, for what is none."""
+    kind = data.get("type") if isinstance(data, dict) else data
+    if not isinstance(kind, str) or kind not in SAVED:
+        raise ValueError(f"{where}.type={str(kind)[:60]!r} is none of {', '.join(SAVED)}.")
+    data = files.as_type(SAVED[kind], data, where)
     if kind == "Discrete":
-        return Discrete(data["n"])
+        return Discrete(data.n)
     if kind == "MultiDiscrete":
-        return MultiDiscrete(tuple(data["nvec"]))
+        return MultiDiscrete(data.nvec)
     if kind == "Box":
-        shape, dtype = tuple(data["shape"]), np.dtype(data["dtype"])
-        count = int(np.prod(shape, dtype=int))
-        low, high = (
-            np.broadcast_to(np.asarray(data[k], dtype).reshape(-1), (count,)).reshape(shape)
-            for k in ("low", "high")
-        )
-        return Box(low, high, shape, dtype)
+        return _box_from_json(data, where)
     if kind == "TextSpace":
-        return TextSpace(data["capacity"])
+        return TextSpace(data.capacity)
     if kind in DICTS:
-        return DICTS[kind]((name, from_json(part)) for name, part in data["items"])
-    return SEQUENCES[kind](from_json(part) for part in data["items"])
+        return DICTS[kind]((name, from_json(part, f"{where}.{name}")) for name, part in data.items)
+    return SEQUENCES[kind](from_json(x, f"{where}.{i}") for i, x in enumerate(data.items))
+
+
+def _box_from_json(data: Any, where: str) -> Box:
+    count = math.prod(data.shape)
+    if any(n < 0 for n in data.shape) or count > MOST_ENTRIES:
+        raise ValueError(f"{where}.shape={data.shape} must be sizes of {MOST_ENTRIES} at most.")
+    try:
+        dtype = np.dtype(data.dtype)
+    except (TypeError, ValueError):
+        dtype = np.dtype(object)
+    if dtype != np.bool_ and not any(jnp.issubdtype(dtype, k) for k in (jnp.integer, jnp.floating)):
+        raise ValueError(f"{where}.dtype={data.dtype!r} is no dtype of numbers; try 'float32'.")
+    bounds = []
+    for name in ("low", "high"):
+        value = getattr(data, name)
+        flat = value if isinstance(value, list) else [value]
+        if len(flat) not in (1, count) or not all(type(x) in (bool, int, float) for x in flat):
+            raise ValueError(f"{where}.{name} must be a number, or a list of {count} numbers.")
+        try:
+            bound = np.asarray(flat, dtype)
+        except OverflowError:
+            raise ValueError(f"{where}.{name} has numbers beyond {dtype.name}.") from None
+        bounds.append(np.broadcast_to(bound, (count,)).reshape(data.shape))
+    return Box(*bounds, data.shape, dtype)

@@ -76,6 +76,10 @@ def observe(space, batch=()):
     return rng.integers(0, 3, (*batch, *space.shape)).astype(space.dtype)
 
 
+def rewrite(path, **changes):
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
 @pytest.fixture
 def folder(tmp_path):
     """A run folder with a policy in it."""
@@ -103,6 +107,7 @@ def test_weights_are_found_by_their_name_in_whatever_order_they_lie(folder):
     with np.load(path) as weights:
         reverse = dict(reversed(list(weights.items())))
     np.savez(path, **reverse)
+    rewrite(folder / "policy" / "policy.json", digests={})
     for a, b in zip(jax.tree.leaves(load_policies(folder)), jax.tree.leaves(want), strict=True):
         np.testing.assert_array_equal(a, b, strict=True)
 
@@ -166,11 +171,13 @@ def test_a_policy_without_its_module_or_from_another_version_is_refused_in_one_l
     saved = json.loads(path.read_text())
     assert saved["network"] == "test_policy:Own" and saved["scaling"] == "rescale"
     path.write_text(json.dumps(saved | {"network": "gone:Own"}))
-    with pytest.raises(ValueError, match=r"^network=gone:Own needs the module gone, [^\n]*$"):
+    with pytest.raises(
+        ValueError, match=r"^[^\n]*json: network=gone:Own needs the module gone, [^\n]*$"
+    ):
         load_policy(tmp_path)
     del saved["scaling"]
     path.write_text(json.dumps(saved))
-    with pytest.raises(ValueError, match=r"^[^\n]*policy.json has no 'scaling': another [^\n]*$"):
+    with pytest.raises(ValueError, match=r"^[^\n]*policy.json has no field scaling; copy [^\n]*$"):
         load_policy(tmp_path)
 
 
@@ -196,7 +203,7 @@ def test_a_seed_that_the_run_does_not_have_is_refused(folder, index):
 )
 def test_weights_that_do_not_fit_their_description_are_refused(folder, option, value, words):
     path = folder / "policy" / "policy.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {option: value}))
+    rewrite(path, **{option: value})
     with pytest.raises(ValueError, match=words):
         load_policy(folder)
 
@@ -211,5 +218,5 @@ def test_weights_that_were_cut_short_are_refused_with_their_name(folder, size):
 
 def test_a_policy_without_weights_is_refused_with_the_name_of_what_is_missing(folder):
     (folder / "policy" / "weights.npz").unlink()
-    with pytest.raises(FileNotFoundError, match=r"weights.npz"):
+    with pytest.raises(ValueError, match=r"weights.npz cannot be read: no such file"):
         load_policy(folder)
