@@ -102,16 +102,16 @@ def describe(policies: Policy, digests: dict[str, str]) -> Description:
     )
 
 
-def check_saved(policies: Policy) -> None:
-    """ValueError for policies [K, ...], or their shapes, that could not be loaded once saved."""
-    text = json.dumps(asdict(describe(policies, {})))
-    read = files.parse_json(text, DESCRIPTION, infinite=True)
-    template = _template(files.as_type(Description, read, DESCRIPTION))
-    again = fill_leaves(template, named_leaves(policies), DESCRIPTION)
-    if (again.spec, again.action_space) != (policies.spec, policies.action_space):
+def check_saved(policy: Policy) -> None:
+    """ValueError for a policy, or its shapes, that could not be loaded again once saved."""
+    one = jax.tree.map(lambda x: jax.ShapeDtypeStruct((1, *x.shape), x.dtype), policy)
+    read = files.parse_json(json.dumps(asdict(describe(one, {}))), DESCRIPTION, infinite=True)
+    again = _template(files.as_type(Description, read, DESCRIPTION))
+    fill_leaves(again, named_leaves(one), DESCRIPTION)
+    if (again.spec, again.action_space) != (policy.spec, policy.action_space):
         raise ValueError(
-            f"a policy for the observations {policies.spec.observation_space} and the actions "
-            f"{policies.action_space} would be loaded as another; use jaxrl.spaces."
+            f"a policy for the observations {policy.spec.observation_space} and the actions "
+            f"{policy.action_space} would be loaded as another; use jaxrl.spaces."
         )
 
 
