@@ -42,7 +42,8 @@ def reading(path: Path, way_out: str = "") -> Iterator[None]:
         yield
     except ValueError as error:
         text = str(error)
-        text = text if text.startswith(str(path)) else f"{path}: {text}"
+        named = text.startswith((str(path), f"{path.parent}/"))
+        text = text if named else f"{path}: {text}"
         raise ValueError(f"{text.rstrip('.')}; {way_out}." if way_out else text) from None
 
 
