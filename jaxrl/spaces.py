@@ -396,4 +396,4 @@ def _box_from_json(data: Any, where: str) -> Box:
         except OverflowError:
             raise ValueError(f"{where}.{name} has numbers beyond {dtype.name}.") from None
         bounds.append(np.broadcast_to(bound, (count,)).reshape(data.shape))
-    return Box(*bounds, data.shape, dtype)
+    return Box(bounds[0], bounds[1], data.shape, dtype)
