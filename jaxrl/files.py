@@ -153,18 +153,21 @@ def digest_of(path: Path) -> str:
         return hashlib.file_digest(content, "sha256").hexdigest()
 
 
-def check_digests(folder: Path, digests: dict[str, str]) -> None:
-    """ValueError for a file of a folder that is missing, or not what its digest says."""
+def check_digests(description: Path, digests: dict[str, str]) -> None:
+    """ValueError for a file beside a description that is missing, or not what its digest says."""
     for name, digest in digests.items():
-        path = child(folder, name)
+        with reading(description):
+            path = child(description.parent, name)
         if digest_of(path) != digest:
-            raise ValueError(f"{path} is not what was written there.")
+            raise ValueError(f"{path} is not what was written, of which {description.name} tells.")
 
 
 def child(folder: Path, name: str) -> Path:
     """A file right inside a folder; ValueError for a name that leads anywhere else."""
     if name in ("", ".", "..") or not name.isprintable() or "/" in name or os.sep in name:
-        raise ValueError(f"{folder} names the file {_short(name)}; it must be a plain name.")
+        raise ValueError(
+            f"the file {_short(name)} must be a plain name, of one in the same folder."
+        )
     return folder / name
 
 

@@ -133,9 +133,9 @@ def load_policies(folder: str | Path) -> Policy:
     with files.reading(path, COPY):
         described = files.read_json(path, Description, infinite=True)
         template = _template(described)
-    policies = fill_leaves(template, read_weights(folder / WEIGHTS), str(folder / WEIGHTS))
-    with files.reading(folder / WEIGHTS, COPY):
-        files.check_digests(folder, described.digests)
+        found = read_weights(folder / WEIGHTS)
+        policies = fill_leaves(template, found, f"{folder / WEIGHTS} with {DESCRIPTION}")
+        files.check_digests(path, described.digests)
     return policies
 
 
@@ -152,24 +152,23 @@ def read_weights(path: Path) -> dict[str, np.ndarray]:
     What the file says of itself is held against its length before anything is read by it.
     """
     size = files.check_regular(path)
-    with files.reading(path, COPY):
-        try:
-            with ZipFile(path) as archive:
-                parts = archive.infolist()
-                if sum(part.file_size for part in parts) > size:
-                    raise ValueError(f"{path} says that it holds more than its {size} bytes")
-                weights = {part.filename: _array(archive, part) for part in parts}
-        except OSError as error:
-            raise ValueError(f"{path} cannot be read: {files.reason_of(error)}") from None
-        except (BadZipFile, EOFError) as error:
-            raise ValueError(f"{path} is damaged ({error})") from None
-        for name, x in weights.items():
-            if x.dtype.kind in "fc" and not np.all(np.isfinite(x)):
-                raise ValueError(f"{name} holds numbers that are not finite")
+    try:
+        with ZipFile(path) as archive:
+            parts = archive.infolist()
+            if sum(part.file_size for part in parts) > size:
+                raise ValueError(f"{path} says that it holds more than its {size} bytes.")
+            weights = {part.filename: _array(archive, part, path) for part in parts}
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {files.reason_of(error)}.") from None
+    except (BadZipFile, EOFError) as error:
+        raise ValueError(f"{path} is damaged ({error}).") from None
+    for name, x in weights.items():
+        if x.dtype.kind in "fc" and not np.all(np.isfinite(x)):
+            raise ValueError(f"{path}: {name} holds numbers that are not finite.")
     return {name.removesuffix(".npy"): x for name, x in weights.items()}
 
 
-def _array(archive: ZipFile, part: Any) -> np.ndarray:
+def _array(archive: ZipFile, part: Any, path: Path) -> np.ndarray:
     """One array of numbers of an npz; ValueError for anything else."""
     try:
         with archive.open(part) as file:
@@ -182,9 +181,11 @@ def _array(archive: ZipFile, part: Any) -> np.ndarray:
     except BadZipFile:
         raise
     except Exception as error:  # NumPy and zipfile raise many kinds for what is no array
-        raise ValueError(f"{part.filename} is damaged ({error})") from None
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(f"{path}: {part.filename} is damaged ({reason}).") from None
     if min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize != len(data):
-        raise ValueError(f"{part.filename} is damaged: {dtype}{list(shape)} of {len(data)} bytes")
+        wanted = f"{dtype}{list(shape)}"
+        raise ValueError(f"{path}: {part.filename} is damaged: {len(data)} bytes for {wanted}.")
     return np.frombuffer(data, dtype).reshape(shape, order="F" if by_column else "C")
 
 

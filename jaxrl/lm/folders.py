@@ -130,12 +130,12 @@ def load_chat_tokenizer(folder: Path) -> ChatTokenizer:
         if kept.tokenizer is None and not there:  # an old folder of bytes, or a file that is gone
             known = kept.opening is None and kept.template is None
             if not (known and _vocabulary(folder) in (None, ByteTokenizer().vocab_size)):
-                raise ValueError(f"{file} is missing")
+                raise ValueError(f"{file} is missing, for which {CHAT} was written")
         elif there == (kept.tokenizer == "bytes"):
-            missing = "is missing" if not there else "is there, though chat.json says bytes"
-            raise ValueError(f"{file} {missing}")
+            tells = f"{CHAT} tells of {'bytes' if there else 'a file'}"
+            raise ValueError(f"{file} is {'there' if there else 'missing'}, though {tells}")
         elif kept.tokenizer is not None and there:
-            files.check_digests(folder, {TOKENIZER: kept.tokenizer})
+            files.check_digests(path, {TOKENIZER: kept.tokenizer})
         text = files.read_text(file, files.MOST_BYTES) if there else None
         tokenizer = ByteTokenizer() if text is None else BpeTokenizer.from_file(file)
         chat = make_chat(tokenizer, kept.form, "", kept.opening)
@@ -243,15 +243,15 @@ def load_models(folder: Path) -> tuple[ModelConfig, Transformer]:
     with files.reading(folder / MODEL, COPY):
         saved = files.read_json(folder / MODEL, SavedModel)
         config = ModelConfig(**{f.name: getattr(saved, f.name) for f in fields(ModelConfig)})
-        config.check_stored(files.check_regular(path))
-    leaves = read_weights(path)
+        leaves = read_weights(path)
+        config.check_stored(sum(x.nbytes for x in leaves.values()), WEIGHTS)
     count = min((x.shape[0] if x.ndim else 0 for x in leaves.values()), default=0)
 
     def stacked():
         model = Transformer(config, nnx.Rngs(0))
         return jax.tree.map(lambda x: jnp.broadcast_to(x, (count, *x.shape)), model)
 
-    found = fill_leaves(jax.eval_shape(stacked), leaves, str(path))
     with files.reading(folder / MODEL, COPY):
-        files.check_digests(folder, saved.digests or {})
+        found = fill_leaves(jax.eval_shape(stacked), leaves, f"{path} with {MODEL}")
+        files.check_digests(folder / MODEL, saved.digests or {})
     return config, jax.tree.map(jnp.asarray, found)

@@ -109,7 +109,7 @@ class ModelConfig:
         embeddings = self.vocab_size * width * (1 if self.tied else 2)
         return embeddings + self.num_layers * layer + width
 
-    def check_stored(self, num_bytes: int) -> None:
+    def check_stored(self, num_bytes: int, where: str) -> None:
         """ValueError where weights of so many bytes cannot be all of this structure's.
 
         Of a released file each number has 2 bytes at least.
@@ -118,8 +118,8 @@ class ModelConfig:
             sizes = ("num_layers", "width", "hidden", "num_heads", "head_dim", "vocab_size")
             said = ", ".join(f"{name}={getattr(self, name)}" for name in sizes)
             raise ValueError(
-                f"{self.num_parameters} parameters ({said}) are more than {num_bytes} bytes of "
-                "weights hold."
+                f"{self.num_parameters} parameters ({said}) are more than the {num_bytes} bytes of "
+                f"{where} hold."
             )
 
     @property

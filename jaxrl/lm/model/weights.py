@@ -74,7 +74,9 @@ def load(
     param_dtype = param_dtype or cfg.param_dtype
     cfg = replace(cfg, param_dtype=param_dtype, dtype=dtype or param_dtype)
     with files.reading(folder / "config.json", AGAIN):
-        cfg.check_stored(sum(files.check_regular(path) for path in _files(folder)))
+        cfg.check_stored(
+            sum(files.check_regular(path) for path in _files(folder)), "its safetensors"
+        )
     abstract = nnx.eval_shape(lambda: Transformer(cfg, nnx.Rngs(0)))
     paths, treedef = jax.tree_util.tree_flatten_with_path(abstract)
     tensors = _open(folder)
