@@ -73,14 +73,14 @@ def load(
     cfg = read_config(folder)
     param_dtype = param_dtype or cfg.param_dtype
     cfg = replace(cfg, param_dtype=param_dtype, dtype=dtype or param_dtype)
-    with files.reading(folder / "config.json", AGAIN):
-        cfg.check_stored(
-            sum(files.check_regular(path) for path in _files(folder)), "its safetensors"
-        )
-    abstract = nnx.eval_shape(lambda: Transformer(cfg, nnx.Rngs(0)))
-    paths, treedef = jax.tree_util.tree_flatten_with_path(abstract)
     tensors = _open(folder)
-    wanted = {parameter_name(path): leaf for path, leaf in paths}
+    with files.reading(folder / "config.json", AGAIN):
+        paths = _files(folder)
+        names = ", ".join(path.name for path in paths[:2]) + ", ..." * (len(paths) > 2)
+        cfg.check_stored(sum(map(files.check_regular, paths)), names)
+    abstract = nnx.eval_shape(lambda: Transformer(cfg, nnx.Rngs(0)))
+    leaves, treedef = jax.tree_util.tree_flatten_with_path(abstract)
+    wanted = {parameter_name(path): leaf for path, leaf in leaves}
     sources = {name: source(cfg, name, len(leaf.shape)) for name, leaf in wanted.items()}
     _check(folder, cfg, tensors, wanted, sources)
 
@@ -163,7 +163,7 @@ def _files(folder: Path) -> list[Path]:
         paths = [files.inside(folder, "model.safetensors")]
         if not os.path.lexists(paths[0]):
             raise ValueError(f"{folder} has no model.safetensors and no index of several.")
-    missing = [path.name for path in paths if not path.exists()]
+    missing = [path.name for path in paths if not os.path.lexists(path)]
     if missing:
         raise ValueError(f"{folder} has no {missing[0]}, which its index names; {AGAIN}.")
     return paths
