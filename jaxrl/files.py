@@ -59,6 +59,13 @@ def check_regular(path: Path) -> int:
     return found.st_size
 
 
+def check_memory(size: int, what: str) -> None:
+    """ValueError for more bytes than this machine's memory: a file may be long and hold nothing."""
+    most = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if size > most:
+        raise ValueError(f"{what} takes {size} bytes, this machine has {most} of memory.")
+
+
 def read_text(path: Path, most: int | None = None) -> str:
     """The text of a UTF-8 file, whatever the locale, without a byte order mark.
 

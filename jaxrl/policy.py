@@ -152,6 +152,7 @@ def read_weights(path: Path) -> dict[str, np.ndarray]:
     What the file says of itself is held against its length before anything is read by it.
     """
     size = files.check_regular(path)
+    files.check_memory(size, str(path))
     try:
         with ZipFile(path) as archive:
             parts = archive.infolist()

@@ -18,11 +18,14 @@ LEGAL = "legal"  # the entry of a dict of observations that masks actions, 1 = m
 
 
 def _integers(name: str, values: Iterable[Any]) -> tuple[int, ...]:
-    """Python's integers, of NumPy's too; ValueError for anything else."""
+    """Python's integers, of NumPy's too; ValueError for anything else, and for what no int32 is."""
     try:
-        return tuple(int(operator.index(value)) for value in values)
+        found = tuple(int(operator.index(value)) for value in values)
     except TypeError:
         raise ValueError(f"{name}={values!r} must be integers; try (2, 3).") from None
+    if max(found, default=0) >= 2**31:
+        raise ValueError(f"{name}={values!r} must be below 2^31; try (2, 3).")
+    return found
 
 
 @dataclass(frozen=True)
@@ -35,8 +38,6 @@ class Discrete:
         object.__setattr__(self, "n", _integers("Discrete n", (self.n,))[0])
         if self.n < 1:
             raise ValueError(f"Discrete n={self.n} must be at least 1; try 2.")
-        if self.n >= 2**31:
-            raise ValueError(f"Discrete n={self.n} must be below 2^31, as an int32 is; try 2.")
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -75,8 +76,6 @@ class MultiDiscrete:
         object.__setattr__(self, "nvec", _integers("MultiDiscrete nvec", self.nvec))
         if not self.nvec or min(self.nvec) < 1:
             raise ValueError(f"MultiDiscrete nvec={self.nvec} must be sizes >= 1; try (2, 3).")
-        if max(self.nvec) >= 2**31:
-            raise ValueError(f"MultiDiscrete nvec={self.nvec} must be below 2^31; try (2, 3).")
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -119,6 +118,10 @@ class Box:
 
     def __post_init__(self):
         shape, dtype = _integers("Box shape", self.shape), np.dtype(self.dtype)
+        if any(isinstance(b, jax.core.Tracer) for b in (self.low, self.high)):
+            raise ValueError(
+                "Box low and high must be numbers or arrays of NumPy; try np.zeros(2)."
+            )
         low, high = (np.broadcast_to(np.asarray(b), shape) for b in (self.low, self.high))
         if not np.all(low <= high):
             raise ValueError(f"Box low={self.low} must not exceed high={self.high}.")
@@ -386,14 +389,12 @@ def _box_from_json(data: Any, where: str) -> Box:
     if dtype != np.bool_ and not any(jnp.issubdtype(dtype, k) for k in (jnp.integer, jnp.floating)):
         raise ValueError(f"{where}.dtype={data.dtype!r} is no dtype of numbers; try 'float32'.")
     bounds = []
-    for name in ("low", "high"):
-        value = getattr(data, name)
+    for name, value in (("low", data.low), ("high", data.high)):
         flat = value if isinstance(value, list) else [value]
         if len(flat) not in (1, count) or not all(type(x) in (bool, int, float) for x in flat):
             raise ValueError(f"{where}.{name} must be a number, or a list of {count} numbers.")
         try:
-            bound = np.asarray(flat, dtype)
+            bounds.append(np.broadcast_to(np.asarray(flat, dtype), (count,)).reshape(data.shape))
         except OverflowError:
             raise ValueError(f"{where}.{name} has numbers beyond {dtype.name}.") from None
-        bounds.append(np.broadcast_to(bound, (count,)).reshape(data.shape))
     return Box(bounds[0], bounds[1], data.shape, dtype)

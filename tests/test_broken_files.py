@@ -98,7 +98,7 @@ POLICY = [
     (space(type="Discreet"), "action_space.type='Discreet'"),
     (space(type=["Discrete"]), "action_space.type"),
     (space(n=0), "n=0"),
-    (space(n=2**31), "n=2147483648"),
+    (space(n=2**31), "n=(2147483648,) must be below"),
     (space(n=2.5), "action_space: n=2.5 must be an integer"),
     (space(m=3), "field m"),
     (box(shape=[10**13]), "observation_space.shape"),

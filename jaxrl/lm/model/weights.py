@@ -78,6 +78,9 @@ def load(
         paths = _files(folder)
         names = ", ".join(path.name for path in paths[:2]) + ", ..." * (len(paths) > 2)
         cfg.check_stored(sum(map(files.check_regular, paths)), names)
+    if sharding is None:
+        size = cfg.num_parameters * np.dtype(param_dtype).itemsize
+        files.check_memory(size, f"{folder} in {param_dtype}")
     abstract = nnx.eval_shape(lambda: Transformer(cfg, nnx.Rngs(0)))
     leaves, treedef = jax.tree_util.tree_flatten_with_path(abstract)
     wanted = {parameter_name(path): leaf for path, leaf in leaves}
