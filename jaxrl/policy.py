@@ -158,7 +158,9 @@ def read_weights(path: Path) -> dict[str, np.ndarray]:
             parts = archive.infolist()
             if sum(part.file_size for part in parts) > size:
                 raise ValueError(f"{path} says that it holds more than its {size} bytes.")
-            weights = {part.filename: _array(archive, part, path) for part in parts}
+            weights = {
+                part.filename.removesuffix(".npy"): _array(archive, part, path) for part in parts
+            }
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {files.reason_of(error)}.") from None
     except (BadZipFile, EOFError) as error:
@@ -166,7 +168,7 @@ def read_weights(path: Path) -> dict[str, np.ndarray]:
     for name, x in weights.items():
         if x.dtype.kind in "fc" and not np.all(np.isfinite(x)):
             raise ValueError(f"{path}: {name} holds numbers that are not finite.")
-    return {name.removesuffix(".npy"): x for name, x in weights.items()}
+    return weights
 
 
 def _array(archive: ZipFile, part: Any, path: Path) -> np.ndarray:

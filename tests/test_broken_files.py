@@ -326,3 +326,14 @@ def test_a_policy_of_another_environment_is_not_evaluated(copy):
     args = saved_options(ppo.TRAINER, copy / "arrays")
     with pytest.raises(ValueError, match=r"config.json has env=CartPole-v1 with the spaces .*json"):
         arrays.reload(copy / "arrays", args)
+
+
+def test_a_conversation_that_would_be_another_once_loaded_is_refused():
+    said = folders.chat_tokenizer(None)
+    folders.check_saved(said, agents.MODEL)
+    with pytest.raises(ValueError, match=r"chat.json holds half of a surrogate pair"):
+        folders.check_saved(replace(said, opening="\ud800"), agents.MODEL)
+    with pytest.raises(ValueError, match=r"chat.json: opening=5 must be a text"):
+        folders.check_saved(replace(said, opening=5), agents.MODEL)
+    with pytest.raises(ValueError, match=r"system='\\udcff' is not UTF-8"):
+        folders.chat_tokenizer(None, "", "\udcff")

@@ -1,6 +1,7 @@
 """A trained policy by itself: saved, loaded back bit by bit, and called on raw observations."""
 
 import json
+from collections import OrderedDict
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +13,7 @@ from quick import jit
 from jaxrl import actions, networks
 from jaxrl.networks import Encoder, NetworkSpec
 from jaxrl.normalize import RunningStats, normalized_space
-from jaxrl.policy import Policy, load_policies, load_policy, save_policy
+from jaxrl.policy import Policy, check_saved, load_policies, load_policy, save_policy
 from jaxrl.spaces import Box, Discrete, MultiDiscrete, contains
 
 VECTOR = Box(-np.inf, np.inf, (3,))
@@ -100,6 +101,35 @@ def test_a_saved_policy_is_loaded_back_bit_by_bit_and_acts_the_same(case, tmp_pa
     for key in (None, jax.random.key(0)):
         want = call(seed(policies, 1), obs, None if key is None else jax.random.clone(key))
         np.testing.assert_array_equal(call(one, obs, key), want)
+
+
+class Mine(Discrete):
+    """Somebody's own kind of space."""
+
+
+@pytest.mark.parametrize(
+    "space",
+    [
+        Discrete(np.prod((3, 1))),
+        MultiDiscrete(np.array([2, 3])),
+        Box(0, 1, tuple(np.array([2])), jnp.bfloat16),
+        {0: VECTOR, 1: [VECTOR, (Discrete(2),)]},
+        OrderedDict(b=VECTOR, a=VECTOR),
+        Mine(3),
+        {"\ud800": VECTOR},
+    ],
+    ids=repr,
+)
+def test_what_is_saved_at_the_end_is_known_to_load_before_the_first_step(space):
+    """For spaces alone; a policy of one that would be another is refused."""
+    spec = NetworkSpec(space, Discrete(2), "mlp", (5,), "relu", False)
+    network = jax.eval_shape(lambda: networks.build(spec, jax.random.key(0)))
+    shapes = Policy(network, None, spec, Discrete(2), "none")
+    odd = isinstance(space, Mine) or (isinstance(space, dict) and "\ud800" in space)
+    if not odd:
+        return check_saved(shapes)
+    with pytest.raises(ValueError, match="would be loaded as another|half of a surrogate pair"):
+        check_saved(shapes)
 
 
 def test_weights_are_found_by_their_name_in_whatever_order_they_lie(folder):
