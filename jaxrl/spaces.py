@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl import files
+from jaxrl.config import is_known
 from jaxrl.text.text import Text
 
 LEGAL = "legal"  # the entry of a dict of observations that masks actions, 1 = may be taken
@@ -74,7 +75,7 @@ class MultiDiscrete:
 
     def __post_init__(self):
         object.__setattr__(self, "nvec", _integers("MultiDiscrete nvec", self.nvec))
-        if not self.nvec or min(self.nvec) < 1:
+        if min(self.nvec, default=0) < 1:
             raise ValueError(f"MultiDiscrete nvec={self.nvec} must be sizes >= 1; try (2, 3).")
 
     @property
@@ -118,7 +119,7 @@ class Box:
 
     def __post_init__(self):
         shape, dtype = _integers("Box shape", self.shape), np.dtype(self.dtype)
-        if any(isinstance(b, jax.core.Tracer) for b in (self.low, self.high)):
+        if any(isinstance(b, jax.Array) and not is_known(b) for b in (self.low, self.high)):
             raise ValueError(
                 "Box low and high must be numbers or arrays of NumPy; try np.zeros(2)."
             )
@@ -336,7 +337,6 @@ def to_json(space: Space) -> Any:
 
 DICTS: dict[str, Any] = {"dict": dict, "OrderedDict": OrderedDict}
 SEQUENCES: dict[str, Any] = {"tuple": tuple, "list": list}
-MOST_ENTRIES = 2**24  # of a Box that is read from a file
 
 
 def _bound_to_json(bound: np.ndarray) -> Any:
@@ -361,7 +361,7 @@ SAVED = {
 
 def from_json(data: Any, where: str = "space") -> Space:
     """The space that `to_json` described; ValueError, which names the field, for what is none."""
-    kind = data.get("type") if isinstance(data, dict) else data
+    kind = data.get("type") if isinstance(data, dict) else None
     if not isinstance(kind, str) or kind not in SAVED:
         raise ValueError(f"{where}.type={str(kind)[:60]!r} is none of {', '.join(SAVED)}.")
     data = files.as_type(SAVED[kind], data, where)
@@ -374,14 +374,14 @@ def from_json(data: Any, where: str = "space") -> Space:
     if kind == "TextSpace":
         return TextSpace(data.capacity)
     if kind in DICTS:
-        return DICTS[kind]((name, from_json(part, f"{where}.{name}")) for name, part in data.items)
+        return DICTS[kind]((k, from_json(part, f"{where}.{k}")) for k, part in data.items)
     return SEQUENCES[kind](from_json(x, f"{where}.{i}") for i, x in enumerate(data.items))
 
 
 def _box_from_json(data: Any, where: str) -> Box:
-    count = math.prod(data.shape)
-    if any(n < 0 for n in data.shape) or count > MOST_ENTRIES:
-        raise ValueError(f"{where}.shape={data.shape} must be sizes of {MOST_ENTRIES} at most.")
+    count, most = math.prod(data.shape), 2**24
+    if min(data.shape, default=0) < 0 or count > most:
+        raise ValueError(f"{where}.shape={data.shape} must be sizes, {most} entries at most.")
     try:
         dtype = np.dtype(data.dtype)
     except (TypeError, ValueError):
