@@ -63,7 +63,9 @@ def test_a_broken_run_leaves_no_half_folder_behind(tmp_path):
     chat = tmp_path / "run" / "policy" / "chat.json"
     whole = chat.read_text()
     chat.write_text(whole[:-9])
-    with pytest.raises(ValueError, match=r"chat\.json is damaged") as error:
+    with pytest.raises(
+        ValueError, match=r"chat\.json is not what was written there; copy"
+    ) as error:
         export(Args(tmp_path / "run", tmp_path / "out"))
     assert "\n" not in str(error.value)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run"]

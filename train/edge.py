@@ -29,8 +29,8 @@ def command(work: Callable[[], Any]) -> None:
     except Stopped as error:
         leave(f"stopped: {error}", 1)
     except OSError as error:
-        file = error.filename or "a file"
-        leave(f"error: {file} cannot be used: {reason_of(error)}", 2)
+        file = error.filename and f"{error.filename} cannot be used: {reason_of(error)}"
+        leave(f"error: {file or error}", 2)
     except (ValueError, ImportError) as error:
         leave(f"error: {error}{place(error)}", 2)
 

@@ -56,6 +56,7 @@ def make_task(name: str, algorithm: ModuleType, args: Any) -> Task:
     """An algorithm for language agents as the host loop wants it; ValueError for what cannot be."""
     cfg = args.algo
     tokenizer, agent, weights = make_agent(args, cfg)
+    folders.check_saved(tokenizer, agent.model_config)  # before hours of training
 
     def init(key, member, *, axis):
         return algorithm.init(key, cfg=member.cfg, agent=of(member, agent), axis=axis)
@@ -102,6 +103,11 @@ def reload(folder: Path, args: Any) -> tuple[Any, Outcome]:
         folders.load_chat_tokenizer(folder / "policy"),
     )
     model_config, trained = folders.load_models(folder)
+    if tokenizer.tokenizer.vocab_size > model_config.vocab_size:
+        raise ValueError(
+            f"{folder}/policy/chat.json has a tokenizer of {tokenizer.tokenizer.vocab_size} tokens,"
+            f" model.json a model of {model_config.vocab_size}; copy both again from one run."
+        )
     sizes = sizes_of(env, tokenizer.chat, args.algo)
     return trained, outcome(tokenizer, Agent(env, tokenizer.chat, sizes, model_config))
 

@@ -18,6 +18,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxrl import files
+
 PACKAGES = ("jaxrl", "jax", "jaxlib", "flax", "optax", "chex", "orbax-checkpoint", "numpy")
 TRANSCRIPTS = "transcripts.jsonl"
 UNCHANGEABLE = ("env", "env_args", "seed", "num_seeds", "preset", "algo", "log_every", "init_from")
@@ -177,19 +179,23 @@ class RunFolder:
             self._wandb.finish()
 
 
+@dataclasses.dataclass(frozen=True)
+class Started(files.Foreign):
+    """What every config.json holds, whichever version wrote it."""
+
+    options: dict[str, Any]
+    trainer: str | None = None
+
+
 def read_config(path: Path) -> dict[str, Any]:
     """config.json of a run folder; ValueError where there is none."""
     file = path / "config.json"
-    try:
-        config = json.loads(file.read_text())
-        if "options" in config:
-            return config
-        reason = "no options in it"
-    except (FileNotFoundError, NotADirectoryError):
-        raise ValueError(f"{path} holds no config.json: give the folder of a run.") from None
-    except (OSError, ValueError) as error:
-        reason = error
-    raise ValueError(f"{file} cannot be read ({reason}): start a new run with --run-dir.")
+    if not os.path.lexists(file):
+        raise ValueError(f"{path} holds no config.json: give the folder of a run.")
+    with files.reading(file, "start a new run with --run-dir"):
+        config = files.read_json(file)
+        files.as_type(Started, config, str(file))
+    return config
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

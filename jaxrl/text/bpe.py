@@ -4,7 +4,6 @@ Equal to the `tokenizers` library token by token for ASCII; bytes above 127 show
 of special tokens inside a text are read as plain text, as with its `encode_special_tokens`.
 """
 
-import json
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -15,11 +14,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxrl.files import MOST_BYTES, parse_json, read_text
 from jaxrl.text.pretokens import GPT2, PATTERNS, Pattern, starts
 from jaxrl.text.text import Text, pack
 from jaxrl.text.tokens import Tokens
 
 NO_RANK = np.iinfo(np.int32).max
+# More than any tokenizer has: beyond them a file is made to fill memory, or to take for ever.
+MOST_SLOTS = 64  # merges in one bucket
+MOST_WORK = 10**8  # squares of the bytes of all tokens
+MOST_WHOLE = 2**14  # pre-tokens that are a token though no merges lead there
+MOST_WIDTH = 1024  # bytes of one of them
 _MULTIPLIERS = (0x9E3779B1, 0x85EBCA6B)  # odd, so that every bit of a token counts
 
 
@@ -50,10 +55,11 @@ class BpeTokenizer(flax.struct.PyTreeNode):
     def from_file(cls, path: Path | str) -> "BpeTokenizer":
         """Reads a `tokenizer.json`; ValueError for what could not be exact."""
         path = Path(path)
+        if not path.exists():
+            raise ValueError(f"{path} does not exist; give a tokenizer.json.")
+        text = read_text(path, MOST_BYTES)
         try:
-            return from_json(json.loads(path.read_text()))
-        except FileNotFoundError:
-            raise ValueError(f"{path} does not exist; give a tokenizer.json.") from None
+            return from_json(parse_json(text, "it"))
         except (ValueError, KeyError, TypeError) as error:
             reason = f"has no {error}" if isinstance(error, KeyError) else str(error)
             raise ValueError(
@@ -263,6 +269,8 @@ def _table(ranks: dict[tuple[int, int], tuple[int, int]]) -> Merges:
     row = row[order]
     slot = np.arange(len(row)) - np.searchsorted(row, row)
     slots = int(slot.max(initial=0)) + 1
+    if slots > MOST_SLOTS:
+        raise ValueError(f"{slots} of its merges share a place in the table of {buckets}")
     pair = np.full((buckets, slots, 2), -1, np.int32)
     rank = np.full((buckets, slots), NO_RANK, np.int32)
     pair[row, slot], rank[row, slot] = pairs[order], values[order, 0]
@@ -275,11 +283,17 @@ def _unreachable(
     spelled: dict[int, bytes], ranks: dict[tuple[int, int], tuple[int, int]], byte_token: np.ndarray
 ) -> dict[bytes, int]:
     """ASCII tokens that merging their own bytes does not lead to."""
-    return {
+    if sum(len(word) ** 2 for word in spelled.values()) > MOST_WORK:
+        longest = max(map(len, spelled.values()))
+        raise ValueError(f"its tokens are too long to look at, of up to {longest} bytes")
+    found = {
         word: index
         for index, word in spelled.items()
         if word.isascii() and merge_all([int(byte_token[b]) for b in word], ranks) != [index]
     }
+    if len(found) > MOST_WHOLE or max(map(len, found), default=0) > MOST_WIDTH:
+        raise ValueError(f"{len(found)} tokens are not what their bytes merge to, too many")
+    return found
 
 
 def merge_all(tokens: list[int], ranks: dict[tuple[int, int], tuple[int, int]]) -> list[int]:
