@@ -10,12 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from jaxrl.files import read_text
 from jaxrl.lm.model import lora, weights
 from jaxrl.lm.model.config import PRESETS, RELEASED, ModelConfig, RopeScaling, preset
 from jaxrl.lm.model.transformer import Transformer
 from jaxrl.policy import fill_leaves, named_leaves, read_weights
 from jaxrl.text import BpeTokenizer, ByteTokenizer, Chat, Tokenizer, make_chat
-from jaxrl.text.chat import check_template, matching, opening_of
+from jaxrl.text.chat import matching, opening_by
+from jaxrl.text.formats import Opening, opening_of
 
 
 @dataclass(frozen=True)
@@ -24,44 +26,56 @@ class ChatTokenizer:
 
     chat: Chat
     form: str  # a name in jaxrl.text.FORMATS; "" takes the one that fits
-    opening: str | None  # before the first user's turn; None: the form's own
+    opening: Opening | None  # before the first user's turn; None: the form's own
     tokenizer_json: str | None  # the file's text; None: bytes
     template: tuple[str, dict[str, str]] | None = None  # the model's own, with its tokens' names
+    date: str = ""  # the day on which that was run; "" takes today
 
     @property
     def tokenizer(self) -> Tokenizer:
         return self.chat.tokenizer
 
-    def opening_with(self, system: str) -> str:
-        """What stands before the first user's turn after this system message, as text."""
-        if self.template is not None:
-            return check_template(self.tokenizer, self.form, system, *self.template)
-        return opening_of(matching(self.tokenizer, self.form), system)
+    def opening_with(self, system: str) -> Opening:
+        """What stands before the first user's turn after this system message."""
+        if self.template is None:
+            return opening_of(matching(self.tokenizer, self.form), system)
+        template, names = self.template
+        return opening_by(template, self.tokenizer, self.form, system, names, self.date)
 
     def save(self, folder: Path) -> None:
         """`chat.json` and, where there is one, `tokenizer.json`."""
         if self.tokenizer_json is not None:
             (folder / "tokenizer.json").write_text(self.tokenizer_json)
         kept = {"form": self.form, "opening": self.opening, "template": self.template}
+        kept["date"] = self.date
         (folder / "chat.json").write_text(json.dumps(kept, indent=2) + "\n")
 
 
-def chat_tokenizer(tokenizer: Path | None, form: str = "", system: str = "") -> ChatTokenizer:
+def chat_tokenizer(
+    tokenizer: Path | None, form: str = "", system: str = "", date: str = ""
+) -> ChatTokenizer:
     """The conversation of a tokenizer.json, or of the folder it lies in; None: of bytes.
 
-    A chat template beside the file says what opens a conversation and is held against the form;
-    ValueError where they differ.
+    Where no form is asked for, a chat template beside the file says what opens a conversation on
+    this day, and is held against the form that fits; ValueError where they differ.
     """
     if tokenizer is None:
-        return ChatTokenizer(make_chat(ByteTokenizer(), form, system), form, None, None)
-    path = tokenizer / "tokenizer.json" if tokenizer.is_dir() else tokenizer
-    read = BpeTokenizer.from_file(path)
-    template, names = _template(path.parent)
-    opening = None if template is None else check_template(read, form, system, template, names)
-    own = None if template is None else (template, names)
-    return ChatTokenizer(
-        make_chat(read, form, system, opening), form, opening, path.read_text(), own
-    )
+        read, text, own = ByteTokenizer(), None, None
+    else:
+        path = tokenizer / "tokenizer.json" if tokenizer.is_dir() else tokenizer
+        read, text = BpeTokenizer.from_file(path), read_text(path)
+        own = None if form else _template(path.parent)
+    words = matching(read, form)
+    if own is None:
+        template, opening = None, opening_of(words, system or None)
+    else:
+        try:
+            opening = opening_by(own[1], read, form, system or None, own[2], date)
+        except ValueError as error:
+            raise ValueError(f"{own[0]}: {error}") from None
+        template = own[1:]
+    chat = make_chat(read, form, "", opening)
+    return ChatTokenizer(chat, form, opening, text, template, date)
 
 
 def load_chat_tokenizer(folder: Path) -> ChatTokenizer:
@@ -78,11 +92,14 @@ def load_chat_tokenizer(folder: Path) -> ChatTokenizer:
     text = found.read_text() if found.is_file() else None
     tokenizer = ByteTokenizer() if text is None else BpeTokenizer.from_file(found)
     own = None if template is None else (template[0], template[1])
-    return ChatTokenizer(make_chat(tokenizer, form, "", opening), form, opening, text, own)
+    opening = opening if opening is None or isinstance(opening, str) else tuple(opening)
+    opening = (opening,) if isinstance(opening, str) else opening
+    chat = make_chat(tokenizer, form, "", opening)
+    return ChatTokenizer(chat, form, opening, text, own, kept.get("date", ""))
 
 
-def _template(folder: Path) -> tuple[str | None, dict[str, str]]:
-    """The chat template of a model's folder, and the names of tokens that it may use."""
+def _template(folder: Path) -> tuple[Path, str, dict[str, str]] | None:
+    """The chat template of a model's folder, its file, and the names of tokens that it may use."""
     path = folder / "tokenizer_config.json"
     try:
         kept = json.loads(path.read_text()) if path.is_file() else {}
@@ -97,7 +114,9 @@ def _template(folder: Path) -> tuple[str | None, dict[str, str]]:
     if isinstance(template, list):
         template = next((t["template"] for t in template if t["name"] == "default"), None)
     separate = folder / "chat_template.jinja"
-    return (separate.read_text() if separate.is_file() else template), names
+    if separate.is_file():
+        return separate, read_text(separate), names
+    return None if template is None else (path, template, names)
 
 
 def start(
@@ -107,6 +126,7 @@ def start(
     form: str,
     system: str,
     dtype: str,
+    date: str = "",
 ) -> tuple[ChatTokenizer, ModelConfig, Transformer | None]:
     """What a run starts with: its conversation, the model's structure, and weights if not random.
 
@@ -122,12 +142,12 @@ def start(
         config, first = lora.merge(config, jax.tree.map(lambda x: x[0], found))
         return load_chat_tokenizer(folder / "policy"), config, first
     if folder is None:
-        spoken = chat_tokenizer(tokenizer, form, system)
+        spoken = chat_tokenizer(tokenizer, form, system, date)
         return spoken, preset(model, spoken.tokenizer.vocab_size, dtype), None
     found = folder / "tokenizer.json"
     if tokenizer is None and not found.is_file():
         raise ValueError(f"{folder} has no tokenizer.json; give one with --tokenizer FILE.")
-    spoken = chat_tokenizer(tokenizer or found, form, system)
+    spoken = chat_tokenizer(tokenizer or found, form, system, date)
     config, loaded = weights.load(folder, param_dtype="float32", dtype=dtype, on_host=True)
     if spoken.tokenizer.vocab_size > config.vocab_size:
         raise ValueError(
