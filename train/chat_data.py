@@ -16,7 +16,7 @@ import numpy as np
 from jaxrl.files import reason_of
 from jaxrl.lm.folders import ChatTokenizer
 from jaxrl.lm.play.episodes import Episodes, empty
-from jaxrl.text.bpe import is_control
+from jaxrl.text.added_tokens import is_control
 from jaxrl.text.chat import Piece, matching, short, spelled
 
 Message = tuple[str, str]  # role, content
@@ -117,7 +117,8 @@ class _Encoder:
                 from tokenizers import Tokenizer
             except ImportError:
                 raise ImportError("JSONL data needs tokenizers: pip install 'jaxrl[hf]'") from None
-            self.library = _library(Tokenizer, tokenizer.tokenizer_json)
+            special = self.chat.tokenizer.special
+            self.library = _library(Tokenizer, tokenizer.tokenizer_json, special)
         self.user = matching(self.chat.tokenizer, tokenizer.form).user
 
     def text(self, text: str) -> list[int]:
@@ -162,7 +163,7 @@ class _Encoder:
         return tokens, action
 
 
-def _library(kind: Any, tokenizer_json: str) -> Any:
+def _library(kind: Any, tokenizer_json: str, special: dict[str, int]) -> Any:
     """The library's tokenizer, which reads as plain text what that inside jit does."""
     file = json.loads(tokenizer_json)
     for entry in file.get("added_tokens") or []:
@@ -172,6 +173,12 @@ def _library(kind: Any, tokenizer_json: str) -> Any:
     except Exception as error:  # the library has no class of its own for it
         raise ValueError(f"the library tokenizers refuses the tokenizer: {error}") from None
     library.encode_special_tokens = True
+    for name, index in special.items():
+        if library.token_to_id(name) != index:
+            raise ValueError(
+                f"tokenizer.json gives {name!r} the id {index}, the library tokenizers another "
+                f"({library.token_to_id(name)}); number added tokens on from the vocabulary's end."
+            )
     return library
 
 

@@ -45,7 +45,7 @@ class ChatTokenizer:
     def save(self, folder: Path) -> None:
         """`chat.json` and, where there is one, `tokenizer.json`."""
         if self.tokenizer_json is not None:
-            (folder / "tokenizer.json").write_text(self.tokenizer_json)
+            (folder / "tokenizer.json").write_text(self.tokenizer_json, encoding="utf-8")
         kept = {"form": self.form, "opening": self.opening, "template": self.template}
         kept["date"] = self.date
         (folder / "chat.json").write_text(json.dumps(kept, indent=2) + "\n")
@@ -89,7 +89,7 @@ def load_chat_tokenizer(folder: Path) -> ChatTokenizer:
             f"{path} is damaged ({error!r}); copy it again from another run of the same model."
         ) from None
     found = folder / "tokenizer.json"
-    text = found.read_text() if found.is_file() else None
+    text = read_text(found) if found.is_file() else None
     tokenizer = ByteTokenizer() if text is None else BpeTokenizer.from_file(found)
     own = None if template is None else (template[0], template[1])
     opening = opening if opening is None or isinstance(opening, str) else tuple(opening)

@@ -134,14 +134,22 @@ def split_special(tokenizer: Tokenizer, words: str) -> list[str | int]:
     return [tokenizer.special.get(piece, piece) for piece in pieces if piece]
 
 
+WORDS = 64
+
+
+@jax.jit
+def _plain(tokenizer: Any, text: Text) -> Tokens:
+    return tokenizer.encode(text, text.capacity)
+
+
 def _encode(tokenizer: Tokenizer, parts: Sequence[str | int]) -> tuple[int, ...]:
     ids: list[int] = []
     for part in parts:
         if isinstance(part, int):
             ids.append(part)
         else:
-            text = literal(part)
-            tokens = jax.jit(tokenizer.encode, static_argnums=1)(text, text.capacity)
+            room = -(-len(part.encode()) // WORDS) * WORDS  # few sizes, so few compilations
+            tokens = _plain(tokenizer, literal(part, room))
             if bool(tokens.cut):
                 raise ValueError(
                     f"the chat's words {short(part)} are not ASCII, which is not supported."
