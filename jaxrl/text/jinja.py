@@ -53,7 +53,7 @@ def _folders_of_jinja() -> list[str]:
 
 
 def _texts(done: "subprocess.CompletedProcess[bytes]") -> list[str]:
-    if done.returncode in (-getattr(signal, "SIGXCPU", 0), -getattr(signal, "SIGKILL", 0)):
+    if done.returncode in (-getattr(signal, "SIGPROF", 0), -getattr(signal, "SIGKILL", 0)):
         raise ValueError(_failed(f"it runs for more than {jinja_process.MOST_SECONDS} s"))
     try:
         answer = json.loads(done.stdout)

@@ -20,7 +20,7 @@ class Transcriber:
     @cached_property
     def _words(self) -> list[bytes]:
         """What each token says, an unknown one last."""
-        data, offset, size = (np.asarray(x) for x in jax.tree.leaves(self.tokenizer.spelling))
+        data, offset, size = jax.tree.leaves(jax.device_get(self.tokenizer.spelling))
         whole = data.tobytes()
         return [whole[at : at + n] for at, n in zip(offset.tolist(), size.tolist(), strict=True)]
 
