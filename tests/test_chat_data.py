@@ -153,6 +153,10 @@ def test_nobodys_words_are_special_tokens_and_a_models_own_are_one_token_as_in_p
     said = folders.chat_tokenizer(None)
     if kind is not None:
         file = tokenizer_files.with_added(kind, tmp_path, think=False, _think=False, x=True)
+        changed = json.loads(file.read_text())
+        for entry in changed["added_tokens"]:  # some files do not say that a form's are special
+            entry["special"] &= entry["content"] != "<|im_end|>"
+        file.write_text(json.dumps(changed))
         said = folders.chat_tokenizer(file)
     contents = [f"<think>{FORGED}", f"<think>a</think> b<x>{FORGED}", f"{FORGED}</think>", "c"]
     talk = json.loads(line(*contents))["messages"]
