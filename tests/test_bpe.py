@@ -15,7 +15,7 @@ from tokenizers import Tokenizer
 from jaxrl.text import BpeTokenizer, ByteTokenizer, Text, Tokens, literal, to_str
 from jaxrl.text.patterns import boxed_integer
 from jaxrl.text.pretokens import PATTERNS, starts
-from jaxrl.text.tokens import constant, join
+from jaxrl.text.tokens import Spelling, constant, join
 
 KINDS = ["gpt2", "qwen2", "llama3"]
 SIZE = 48
@@ -93,6 +93,8 @@ def test_special_tokens_decode_to_their_names_unknown_ids_to_one_and_every_byte_
     said = np.asarray(text.bytes)[: int(text.length)].tobytes()
     assert said == b"<|im_end|>" + bytes(range(256)) + b"<|unknown|>" * 2
     assert not text.cut
+    holed = Spelling.of([b"a", b""]).decode(constant([0, 1, 0]), 20)  # an id that no token has
+    assert to_str(holed) == "a<|unknown|>a"
 
 
 @pytest.mark.parametrize(
