@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxrl.files import reason_of
+from jaxrl.printable import encodable, printable
 from jaxrl.train.stop import Diverged, Interrupted, Stopped
 
 
@@ -37,14 +38,13 @@ def command(work: Callable[[], Any]) -> None:
 
 def leave(text: str, exit_code: int) -> None:
     """One line on standard error, in whatever letters it has, and the end."""
-    say(" ".join(text.split()))
+    say(printable(" ".join(text.split()), keep=""))
     sys.exit(exit_code)
 
 
 def say(text: str) -> None:
     """A line on standard error; what its encoding lacks is escaped."""
-    encoding = sys.stderr.encoding or "ascii"
-    print(text.encode(encoding, "backslashreplace").decode(encoding), file=sys.stderr, flush=True)
+    print(encodable(text, sys.stderr.encoding), file=sys.stderr, flush=True)
 
 
 def place(error: BaseException) -> str:

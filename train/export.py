@@ -15,7 +15,8 @@ from jaxrl.lm import folders
 from jaxrl.lm.model import lora, weights
 from jaxrl.text import ByteTokenizer
 from jaxrl.text.bpe import byte_characters
-from jaxrl.text.chat import matching, opening_of, template_of
+from jaxrl.text.chat import matching
+from jaxrl.text.formats import opening_of, template_of
 from jaxrl.train import flags
 
 
@@ -60,8 +61,8 @@ def save_tokenizer(folder: Path, tokenizer: folders.ChatTokenizer) -> None:
     form = matching(tokenizer.tokenizer, tokenizer.form)
     names: dict[str, str] = {"eos_token": form.end, "pad_token": form.end}
     if tokenizer.template is None:
-        opening = opening_of(form, "") if tokenizer.opening is None else tokenizer.opening
-        template = template_of(form, opening)
+        opening = tokenizer.opening or opening_of(form, None)
+        template = template_of(form, "".join(opening))
     else:
         template, own = tokenizer.template
         names |= own

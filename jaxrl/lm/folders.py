@@ -16,7 +16,8 @@ from jaxrl.lm.model.config import PRESETS, RELEASED, ModelConfig, preset
 from jaxrl.lm.model.transformer import Transformer
 from jaxrl.policy import COPY, fill_leaves, read_weights, save_weights
 from jaxrl.text import BpeTokenizer, ByteTokenizer, Chat, Tokenizer, make_chat
-from jaxrl.text.chat import check_template, matching, opening_of
+from jaxrl.text.chat import matching, opening_by
+from jaxrl.text.formats import Opening, opening_of
 
 WEIGHTS, MODEL, CHAT, TOKENIZER = "weights.npz", "model.json", "chat.json", "tokenizer.json"
 
@@ -26,9 +27,10 @@ class SavedChat:
     """chat.json: the form of conversation, and which tokenizer it is for."""
 
     form: str
-    opening: str | None
+    opening: str | Opening | None
     template: tuple[str, dict[str, str]] | None = None
     tokenizer: str | None = None  # "bytes", or the digest of tokenizer.json; None in old folders
+    date: str = ""
 
 
 @dataclass(frozen=True)
@@ -70,19 +72,21 @@ class ChatTokenizer:
 
     chat: Chat
     form: str  # a name in jaxrl.text.FORMATS; "" takes the one that fits
-    opening: str | None  # before the first user's turn; None: the form's own
+    opening: Opening | None  # before the first user's turn; None: the form's own
     tokenizer_json: str | None  # the file's text; None: bytes
     template: tuple[str, dict[str, str]] | None = None  # the model's own, with its tokens' names
+    date: str = ""  # the day on which that was run; "" takes today
 
     @property
     def tokenizer(self) -> Tokenizer:
         return self.chat.tokenizer
 
-    def opening_with(self, system: str) -> str:
-        """What stands before the first user's turn after this system message, as text."""
-        if self.template is not None:
-            return check_template(self.tokenizer, self.form, system, *self.template)
-        return opening_of(matching(self.tokenizer, self.form), system)
+    def opening_with(self, system: str) -> Opening:
+        """What stands before the first user's turn after this system message."""
+        if self.template is None:
+            return opening_of(matching(self.tokenizer, self.form), system)
+        template, names = self.template
+        return opening_by(template, self.tokenizer, self.form, system, names, self.date)
 
     def save(self, folder: Path) -> None:
         """`chat.json` and, where there is one, `tokenizer.json`."""
@@ -93,32 +97,38 @@ class ChatTokenizer:
         files.write_json(folder / CHAT, asdict(self.saved(tokenizer)))
 
     def saved(self, tokenizer: str) -> SavedChat:
-        return SavedChat(self.form, self.opening, self.template, tokenizer)
+        return SavedChat(self.form, self.opening, self.template, tokenizer, self.date)
 
 
-def chat_tokenizer(tokenizer: Path | None, form: str = "", system: str = "") -> ChatTokenizer:
+def chat_tokenizer(
+    tokenizer: Path | None, form: str = "", system: str = "", date: str = ""
+) -> ChatTokenizer:
     """The conversation of a tokenizer.json, or of the folder it lies in; None: of bytes.
 
-    A chat template beside the file says what opens a conversation and is held against the form;
-    ValueError where they differ.
+    Where no form is asked for, a chat template beside the file says what opens a conversation on
+    this day, and is held against the form that fits; ValueError where they differ.
     """
     try:
         system.encode()
     except UnicodeEncodeError:
         raise ValueError(f"system={system!r} is not UTF-8; write it in that encoding.") from None
     if tokenizer is None:
-        return ChatTokenizer(make_chat(ByteTokenizer(), form, system), form, None, None)
-    path = files.inside(tokenizer, TOKENIZER) if tokenizer.is_dir() else tokenizer
-    read = BpeTokenizer.from_file(path)
-    template, names = _template(path.parent)
-    opening = None
-    if template is not None:
-        opening = check_template(read, form, system, template, names)
-    elif system:
-        opening = opening_of(matching(read, form), system)
-    own = None if template is None else (template, names)
-    text = files.read_text(path, files.MOST_BYTES)
-    return ChatTokenizer(make_chat(read, form, system, opening), form, opening, text, own)
+        read, text, own = ByteTokenizer(), None, None
+    else:
+        path = files.inside(tokenizer, TOKENIZER) if tokenizer.is_dir() else tokenizer
+        read, text = BpeTokenizer.from_file(path), files.read_text(path, files.MOST_BYTES)
+        own = None if form else _template(path.parent)
+    words = matching(read, form)
+    if own is None:
+        template, opening = None, opening_of(words, system or None)
+    else:
+        try:
+            opening = opening_by(own[1], read, form, system or None, own[2], date)
+        except ValueError as error:
+            raise ValueError(f"{own[0]}: {error}") from None
+        template = own[1:]
+    chat = make_chat(read, form, "", opening)
+    return ChatTokenizer(chat, form, opening, text, template, date)
 
 
 def load_chat_tokenizer(folder: Path) -> ChatTokenizer:
@@ -138,8 +148,9 @@ def load_chat_tokenizer(folder: Path) -> ChatTokenizer:
             files.check_digests(path, {TOKENIZER: kept.tokenizer})
         text = files.read_text(file, files.MOST_BYTES) if there else None
         tokenizer = ByteTokenizer() if text is None else BpeTokenizer.from_file(file)
-        chat = make_chat(tokenizer, kept.form, "", kept.opening)
-    return ChatTokenizer(chat, kept.form, kept.opening, text, kept.template)
+        opening = (kept.opening,) if isinstance(kept.opening, str) else kept.opening
+        chat = make_chat(tokenizer, kept.form, "", opening)
+    return ChatTokenizer(chat, kept.form, opening, text, kept.template, kept.date)
 
 
 def _vocabulary(folder: Path) -> int | None:
@@ -148,8 +159,8 @@ def _vocabulary(folder: Path) -> int | None:
     return files.read_json(file, SavedModel).vocab_size if os.path.lexists(file) else None
 
 
-def _template(folder: Path) -> tuple[str | None, dict[str, str]]:
-    """The chat template of a model's folder, and the names of tokens that it may use."""
+def _template(folder: Path) -> tuple[Path, str, dict[str, str]] | None:
+    """The chat template of a model's folder, its file, and the names of tokens that it may use."""
     path, separate = (
         files.inside(folder, name) for name in ("tokenizer_config.json", "chat_template.jinja")
     )
@@ -165,8 +176,8 @@ def _template(folder: Path) -> tuple[str | None, dict[str, str]]:
     if isinstance(template, list):
         template = next((t.template for t in template if t.name == "default"), None)
     if os.path.lexists(separate):
-        template = files.read_text(separate, files.MOST_BYTES)
-    return template, names
+        return separate, files.read_text(separate, files.MOST_BYTES), names
+    return None if template is None else (path, template, names)
 
 
 def start(
@@ -176,6 +187,7 @@ def start(
     form: str,
     system: str,
     dtype: str,
+    date: str = "",
 ) -> tuple[ChatTokenizer, ModelConfig, Transformer | None]:
     """What a run starts with: its conversation, the model's structure, and weights if not random.
 
@@ -191,12 +203,12 @@ def start(
         config, first = lora.merge(config, jax.tree.map(lambda x: x[0], found))
         return load_chat_tokenizer(folder / "policy"), config, first
     if folder is None:
-        spoken = chat_tokenizer(tokenizer, form, system)
+        spoken = chat_tokenizer(tokenizer, form, system, date)
         return spoken, preset(model, spoken.tokenizer.vocab_size, dtype), None
     found = files.inside(folder, TOKENIZER)
     if tokenizer is None and not os.path.lexists(found):
         raise ValueError(f"{folder} has no tokenizer.json; give one with --tokenizer FILE.")
-    spoken = chat_tokenizer(tokenizer or found, form, system)
+    spoken = chat_tokenizer(tokenizer or found, form, system, date)
     config, loaded = weights.load(folder, param_dtype="float32", dtype=dtype, on_host=True)
     if spoken.tokenizer.vocab_size > config.vocab_size:
         raise ValueError(
