@@ -64,7 +64,7 @@ def test_a_broken_run_leaves_no_half_folder_behind(tmp_path):
     whole = chat.read_text()
     chat.write_text(whole[:-9])
     with pytest.raises(
-        ValueError, match=r"chat\.json is not what was written there; copy"
+        ValueError, match=r"chat\.json is not what was written, of which model"
     ) as error:
         export(Args(tmp_path / "run", tmp_path / "out"))
     assert "\n" not in str(error.value)

@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 
+from jaxrl.files import write_json, write_text
 from jaxrl.lm import folders
 from jaxrl.lm.model import lora, weights
 from jaxrl.text import ByteTokenizer
@@ -57,7 +58,7 @@ def export(args: Args) -> None:
 def save_tokenizer(folder: Path, tokenizer: folders.ChatTokenizer) -> None:
     """tokenizer.json, and what `transformers` wants to know of it, the chat template among it."""
     file = tokenizer.tokenizer_json or json.dumps(byte_file(ByteTokenizer()), indent=2)
-    (folder / "tokenizer.json").write_text(file)
+    write_text(folder / "tokenizer.json", file)
     form = matching(tokenizer.tokenizer, tokenizer.form)
     names: dict[str, str] = {"eos_token": form.end, "pad_token": form.end}
     if tokenizer.template is None:
@@ -67,7 +68,7 @@ def save_tokenizer(folder: Path, tokenizer: folders.ChatTokenizer) -> None:
         template, own = tokenizer.template
         names |= own
     about = {"tokenizer_class": "PreTrainedTokenizerFast", "chat_template": template} | names
-    (folder / "tokenizer_config.json").write_text(json.dumps(about, indent=2) + "\n")
+    write_json(folder / "tokenizer_config.json", about)
 
 
 def byte_file(tokenizer: ByteTokenizer) -> dict[str, Any]:
