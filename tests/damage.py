@@ -8,7 +8,7 @@ import pytest
 
 
 def put(**changes):
-    """A change of a file's fields; None takes one out."""
+    """A change of a file's fields; `...` takes one out."""
 
     def damage(path: Path) -> None:
         kept = json.loads(path.read_text()) | changes

@@ -11,6 +11,7 @@ from tokenizers import Tokenizer
 
 from jaxrl.algos import sft
 from jaxrl.lm import folders
+from jaxrl.printable import printable
 from jaxrl.text import chat, jinja, literal
 from jaxrl.text.formats import FORMATS, template_of
 from train import chat_data, transcripts
@@ -264,7 +265,7 @@ def test_transcripts_are_shown_turn_by_turn(tmp_path, capsys):
     assert "iteration=4 left no transcripts" in capsys.readouterr().err
 
 
-CONTROLS = "\x1b[2J\x1b]0;x\x07\x9b31m\r\x08\x7f\u202e\u2066\u2028\ud800"
+CONTROLS = "\x1b[2J\x1b]0;x\x07\x9b31m\r\x08\x7f\u202e\u2066\u2028"
 
 
 def test_what_a_terminal_would_obey_is_shown_as_escapes(tmp_path, capsys):
@@ -274,7 +275,8 @@ def test_what_a_terminal_would_obey_is_shown_as_escapes(tmp_path, capsys):
     transcripts.run(["--run", str(tmp_path)])
     shown = capsys.readouterr().out
     assert all(x.isprintable() or x in "\n\t" for x in shown)
-    escaped = r"\x1b[2J\x1b]0;x\x07\x9b31m\r\x08\x7f\u202e\u2066\u2028\ud800"
+    escaped = r"\x1b[2J\x1b]0;x\x07\x9b31m\r\x08\x7f\u202e\u2066\u2028"
+    assert printable(CONTROLS + "\ud800", keep="") == escaped + r"\ud800"
     assert f"agent | \\boxed{{5}}{escaped} \u00e9\u4f60\tok" in shown and f"| {escaped}" in shown
 
 
