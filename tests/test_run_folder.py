@@ -17,6 +17,7 @@ from runs import checkpoints, logged
 from tank import EACH, at, resume, train
 from test_runs import same
 
+from jaxrl import files
 from jaxrl.checkpoint import Checkpoints
 from train import arrays, compiled, devices, lock, loop, run_folder
 from train.lock import Lock, Taken, claim
@@ -109,7 +110,7 @@ def test_runs_of_the_same_second_get_numbers(tmp_path):
 
 
 def test_where_config_json_cannot_be_written_nothing_is_left(tmp_path, monkeypatch):
-    monkeypatch.setattr(run_folder, "write_json", full)
+    monkeypatch.setattr(files, "write_json", full)
     with pytest.raises(ValueError, match=r"cannot be made: no space left on device; try another\."):
         of(tmp_path / "a" / "b" / "run")
     assert list(tmp_path.iterdir()) == []

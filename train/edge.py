@@ -5,6 +5,7 @@ A signal that does not wait ends the process elsewhere, in `train/stop.py`.
 """
 
 import contextlib
+import errno
 import os
 import sys
 import sysconfig
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxrl.files import reason_of
+from jaxrl.printable import encodable, printable
 from jaxrl.train import stop
 from jaxrl.train.stop import Diverged, Interrupted, Stopped
 
@@ -34,16 +36,17 @@ def command(work: Callable[[], Any]) -> None:
             leave_at_once(f"stopped: {error}", 1)
         leave(f"stopped: {error}", 1)
     except OSError as error:
-        if error.filename is None:  # what we open has a name; standard output has none
+        if error.filename is None and error.errno == errno.ENOSPC:  # what we open has a name
             leave(f"stopped: the output cannot be written: {reason_of(error)}", 1)
-        leave(f"error: {error.filename} cannot be used: {reason_of(error)}", 2)
+        file = error.filename and f"{error.filename} cannot be used: {reason_of(error)}"
+        leave(f"error: {file or error}", 2)
     except (ValueError, ImportError) as error:
         leave(f"error: {error}{place(error)}", 2)
 
 
 def leave(text: str, exit_code: int) -> None:
     """One line on standard error, in whatever letters it has, and the end."""
-    say(" ".join(text.split()))
+    say(printable(" ".join(text.split()), keep=""))
     try:
         sys.stdout.flush()
     except OSError:  # or Python tries again, and says so in lines of its own
@@ -61,10 +64,8 @@ def leave_at_once(text: str, exit_code: int) -> None:
 
 def say(text: str) -> None:
     """A line on standard error; what its encoding lacks is escaped."""
-    encoding = sys.stderr.encoding or "ascii"
-    line = text.encode(encoding, "backslashreplace").decode(encoding)
     with contextlib.suppress(OSError):  # a log file on the same full disk
-        print(line, file=sys.stderr, flush=True)
+        print(encodable(text, sys.stderr.encoding), file=sys.stderr, flush=True)
 
 
 def place(error: BaseException) -> str:

@@ -19,7 +19,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxrl.files import reason_of, write_json
+from jaxrl import files
 from jaxrl.train.lock import Lock, Taken, claim, give_back
 from jaxrl.train.saving import Events, Lines, naming
 
@@ -87,7 +87,7 @@ class RunFolder:
                 give_back(folder.path, made)
                 folder.close()
                 raise ValueError(
-                    f"run_dir={folder.path} cannot be made: {reason_of(error)}; try another."
+                    f"run_dir={folder.path} cannot be made: {files.reason_of(error)}; try another."
                 ) from None
         return folder
 
@@ -178,14 +178,14 @@ class RunFolder:
         """Write a file whole or not at all."""
         if self.writes:
             with naming(self.path / name):
-                write_json(self.path / name, content)
+                files.write_json(self.path / name, content)
 
     def close_logs(self) -> None:
         """No more lines are written."""
-        files = (self._metrics, self._events, self._transcripts)
+        logs = (self._metrics, self._events, self._transcripts)
         self._metrics = self._events = self._transcripts = None
         with contextlib.ExitStack() as every:
-            for file in files:
+            for file in logs:
                 if file is not None:
                     every.callback(file.close)
         if self._wandb is not None:
@@ -206,19 +206,23 @@ def numbered_path(path: Path, number: int) -> Path:
     return path if number == 1 else path.with_name(f"{path.name}-{number}")
 
 
+@dataclasses.dataclass(frozen=True)
+class Started(files.Foreign):
+    """What every config.json holds, whichever version wrote it."""
+
+    options: dict[str, Any]
+    trainer: str | None = None
+
+
 def read_config(path: Path) -> dict[str, Any]:
     """config.json of a run folder; ValueError where there is none."""
     file = path / "config.json"
-    try:
-        config = json.loads(file.read_text())
-        if "options" in config:
-            return config
-        reason = "no options in it"
-    except (FileNotFoundError, NotADirectoryError):
-        raise ValueError(f"{path} holds no config.json: give the folder of a run.") from None
-    except (OSError, ValueError) as error:
-        reason = error
-    raise ValueError(f"{file} cannot be read ({reason}): start a new run with --run-dir.")
+    if not os.path.lexists(file):
+        raise ValueError(f"{path} holds no config.json: give the folder of a run.")
+    with files.reading(file, "start a new run with --run-dir"):
+        config = files.read_json(file)
+        files.as_type(Started, config, str(file))
+    return config
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

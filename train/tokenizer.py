@@ -17,7 +17,7 @@ from jaxrl.files import write_text
 from jaxrl.language import LanguageEnvironment
 from jaxrl.lm.learn.lengths import Lengths, fixed_answers, longest, players
 from jaxrl.text import FORMATS, BpeTokenizer, Text, make_chat
-from jaxrl.text.chat import special_tokens
+from jaxrl.text.formats import special_tokens
 from jaxrl.text.pretokens import GPT2, PATTERNS
 from jaxrl.train import flags
 
