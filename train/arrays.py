@@ -39,7 +39,7 @@ def make_task(name: str, algorithm: ModuleType, args: Any) -> Task:
         env = algorithm.wrap(member.env, member.cfg)
         return algorithm.update(state, key, cfg=member.cfg, env=env, axis=axis)
 
-    given = None if args.init_from is None else load_policy(args.init_from)
+    given = load_policy(args.init_from) if "init_from" in args.files() else None
     return Task(
         name=name,
         init=init,

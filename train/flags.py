@@ -80,6 +80,7 @@ def saved_options(trainer: Trainer, folder: Path) -> Any:
     """The options that a run folder was started with, without those of its machines."""
     options = read_config(folder)["options"]
     options.pop("hosts", None)
+    options.pop("devices", None)  # a run that goes on keeps its layout, whatever was asked for
     return from_options(trainer.options, options)
 
 
