@@ -90,12 +90,16 @@ def load_policies(folder: str | Path) -> Policy:
 
 
 def read_weights(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of a file of weights; ValueError for a damaged one."""
+    """The arrays of a file of weights; ValueError for a damaged one, and one that diverged."""
     try:
         with path.open("rb") as file, np.load(file) as weights:
-            return dict(weights)
+            found = dict(weights)
     except (BadZipFile, EOFError, ValueError) as error:  # what NumPy raises for a part of a file
         raise ValueError(f"{path} is damaged ({error}); copy it again from its run.") from error
+    for name, x in found.items():
+        if x.dtype.kind == "f" and not np.all(np.isfinite(x)):
+            raise ValueError(f"{path}: {name} is not finite, so it plays nothing; train again.")
+    return found
 
 
 def load_policy(folder: str | Path, seed_index: int = 0) -> Policy:

@@ -16,7 +16,7 @@ from jaxrl.language import LanguageEnvironment
 from jaxrl.policy import Policy, load_policies, load_policy, named_leaves, save_policy
 from jaxrl.program import Member, seed_keys
 from jaxrl.statistics import summarize_returns
-from jaxrl.train import flags
+from jaxrl.train import edge, flags
 from jaxrl.train.trainer import Outcome, Task
 
 
@@ -121,7 +121,11 @@ def evaluate_policies(policies: Policy, members: Member, episodes: int) -> dict[
         return evaluate(policy, member.env, seed_keys(member.seed)[2], episodes)
 
     played = jax.device_get(jax.jit(jax.vmap(play))(policies, jax.tree.map(jnp.asarray, members)))
-    cut = int((~played.finished).sum())
-    if cut:
-        print(f"{cut} episodes did not end in 100,000 steps; their returns are those so far")
-    return summarize_returns(played.episode_return, played.metrics)
+    summary, cut = summarize_returns(played.episode_return, played.metrics), ~played.finished
+    if cut.any():
+        summary["unfinished"] = int(cut.sum())
+        edge.say(
+            f"note: {cut.sum()} of {cut.size} episodes did not end in 100,000 steps; their returns "
+            "are those so far, the summary's `unfinished` counts them."
+        )
+    return summary

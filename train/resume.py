@@ -193,7 +193,8 @@ class Past:
         odd = _changed(own, asked, files)
         if "trainer" in saved and config.get("trainer") != saved["trainer"]:
             odd = {"trainer": (saved["trainer"], config.get("trainer"))} | odd
-        odd |= differences(files, _files(config) if files else {}, "files.")
+        if "files" in saved:
+            odd |= differences(files, _files(config), "files.")
         if not odd:
             return
         name, (its, here) = next(iter(odd.items()))
@@ -268,8 +269,8 @@ class Past:
             old, new = (x.words() for x in (was, now))
             other = f"{old} -> {new}" if old != new else f"{was.kind} -> {now.kind}"
             self.words.append(
-                f"layout: {other}; sums are taken in another order, so from iteration "
-                f"{self.iteration} on it is not bit-equal to the run in its first layout"
+                f"layout: {other}; from iteration {self.iteration} on it is not bit-equal to the "
+                "run in its first layout"
             )
         return here
 
