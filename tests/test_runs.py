@@ -3,7 +3,9 @@
 import json
 import shutil
 import signal
+import sys
 from contextlib import redirect_stdout
+from functools import partial
 from io import StringIO
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from tank import EACH, STEPS, at, resume, send, train, weights
 
 from jaxrl import checkpoint
 from jaxrl.checkpoint import Checkpoints
-from train import loop
+from train import evaluate, loop
 
 
 @pytest.fixture(scope="module")
@@ -249,3 +251,15 @@ def test_a_checkpoint_whose_number_alone_was_changed_is_found_by_its_state(plain
         resume(folder)
     assert stop.value.code == 2
     assert "checkpoints/7 holds iteration 0: it was copied" in capfd.readouterr().err
+
+
+def test_episodes_that_do_not_end_are_told_of_and_counted(plain, monkeypatch, capfd):
+    """And standard output is the statistics alone."""
+    arrays = sys.modules["jaxrl.train.arrays"]
+    short = partial(arrays.evaluate, max_steps=3)  # of episodes of 5
+    monkeypatch.setattr(arrays, "evaluate", short)
+    evaluate.run(["--run", str(plain), "--episodes", "4"])
+    out, err = capfd.readouterr()
+    found = json.loads(out)
+    assert found["unfinished"] == 4 and found["metrics"]["episode_length"]["mean"] == 3
+    assert err.startswith("note: 4 of 4 episodes did not end in ") and err.count("\n") == 1
