@@ -250,3 +250,17 @@ def test_a_policy_without_weights_is_refused_with_the_name_of_what_is_missing(fo
     (folder / "policy" / "weights.npz").unlink()
     with pytest.raises(ValueError, match=r"weights.npz cannot be read: no such file"):
         load_policy(folder)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_weights_that_are_not_finite_are_refused(tmp_path, bad):
+    """They play something, and an evaluation of it looks like any other."""
+    save_policy(tmp_path, make("discrete"))
+    with np.load(tmp_path / "weights.npz") as file:
+        weights = dict(file)
+    name = next(name for name in weights if weights[name].ndim == 3)
+    weights[name][1, 0, 0] = bad
+    np.savez(tmp_path / "weights.npz", **weights)
+    with pytest.raises(ValueError, match=r"weights\.npz: .* is not finite") as error:
+        load_policies(tmp_path)
+    assert name in str(error.value)

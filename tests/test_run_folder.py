@@ -22,7 +22,7 @@ from jaxrl.checkpoint import Checkpoints
 from train import arrays, compiled, devices, lock, loop, run_folder
 from train.lock import Lock, Taken, claim
 from train.run_folder import RunFolder
-from train.saving import Events, Lines, one_error
+from train.saving import Events, LineFile, one_error
 
 
 def full(*_, **__):
@@ -121,7 +121,7 @@ def test_where_config_json_cannot_be_written_nothing_is_left(tmp_path, monkeypat
 
 
 def test_a_line_is_there_whole_or_not_at_all(tmp_path, monkeypatch):
-    lines, write = Lines(tmp_path / "lines"), os.write
+    lines, write = LineFile(tmp_path / "lines"), os.write
     lines.write({"a": 1})
 
     def half(file: int, data: bytes) -> int:
@@ -199,7 +199,7 @@ def orbax(*_, **__):
 
 
 WRITERS = {
-    "metrics.jsonl": (Lines, "write", full),
+    "metrics.jsonl": (LineFile, "write", full),
     "events.out.tfevents": (Events, "flush", full),
     "checkpoints/1": (Checkpoints, "save", orbax),
     "policy": (arrays, "save_policy", full),

@@ -24,7 +24,7 @@ from jaxrl.policy import (
 )
 from jaxrl.program import Member, seed_keys
 from jaxrl.statistics import summarize_returns
-from jaxrl.train import flags
+from jaxrl.train import edge, flags
 from jaxrl.train.trainer import Outcome, Task
 
 
@@ -49,7 +49,7 @@ def make_task(name: str, algorithm: ModuleType, args: Any) -> Task:
         env = algorithm.wrap(member.env, member.cfg)
         return algorithm.update(state, key, cfg=member.cfg, env=env, axis=axis)
 
-    given = None if args.init_from is None else load_policy(args.init_from)
+    given = load_policy(args.init_from) if "init_from" in args.files() else None
     return Task(
         name=name,
         init=init,
@@ -142,7 +142,11 @@ def evaluate_policies(policies: Policy, members: Member, episodes: int) -> dict[
         return evaluate(policy, member.env, seed_keys(member.seed)[2], episodes)
 
     played = jax.device_get(jax.jit(jax.vmap(play))(policies, jax.tree.map(jnp.asarray, members)))
-    cut = int((~played.finished).sum())
-    if cut:
-        print(f"{cut} episodes did not end in 100,000 steps; their returns are those so far")
-    return summarize_returns(played.episode_return, played.metrics)
+    summary, cut = summarize_returns(played.episode_return, played.metrics), ~played.finished
+    if cut.any():
+        summary["unfinished"] = int(cut.sum())
+        edge.say(
+            f"note: {cut.sum()} of {cut.size} episodes did not end in 100,000 steps; their returns "
+            "are those so far, the summary's `unfinished` counts them."
+        )
+    return summary

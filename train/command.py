@@ -8,6 +8,7 @@ from jaxrl import envs
 from jaxrl.train import edge, flags, loop, stop, table
 from jaxrl.train.compiled import keep_compiled_programs
 from jaxrl.train.devices import check_platforms, join, offer_cores
+from jaxrl.train.resume import refuse_changes
 from jaxrl.train.run_folder import read_config
 from jaxrl.train.trainer import Trainer
 
@@ -24,6 +25,9 @@ def _train(trainer: str | Trainer, argv: Sequence[str]) -> None:
     offer_cores()  # before a module of the user's touches a device
     trainer = choose(trainer, argv)
     args = flags.parse(trainer, argv)
+    if args.resume is not None:
+        before = flags.saved_options(trainer, args.resume)
+        refuse_changes(read_config(args.resume), before, args)
     join(args.hosts)
     if stop.is_command():
         stop.listen()  # jax.distributed takes SIGTERM for itself

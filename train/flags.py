@@ -82,6 +82,7 @@ def saved_options(trainer: Trainer, folder: Path) -> Any:
     """The options that a run folder was started with, without those of its machines."""
     options = read_config(folder)["options"]
     options.pop("hosts", None)
+    options.pop("devices", None)  # a run that goes on keeps its layout, whatever was asked for
     file = folder / "config.json"
     with files.reading(file, "start a new run with --run-dir"):
         return files.as_type(trainer.options, options, f"{file}: options")

@@ -58,6 +58,13 @@ class Options(loop.Options):
         except ValueError:
             raise ValueError(f"date={self.date} is no day; try {today()}.") from None
 
+    def files(self) -> dict[str, Path]:
+        """Those that it reads whenever it starts: the form of conversations lies there too."""
+        named = folders.model_folder(self.model)
+        found = {"tokenizer": self.tokenizer, "data": self.data, "init_from": self.init_from}
+        found["model"] = named if self.init_from is None else None
+        return {name: path for name, path in found.items() if path is not None}
+
 
 def declare(
     name: str, algorithm: ModuleType, presets: Mapping[str, Any], options: type[Any]

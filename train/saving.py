@@ -34,7 +34,7 @@ def naming(path: Path) -> Iterator[None]:
         raise
 
 
-class Lines:
+class LineFile:
     """A file of JSON lines to append to: a line is there whole, or not at all."""
 
     def __init__(self, path: Path):
@@ -112,12 +112,13 @@ def one_error(checkpoints: Path, iteration: int) -> Iterator[None]:
             logger.setLevel(logging.CRITICAL + 1)
         sys.unraisablehook = _without_closed_loops(hook)
         yield
-    except Exception as error:
+    except (OSError, ValueError, RuntimeError) as error:
+        hook = sys.unraisablehook  # its threads may still be at work
         for unfinished in checkpoints.glob("*.orbax-checkpoint-tmp"):
             shutil.rmtree(unfinished, ignore_errors=True)
         raise OSError(*_kind(error), str(checkpoints / str(iteration))) from error
-    else:
-        sys.unraisablehook = hook  # after an error threads may still be at work
+    finally:
+        sys.unraisablehook = hook
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
 

@@ -194,8 +194,8 @@ def start(
     `model` is a preset's name or else a folder saved by `transformers` (`./nano` is one, `nano` is
     not); `init_from`, a run's folder or such a one, replaces it.
     """
-    named = model in PRESETS or model in RELEASED or not Path(model).is_dir()
-    folder = init_from or (None if named else Path(model))
+    named = model_folder(model)
+    folder = init_from or (named if named is not None and named.is_dir() else None)
     if folder is not None and is_run(folder):
         if tokenizer is not None:
             raise ValueError(f"tokenizer={tokenizer}: {folder} has its own; leave the option out.")
@@ -216,6 +216,11 @@ def start(
             f"{config.vocab_size}; give the tokenizer that the model was trained with."
         )
     return spoken, config, loaded
+
+
+def model_folder(model: str) -> Path | None:
+    """The folder that an option names, whether it is there or not; None for a preset's name."""
+    return None if model in PRESETS or model in RELEASED else Path(model)
 
 
 def is_run(folder: Path) -> bool:
