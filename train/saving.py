@@ -113,7 +113,8 @@ def one_error(checkpoints: Path, iteration: int) -> Iterator[None]:
         sys.unraisablehook = _without_closed_loops(hook)
         yield
     except (OSError, ValueError, RuntimeError) as error:
-        hook = sys.unraisablehook  # its threads may still be at work
+        # silent from here on: its threads and what they leave behind may still have words
+        hook, levels = sys.unraisablehook, [logger.level for logger in loggers]
         for unfinished in checkpoints.glob("*.orbax-checkpoint-tmp"):
             shutil.rmtree(unfinished, ignore_errors=True)
         raise OSError(*_kind(error), str(checkpoints / str(iteration))) from error
