@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrl import envs
+from jaxrl import envs, memory
 from jaxrl.env import Environment
 from jaxrl.evaluate import Evaluation, evaluate
 from jaxrl.language import LanguageEnvironment
@@ -28,7 +28,8 @@ def make_task(name: str, algorithm: ModuleType, args: Any) -> Task:
     `minibatch_rows`.
     """
     cfg, raw = args.algo, make_env(args)
-    fresh = partial(algorithm.make_policy, cfg=cfg, env=algorithm.wrap(raw, cfg))
+    wrapped = algorithm.wrap(raw, cfg)
+    fresh = partial(algorithm.make_policy, cfg=cfg, env=wrapped)
     jax.eval_shape(fresh, jax.random.key(0))  # refuses what does not fit
 
     def init(key, member, *, axis):
@@ -51,7 +52,8 @@ def make_task(name: str, algorithm: ModuleType, args: Any) -> Task:
         steps_per_iteration=cfg.num_envs * cfg.num_steps,
         num_blocks=cfg.num_blocks,
         minibatch_rows=cfg.minibatch_rows,
-        outcome=outcome(partial(algorithm.trained_policy, cfg=cfg, env=raw)),
+        outcome=outcome(partial(algorithm.trained_policy, cfg=cfg, env=raw), raw),
+        parts=memory.of_rollouts(cfg, wrapped, partial(algorithm.init, cfg=cfg, env=wrapped)),
         start=None if given is None else starter(given, algorithm, args, raw),
     )
 
@@ -66,20 +68,20 @@ def make_env(args: Any) -> Environment:
     return env
 
 
-def outcome(trained: Any) -> Outcome:
+def outcome(trained: Any, env: Environment) -> Outcome:
     """Policies are saved, and play fresh episodes with sampled actions."""
     return Outcome(
         trained=trained,
         save=lambda folder, policies: save_policy(folder / "policy", policies),
         evaluate=evaluate_policies,
+        parts=partial(memory.of_evaluation, env),
         how_to_play="play it: jaxrl.load_policy('{}')",
     )
 
 
 def reload(folder: Path, args: Any) -> tuple[Policy, Outcome]:
     """The policies that a finished run kept, and what can be done with them."""
-    del args
-    return load_policies(folder), outcome(lambda policies: policies)
+    return load_policies(folder), outcome(lambda policies: policies, make_env(args))
 
 
 def starter(given: Policy, algorithm: ModuleType, args: Any, raw: Environment) -> Any:

@@ -11,19 +11,25 @@ from typing import Any
 
 import jax
 
+from jaxrl.config import LARGEST, check_fields, check_range
 from jaxrl.lm import folders
 from jaxrl.lm.model import lora, weights
 from jaxrl.text import ByteTokenizer
 from jaxrl.text.bpe import byte_characters
 from jaxrl.text.chat import matching, opening_of, template_of
 from jaxrl.train import flags
+from jaxrl.train.paths import Folder, NewFolder
 
 
 @dataclass(frozen=True)
 class Args:
-    run: Path  # the run's folder
-    out: Path  # folder to write, made if needed
+    run: Folder  # the run's folder
+    out: NewFolder  # folder to write, made if needed
     seed_index: int = 0  # which of the run's seeds, from 0
+
+    def __post_init__(self):
+        check_fields(self)
+        check_range("seed_index", self.seed_index, 0, LARGEST, 0)
 
 
 def export(args: Args) -> None:

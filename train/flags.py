@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import io
 import os
+import re
 import typing
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any, TypeVar
 
 import tyro
 
-from jaxrl.train import edge
+from jaxrl.train import edge, paths
 from jaxrl.train.run_folder import read_config
 from jaxrl.train.trainer import Trainer
 
@@ -23,8 +24,10 @@ def parse_fields(pairs: Sequence[str]) -> dict[str, Any]:
     fields = {}
     for pair in pairs:
         name, separator, text = pair.partition("=")
-        if not separator:
+        if not separator or not name.isidentifier():
             raise ValueError(f"env_args={pair} must be NAME=VALUE; try length=20.")
+        if name in fields:
+            raise ValueError(f"env_args={' '.join(pairs)} has {name} twice; give it once.")
         fields[name] = _value(text)
     return fields
 
@@ -59,9 +62,10 @@ def parse(trainer: Trainer, argv: Sequence[str]) -> Any:
         if flag_value(argv, "--run-dir") is not None:
             raise ValueError(f"resume={resumed} goes on in that folder; leave --run-dir out.")
         default = saved_options(trainer, Path(resumed))
-    elif preset is not None:
+    elif preset is not None and hasattr(default, "preset"):
         if preset not in trainer.presets:
-            raise ValueError(f"preset={preset} is none; try {', '.join(sorted(trainer.presets))}.")
+            known = ", ".join(sorted(trainer.presets))
+            raise ValueError(f"preset={preset} is none of train.{trainer.name}; try {known}.")
         default = dataclasses.replace(default, algo=trainer.presets[preset])
     known = _flags_of(trainer.options)
     notes = [f"{short} is short for {full}" for short, full in SHORT.items() if full in known]
@@ -92,10 +96,12 @@ def run(
 
 def cli(args_type: type[A], description: str, argv: Sequence[str], **how: Any) -> A:
     """`tyro.cli`, but a ValueError in one line for what it refuses."""
-    output = io.StringIO()
+    output, given = io.StringIO(), words_by_flag(argv)
     try:
         with contextlib.redirect_stderr(output):
-            return tyro.cli(args_type, description=description, args=list(argv), **how)
+            args = tyro.cli(args_type, description=description, args=list(argv), **how)
+            paths.check(args, given)
+            return args
     except BrokenPipeError:
         os._exit(0)
     except SystemExit as stopped:
@@ -128,6 +134,21 @@ def _one_line(box: str) -> str:
     parts = [part.strip() for part in text.split("\n") if part.strip()]
     output = parts if "╭" in box else parts[1:]
     return "; ".join(part for part in output if "full helptext" not in part)
+
+
+def words_by_flag(argv: Sequence[str]) -> dict[str, str]:
+    """{"--env": "Pendulum-v1"}: each flag with what follows it; ValueError for one given twice."""
+    found: dict[str, str] = {}
+    for i, word in enumerate(argv):
+        if not word.startswith("--"):
+            continue
+        name, separator, value = word.partition("=")
+        name = re.sub(r"^(--|.*\.)no-", r"\1", name)  # --no-split is --split too
+        if name in found:
+            raise ValueError(f"{name} is given twice; give it once.")
+        follows = argv[i + 1] if i + 1 < len(argv) else ""
+        found[name] = value if separator else follows
+    return found
 
 
 def full_names(argv: Sequence[str]) -> list[str]:

@@ -4,20 +4,22 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+from jaxrl.config import check_fields
 from jaxrl.train import flags
+from jaxrl.train.paths import Folder
 
 
 @dataclass(frozen=True)
 class Args:
-    run: Path  # the run's folder
+    run: Folder  # the run's folder
     last: int = 4  # how many episodes, the newest ones
     iteration: int | None = None  # of this iteration only
     failed: bool = False  # only episodes without success
 
     def __post_init__(self):
+        check_fields(self)
         if self.last < 1:
             raise ValueError(f"last={self.last} must be at least 1; try 4.")
 

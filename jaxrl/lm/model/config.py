@@ -3,11 +3,17 @@
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from jaxrl.config import check_divides, check_positive
+from jaxrl.config import check_divides, check_positive, check_range
 
 Family = Literal["qwen2", "qwen3", "llama", "gemma2", "gemma3_text"]
 FAMILIES: tuple[Family, ...] = ("qwen2", "qwen3", "llama", "gemma2", "gemma3_text")
 DTYPES = ("float32", "bfloat16")
+
+
+def check_lora(rank: int, alpha: float) -> None:
+    """ValueError for a rank or a scale of adapters that there cannot be."""
+    check_range("lora_rank", rank, 0, 2**20, 16)
+    check_positive("lora_alpha", alpha, 32)
 
 
 @dataclass(frozen=True)
@@ -60,11 +66,7 @@ class ModelConfig:
         for field in ("vocab_size", "width", "num_layers", "head_dim", "hidden", "context"):
             check_positive(field, getattr(self, field), 64)
         check_divides("num_kv_heads", self.num_kv_heads, "num_heads", self.num_heads)
-        if self.lora_rank < 0 or self.lora_alpha <= 0:
-            raise ValueError(
-                f"lora_rank={self.lora_rank} must not be negative and lora_alpha={self.lora_alpha} "
-                "above 0; try 16 and 32."
-            )
+        check_lora(self.lora_rank, self.lora_alpha)
         if self.head_dim % 2:
             raise ValueError(f"head_dim={self.head_dim} must be even, for RoPE; try 32.")
         for field in ("param_dtype", "dtype"):
