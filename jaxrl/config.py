@@ -66,8 +66,8 @@ def check_fields(cfg: Any) -> None:
     """
     hints = _hints(type(cfg))
     for f in dataclasses.fields(cfg):
-        made = f.default_factory is not dataclasses.MISSING
-        example = f.default_factory() if made else f.default
+        example: Any = f.default_factory if callable(f.default_factory) else f.default
+        example = example() if callable(example) else example
         example = "another" if example is dataclasses.MISSING else example
         _check_value(f.name, getattr(cfg, f.name), hints[f.name], example)
 
@@ -111,12 +111,8 @@ def _check_float(name: str, value: Any, example: Any) -> None:
         raise ValueError(f"{name}={value!r} must be a number; try {example}.")
     if not is_known(value):
         return
-    try:
-        x = np.abs(np.asarray(value, np.float64))
-        narrow = np.finfo(np.float32)
-        fits = np.all((x <= narrow.max) & ((x == 0) | (x >= narrow.tiny)))
-    except OverflowError:  # an integer of Python's
-        fits = False
+    x, narrow = np.abs(_real(value)), np.finfo(np.float32)
+    fits = np.all((x <= narrow.max) & ((x == 0) | (x >= narrow.tiny)))
     if not fits:
         raise ValueError(f"{name}={value} must be a finite number in 32 bits; try {example}.")
 
@@ -153,7 +149,7 @@ def check_size(field: str, value: Any, example: int) -> None:
 
 def check_positive(field: str, value: Any, example: Any) -> None:
     """value > 0 and finite; None, where a field may be off, passes, and so does a traced number."""
-    if is_known(value) and not (np.all(np.isfinite(value)) and np.all(np.asarray(value) > 0)):
+    if is_known(value) and not np.all(np.isfinite(_real(value)) & (_real(value) > 0)):
         raise ValueError(f"{field}={value} must be a finite number above 0; try {example}.")
 
 
@@ -161,9 +157,17 @@ def check_range(field: str, value: Any, low: float, high: float, example: Any) -
     """low <= value <= high (so not NaN), and finite; None and traced numbers pass."""
     if not is_known(value):
         return
-    x = np.asarray(value)
+    x = _real(value)
     if not np.all((low <= x) & (x <= high) & np.isfinite(x)):
         raise ValueError(f"{field}={value} must lie in [{low}, {high}]; try {example}.")
+
+
+def _real(value: Any) -> np.ndarray:
+    """In 64 bits, where an integer of Python's that is too large is infinite."""
+    try:
+        return np.asarray(value, np.float64)
+    except OverflowError:
+        return np.asarray(np.inf)
 
 
 def check_divides(field: str, value: int, whole_name: str, whole: int) -> None:

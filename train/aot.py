@@ -103,7 +103,7 @@ def main(argv: Sequence[str]) -> None:
         spoken = env_id is not None and envs.spec(env_id).is_language
         name = "grpo" if spoken else "ppo"
     given = flags.words_by_flag(argv)
-    topology = given.get("--topology", TOPOLOGY)
+    topology = given.get("--topology") or TOPOLOGY
     trainer = table.trainer(name)
     args = flags.parse(
         replace(trainer, intro=__doc__ or ""), flags.without(argv, "--trainer", "--topology")

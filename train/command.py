@@ -8,7 +8,7 @@ from pathlib import Path
 import jax
 
 from jaxrl import envs
-from jaxrl.train import edge, flags, loop, table
+from jaxrl.train import edge, flags, loop, paths, table
 from jaxrl.train.devices import join, offer_cores
 from jaxrl.train.run_folder import read_config
 from jaxrl.train.trainer import Trainer
@@ -36,6 +36,7 @@ def choose(trainer: str | Trainer, argv: Sequence[str]) -> Trainer:
     """
     trainer = table.trainer(trainer) if isinstance(trainer, str) else trainer
     name = trainer.name
+    paths.check(trainer.options, flags.words_by_flag(argv))
     resumed, env_id = flags.flag_value(argv, "--resume"), flags.flag_value(argv, "--env")
     if resumed is not None:
         made_by = read_config(Path(resumed)).get("trainer", name)

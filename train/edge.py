@@ -3,6 +3,7 @@
 2 is bad input, 1 a run that could not go on, 128 + N a signal; 0 is an answer.
 """
 
+import contextlib
 import os
 import sys
 import sysconfig
@@ -11,12 +12,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jax
+
 from jaxrl.files import reason_of
 from jaxrl.train.stop import Diverged, Interrupted, Stopped
 
 
 def command(work: Callable[[], Any]) -> None:
     """work(), a whole command; ends the process in one line where it fails as commands may."""
+    open_streams()
     try:
         work()
         sys.stdout.flush()
@@ -29,22 +33,59 @@ def command(work: Callable[[], Any]) -> None:
     except Stopped as error:
         leave(f"stopped: {error}", 1)
     except OSError as error:
+        if error.errno is None:  # words of our own
+            leave(f"error: {error}", 2)
         file = error.filename or "a file"
         leave(f"error: {file} cannot be used: {reason_of(error)}", 2)
+    except SyntaxError as error:  # in a module of the user's
+        leave(f"error: {error.filename}, line {error.lineno}: {error.msg}", 2)
     except (ValueError, ImportError) as error:
         leave(f"error: {error}{place(error)}", 2)
+    except (MemoryError, jax.errors.JaxRuntimeError) as error:
+        if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        leave(f"error: out of memory ({str(error).partition(chr(10))[0]}); {LESS_MEMORY}", 1)
+
+
+LESS_MEMORY = (
+    "try a smaller --algo.num-envs, --num-seeds or --eval-episodes, or of a language agent "
+    "--algo.micro-batch, --algo.num-lanes or --algo.context."
+)
 
 
 def leave(text: str, exit_code: int) -> None:
-    """One line on standard error, in whatever letters it has, and the end."""
-    say(" ".join(text.split()))
+    """One line on standard error, of which a long one loses its middle, and the end."""
+    line = " ".join(map(shown, text.split()))
+    say(line if len(line) <= LONGEST_LINE else f"{line[:600]} ... {line[-300:]}")
     sys.exit(exit_code)
 
 
+def shown(word: str) -> str:
+    """A word as a terminal can show it: short, and without control characters."""
+    word = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in word)
+    return word if len(word) <= LONGEST_WORD else f"{word[:120]}...{word[-40:]}"
+
+
+LONGEST_WORD, LONGEST_LINE = 240, 1000
+
+
 def say(text: str) -> None:
-    """A line on standard error; what its encoding lacks is escaped."""
-    encoding = sys.stderr.encoding or "ascii"
-    print(text.encode(encoding, "backslashreplace").decode(encoding), file=sys.stderr, flush=True)
+    """A line on standard error."""
+    with contextlib.suppress(OSError):  # nobody is there to read it
+        print(text, file=sys.stderr, flush=True)
+
+
+def open_streams() -> None:
+    """Let standard output and error take every character: what their encoding lacks is escaped.
+
+    One that is closed (`>&-`) leads nowhere.
+    """
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w"))
+        elif hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def place(error: BaseException) -> str:

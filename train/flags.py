@@ -96,12 +96,11 @@ def run(
 
 def cli(args_type: type[A], description: str, argv: Sequence[str], **how: Any) -> A:
     """`tyro.cli`, but a ValueError in one line for what it refuses."""
-    output, given = io.StringIO(), words_by_flag(argv)
+    output = io.StringIO()
+    paths.check(args_type, words_by_flag(argv))
     try:
         with contextlib.redirect_stderr(output):
-            args = tyro.cli(args_type, description=description, args=list(argv), **how)
-            paths.check(args, given)
-            return args
+            return tyro.cli(args_type, description=description, args=list(argv), **how)
     except BrokenPipeError:
         os._exit(0)
     except SystemExit as stopped:
@@ -136,9 +135,9 @@ def _one_line(box: str) -> str:
     return "; ".join(part for part in output if "full helptext" not in part)
 
 
-def words_by_flag(argv: Sequence[str]) -> dict[str, str]:
+def words_by_flag(argv: Sequence[str]) -> dict[str, str | None]:
     """{"--env": "Pendulum-v1"}: each flag with what follows it; ValueError for one given twice."""
-    found: dict[str, str] = {}
+    found: dict[str, str | None] = {}
     for i, word in enumerate(argv):
         if not word.startswith("--"):
             continue
@@ -146,8 +145,8 @@ def words_by_flag(argv: Sequence[str]) -> dict[str, str]:
         name = re.sub(r"^(--|.*\.)no-", r"\1", name)  # --no-split is --split too
         if name in found:
             raise ValueError(f"{name} is given twice; give it once.")
-        follows = argv[i + 1] if i + 1 < len(argv) else ""
-        found[name] = value if separator else follows
+        follows = [x for x in argv[i + 1 : i + 2] if not x.startswith("--")]
+        found[name] = value if separator else next(iter(follows), None)
     return found
 
 

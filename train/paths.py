@@ -5,7 +5,7 @@ import os
 import stat
 import types
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
@@ -28,13 +28,13 @@ FileOrFolder = Annotated[Path, Kind.EITHER]
 NewFolder = Annotated[Path, Kind.NEW]
 
 
-def check(args: Any, given: dict[str, str]) -> None:
+def check(options: type[Any], given: Mapping[str, str | None]) -> None:
     """ValueError for a path of another kind than its option says; nothing is touched.
 
     `given` has the words of the command line by flag: what a run's config.json names is left to
     those who read it, for the run may have been moved to another machine.
     """
-    for name, kind in _kinds(type(args)):
+    for name, kind in _kinds(options):
         text = given.get("--" + name.replace("_", "-"))
         if text is not None:
             problem = _problem(text, kind)

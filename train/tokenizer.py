@@ -40,6 +40,8 @@ class Args:
         check_fields(self)
         check_range("episodes", self.episodes, 1, MOST_EPISODES, 512)
         check_range("seed", self.seed, 0, LARGEST, 0)
+        if not self.env:
+            raise ValueError("env= names no environment; try language/GuessTheNumber-easy.")
         if self.env_args and len(self.env) > 1:
             raise ValueError(
                 f"env_args={' '.join(self.env_args)} would belong to {len(self.env)} environments; "
@@ -106,7 +108,6 @@ def train(args: Args, corpus: list[str]) -> None:
         show_progress=False,
     )
     tokenizer.train_from_iterator(corpus, trainer)
-    args.out.mkdir(parents=True, exist_ok=True)
     tokenizer.save(str(args.out / "tokenizer.json"))
 
 
@@ -115,6 +116,7 @@ def main(args: Args) -> dict[str, Lengths]:
     envs_of = {}
     for env_id in args.env:
         envs_of[env_id] = make_env(env_id, args.env_args)
+    args.out.mkdir(parents=True, exist_ok=True)  # before the work, for it may be refused
     every = [texts(env, args.episodes, args.seed) for env in envs_of.values()]
     train(args, [text for of_one in every for text in of_one])
     path = args.out / "tokenizer.json"
