@@ -138,7 +138,7 @@ def register(id: str, constructor: Constructor, max_steps: int | None = None) ->
     _specs[id] = Spec(id, constructor, max_steps, source=unwrapped(constructor).__module__)
 
 
-def make(id: str, **fields: Any) -> Environment:
+def make(id: str, /, **fields: Any) -> Environment:
     """The environment with these fields, inside `TimeLimit` where its id has a time limit.
 
     `max_steps=N` replaces the id's time limit and `max_steps=None` removes it. An environment
@@ -158,11 +158,14 @@ def make(id: str, **fields: Any) -> Environment:
     if max_steps is None or "max_steps" in parameters:
         return env
     if isinstance(env, LanguageEnvironment):
-        raise ValueError(f"{id}: max_steps={max_steps} is not for texts, whose turns are counted.")
+        way_out = f"try turns={max_steps}" if "turns" in parameters else "leave it out"
+        raise ValueError(
+            f"{id}: max_steps={max_steps} is not for texts, whose turns are counted; {way_out}."
+        )
     return TimeLimit(env, max_steps)
 
 
-def make_vec(id: str, num_envs: int, **fields: Any) -> "VecEnv":
+def make_vec(id: str, /, num_envs: int, **fields: Any) -> "VecEnv":
     """`num_envs` of them stepped together, with episode statistics and auto-reset."""
     from jaxrl.vec import VecEnv  # floor 2: loaded by those who batch here
 

@@ -284,7 +284,7 @@ def test_a_checkpoint_of_another_program_says_which_array_differs(run_dir, wante
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
-        (("--run", "nowhere"), "nowhere holds no config.json"),
+        (("--run", "nowhere"), "run=nowhere is not there; give a folder"),
         (("--run", ".", "--episodes", "0"), "episodes=0 must be at least 1; try 128."),
     ],
 )
