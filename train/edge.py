@@ -35,7 +35,7 @@ def command(work: Callable[[], Any]) -> None:
     except OSError as error:
         if error.errno is None:  # words of our own
             leave(f"error: {error}", 2)
-        file = error.filename or "a file"
+        file = error.filename or "standard output"
         leave(f"error: {file} cannot be used: {reason_of(error)}", 2)
     except SyntaxError as error:  # in a module of the user's
         leave(f"error: {error.filename}, line {error.lineno}: {error.msg}", 2)
