@@ -43,7 +43,7 @@ def row(spec: Spec) -> tuple[str, ...]:
     return spec.id, *spaces, "-" if limit is None else str(int(limit)), spec.source
 
 
-def run(argv: Sequence[str]) -> None:
+def main(argv: Sequence[str]) -> None:
     """The command line; it has no options."""
     edge.command(lambda: print(__doc__) if list(argv) in (["-h"], ["--help"]) else listing(argv))
 
@@ -61,4 +61,4 @@ def listing(argv: Sequence[str] = ()) -> None:
 
 
 if __name__ == "__main__":
-    run(sys.argv[1:])
+    main(sys.argv[1:])

@@ -312,13 +312,13 @@ def test_the_listing_works_without_gymnax_and_ends_quietly_when_nobody_reads_on(
     run_python(
         "import io, os, sys\n"
         "sys.modules['gymnax'] = None\n"
-        "from jaxrl.envs.__main__ import row, run\n"
+        "from jaxrl.envs.__main__ import main, row\n"
         "from jaxrl import envs\n"
         "assert \"pip install 'jaxrl[gymnax]'\" in row(envs.spec('Catch-bsuite'))[1]\n"
         "read, write = os.pipe()\n"
         "os.close(read)\n"
         "os.dup2(write, 1)\n"
-        "run([])\n"
+        "main([])\n"
     )
 
 

@@ -4,6 +4,7 @@ Options and their types are read from the dataclasses, so a new option is tried 
 """
 
 import dataclasses
+import inspect
 import os
 import random
 import re
@@ -12,7 +13,7 @@ import time
 import types
 import typing
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -144,6 +145,7 @@ def folder(tmp_path, monkeypatch) -> Path:
     monkeypatch.setattr(tokenizer, "texts", taken)
     monkeypatch.setattr(lengths, "longest", lambda *args, **kwargs: found)
     monkeypatch.setattr(jax.distributed, "initialize", nobody)
+    monkeypatch.setattr(inspect, "getsource", cache(inspect.getsource))  # tyro's way to the help
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
@@ -169,8 +171,8 @@ def contents(folder: Path) -> list[str]:
     return sorted(str(path) for path in folder.rglob("*"))
 
 
-def check(case: Case, folder: Path, capfd) -> bool:
-    """Whether it was refused, which must be in one line that helps."""
+def check(case: Case, folder: Path, capfd, tried: set[tuple[str, str]]) -> bool:
+    """Whether it was refused, which must be in one line that helps; `tried` are proposals."""
     before, start = contents(folder), time.monotonic()
     code, said = outcome(ENTRIES[case.entry], list(case.argv), capfd)
     took, shown = time.monotonic() - start, f"{case.entry} {case.argv}: {code} {said!r}"
@@ -188,8 +190,11 @@ def check(case: Case, folder: Path, capfd) -> bool:
     assert contents(folder) == before, shown
     advice = re.match(r"error: ([\w.]+)=.*; try ([\w.+-]+)[.,]?\n", said)
     field = case.flag.rpartition(".")[2].lstrip("-").replace("-", "_")
-    if advice and case.value is not None and advice[1] == field and advice[2] != "another":
-        check_advice(case, field, advice[2].rstrip("."), folder, capfd)
+    if advice and advice[1] == field and case.value is not None and advice[2] != "another":
+        proposal = field, advice[2].rstrip(".")  # of an option that trainers share: once
+        if proposal not in tried:
+            check_advice(case, *proposal, folder, capfd)
+        tried.add(proposal)
     return True
 
 
@@ -222,7 +227,8 @@ def check_advice(case: Case, field: str, value: str, folder: Path, capfd) -> Non
 
 
 def try_all(cases: list[Case], folder: Path, capfd) -> int:
-    return sum(check(case, folder, capfd) for case in cases)
+    tried: set[tuple[str, str]] = set()
+    return sum(check(case, folder, capfd, tried) for case in cases)
 
 
 def test_300_bad_command_lines_are_refused_in_a_line_each_and_write_nothing(folder, capfd):

@@ -21,7 +21,7 @@ def main() -> None:
 
         run(name, argv)
     elif name == "envs":
-        importlib.import_module("jaxrl.envs.__main__").run(argv)
+        importlib.import_module("jaxrl.envs.__main__").main(argv)
     elif name in TOOLS:
         importlib.import_module(f"jaxrl.train.{name}").run(argv)
     elif sys.argv[1:] in ([], ["-h"], ["--help"]):

@@ -37,7 +37,8 @@ class Distributed:
             raise ValueError(
                 f"hosts.coordinator={self.coordinator} is found by hosts.auto; leave one out."
             )
-        host, _, port = (self.coordinator or "localhost:1").rpartition(":")
+        address = "localhost:1" if self.coordinator is None else self.coordinator
+        host, _, port = address.rpartition(":")
         if not host.strip() or not (port.isascii() and port.isdigit() and 0 < int(port) < 2**16):
             raise ValueError(
                 f"hosts.coordinator={self.coordinator} must be HOST:PORT with a port from 1 to "

@@ -39,8 +39,10 @@ def command(work: Callable[[], Any]) -> None:
     except OSError as error:
         if error.filename is None and error.errno == errno.ENOSPC:  # what we open has a name
             leave(f"stopped: the output cannot be written: {reason_of(error)}", 1)
-        file = error.filename and f"{error.filename} cannot be used: {reason_of(error)}"
-        leave(f"error: {file or error}", 2)
+        if error.errno is None:  # words of our own
+            leave(f"error: {error}", 2)
+        file = error.filename or "standard output"
+        leave(f"error: {file} cannot be used: {reason_of(error)}", 2)
     except SyntaxError as error:  # in a module of the user's
         leave(f"error: {error.filename}, line {error.lineno}: {error.msg}", 2)
     except (ValueError, ImportError) as error:
