@@ -1,5 +1,8 @@
 """`python -m envs`: every id with its spaces, time limit and source."""
 
+import sys
+from collections.abc import Sequence
+
 from jaxrl import envs
 from jaxrl.envs.registry import Spec
 from jaxrl.spaces import Box, Discrete, MultiDiscrete, Space, TextSpace
@@ -40,7 +43,15 @@ def row(spec: Spec) -> tuple[str, ...]:
     return spec.id, *spaces, "-" if limit is None else str(int(limit)), spec.source
 
 
-def main() -> None:
+def main(argv: Sequence[str]) -> None:
+    """The command line; it has no options."""
+    edge.command(lambda: print(__doc__) if list(argv) in (["-h"], ["--help"]) else listing(argv))
+
+
+def listing(argv: Sequence[str] = ()) -> None:
+    """A line for each id, as they come."""
+    if argv:
+        raise ValueError(f"Unrecognized options: {' '.join(argv)}; python -m envs has none.")
     check_platforms()
     rows = [HEAD, *(row(envs.spec(id)) for id in envs.ids())]
     widths = [max(len(line[i]) for line in rows) for i in range(len(HEAD))]
@@ -50,4 +61,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    edge.command(main)
+    main(sys.argv[1:])

@@ -106,6 +106,22 @@ def _check(what: str, value: Any, field: Field) -> Any:
     return number
 
 
+def check_finite(id: str, given: Mapping[str, Any], fields: Mapping[str, Field]) -> None:
+    """Numbers are those of a float32, infinite only where the default is.
+
+    For an environment that has been made: its own ranges say more.
+    """
+    for name, value in given.items():
+        if _kind(value) != "f" or isinstance(value, jax.core.Tracer):
+            continue
+        x, default = np.abs(np.asarray(value, np.float64)), fields[name].default
+        unbounded = isinstance(default, float) and np.isinf(default)
+        if not np.all((x <= np.finfo(np.float32).max) | (np.isinf(x) & unbounded)):
+            raise ValueError(
+                f"{id}: {name}={value} must be a finite number in 32 bits; try {default}."
+            )
+
+
 def _kind(value: Any) -> str:
     """numpy's letter for numbers (b, i, u or f), "" for anything else."""
     if isinstance(value, int) and not isinstance(value, bool):

@@ -13,7 +13,7 @@ from jaxrl.envs.classic.cartpole import CartPole
 from jaxrl.envs.classic.mountain_car import MountainCar
 from jaxrl.envs.classic.mountain_car_continuous import MountainCarContinuous
 from jaxrl.envs.classic.pendulum import Pendulum
-from jaxrl.envs.fields import check_fields, check_max_steps, fields_of, near
+from jaxrl.envs.fields import check_fields, check_finite, check_max_steps, fields_of, near
 from jaxrl.envs.grid.corridor import SimpleCorridor
 from jaxrl.envs.grid.gridworld import GridWorld
 from jaxrl.envs.language import games
@@ -138,7 +138,7 @@ def register(id: str, constructor: Constructor, max_steps: int | None = None) ->
     _specs[id] = Spec(id, constructor, max_steps, source=unwrapped(constructor).__module__)
 
 
-def make(id: str, **fields: Any) -> Environment:
+def make(id: str, /, **fields: Any) -> Environment:
     """The environment with these fields, inside `TimeLimit` where its id has a time limit.
 
     `max_steps=N` replaces the id's time limit and `max_steps=None` removes it. An environment
@@ -150,19 +150,24 @@ def make(id: str, **fields: Any) -> Environment:
     check_max_steps(id, max_steps)
     if "max_steps" not in parameters:
         fields.pop("max_steps", None)
-    if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):  # else it checks its own
-        fields = check_fields(id, fields, fields_of(row.constructor))
+    known = fields_of(row.constructor)
+    own = any(p.kind is p.VAR_KEYWORD for p in parameters.values())  # it checks its fields itself
+    fields = fields if own else check_fields(id, fields, known)
     env = row.constructor(**fields)
+    check_finite(id, {} if own else fields, known)
     if not isinstance(env, Environment):
         raise ValueError(f"{id}: its function returned a {type(env).__name__}, no Environment.")
     if max_steps is None or "max_steps" in parameters:
         return env
     if isinstance(env, LanguageEnvironment):
-        raise ValueError(f"{id}: max_steps={max_steps} is not for texts, whose turns are counted.")
+        way_out = f"try turns={max_steps}" if "turns" in parameters else "leave it out"
+        raise ValueError(
+            f"{id}: max_steps={max_steps} is not for texts, whose turns are counted; {way_out}."
+        )
     return TimeLimit(env, max_steps)
 
 
-def make_vec(id: str, num_envs: int, **fields: Any) -> "VecEnv":
+def make_vec(id: str, /, num_envs: int, **fields: Any) -> "VecEnv":
     """`num_envs` of them stepped together, with episode statistics and auto-reset."""
     from jaxrl.vec import VecEnv  # floor 2: loaded by those who batch here
 

@@ -16,12 +16,6 @@ def printable(text: str, keep: str = "\n\t") -> str:
     return "".join(x if x in keep or _shows(x) else _escape(x) for x in text)
 
 
-def encodable(text: str, encoding: str | None) -> str:
-    """The text with what an encoding lacks written as an escape."""
-    encoding = encoding or "ascii"
-    return text.encode(encoding, "backslashreplace").decode(encoding)
-
-
 def _shows(character: str) -> bool:
     return (
         character.isprintable()

@@ -27,7 +27,7 @@ Total = Callable[[Any, Metrics], tuple[Any, Metrics]]  # both, summed over all d
 class Sizes:
     """What follows from the sizes in a Config: T*B rows an iteration, in epochs of minibatches."""
 
-    total_steps: int
+    total_steps: config.Count
     num_envs: int
     num_steps: int
     num_epochs: int
@@ -39,8 +39,10 @@ class Sizes:
         config.check_range("reset_pool", self.reset_pool, 0, 1e9, 0)
         for name in ("total_steps", "num_envs", "num_steps", "num_epochs", "num_minibatches"):
             config.check_positive(name, getattr(self, name), getattr(type(self), name))
-        rows = self.num_envs * self.num_steps
-        config.check_divides("num_minibatches", self.num_minibatches, "num_envs*num_steps", rows)
+        rows, what, own = self.num_envs * self.num_steps, "num_envs*num_steps", type(self)
+        few = f"num_envs={own.num_envs} with num_steps={own.num_steps}"
+        config.check_iterations("total_steps", self.total_steps, what, rows, few)
+        config.check_divides("num_minibatches", self.num_minibatches, what, rows)
 
     @property
     def num_iterations(self) -> int:

@@ -7,7 +7,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from jaxrl import resets, spaces
+from jaxrl import config, resets, spaces
 from jaxrl.env import Environment, TimeStep, per_env_keys, static
 from jaxrl.wrappers import EpisodeStats
 
@@ -40,10 +40,8 @@ class VecEnv(flax.struct.PyTreeNode):
     auto_refill: bool = static(True)
 
     def __post_init__(self):
-        if self.num_envs < 1:
-            raise ValueError(f"num_envs={self.num_envs} must be at least 1; try 64.")
-        if self.pool_size < 1:
-            raise ValueError(f"pool_size={self.pool_size} must be at least 1; try 4.")
+        for name, example in (("num_envs", 64), ("pool_size", 4)):
+            config.check_size(name, getattr(self, name), example)
 
     @property
     def observation_space(self) -> spaces.Space:

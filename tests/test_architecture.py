@@ -20,7 +20,7 @@ FLOORS = [
         "printable",
     },  # mathematics and strings: each other downwards
     {"env", "spaces", "language", "actions", "distributions", "networks", "mesh"},  # objects
-    {"checkpoint", "evaluate", "normalize", "policy", "program", "resets", "rollout"}
+    {"checkpoint", "evaluate", "memory", "normalize", "policy", "program", "resets", "rollout"}
     | {"check", "lm", "sgd", "vec", "wrappers"},  # loops and the state of the world
     {"algos"},  # one file for each algorithm
 ]

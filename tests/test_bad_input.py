@@ -16,6 +16,15 @@ from train import command, evaluate, flags, loop, ppo
 from train.run_folder import RunFolder
 
 CORRIDOR = ("--env", "SimpleCorridor-v0")
+SHARED = (
+    "--num-envs",
+    "6",
+    "--algo.accumulate",
+    "24",
+    "--devices",
+    "2",
+)  # of 120 rows, so of 60 on each
+HOST = "--hosts.coordinator"
 
 
 @pytest.fixture
@@ -77,7 +86,23 @@ def save_checkpoints(folder: Path, env: str) -> None:
         ((*CORRIDOR, "--env-args", "length"), ("env_args=length", "NAME=VALUE", "length=20")),
         ((*CORRIDOR, "--env-args", "length=long"), ("length='long'", "an integer", "try 10")),
         ((*CORRIDOR, "--env-args", "max_steps=0"), ("max_steps=0", ">= 1", "try 100")),
-        (("--preset", "fast"), ("preset=fast is none; try ", "default")),
+        (("--preset", "fast"), ("preset=fast is none of train.ppo; try ", "default")),
+        (("--preset", ""), ("preset= is none of train.ppo; try ", "default")),
+        (("--env", ""), ("No environment ''",)),
+        (("--env", "../x:Y"), ("'../x:Y' must be my_module:Id",)),
+        ((*CORRIDOR, "--env-args", "id=5"), ("has no field 'id'",)),
+        ((*CORRIDOR, "--env-args", "=5"), ("env_args==5 must be NAME=VALUE; try length=20",)),
+        ((*CORRIDOR, "--env-args", "length=3", "length=4"), ("has length twice; give it once",)),
+        (("--env-args", "gravity=inf"), ("gravity=inf must be a number from", "try 9.8")),
+        (("--seed", "1", "--seed", "2"), ("--seed is given twice; give it once",)),
+        (("--num-envs", "8", "--algo.num-envs", "8"), ("--algo.num-envs is given twice",)),
+        (("--wandb", "--no-wandb"), ("--wandb is given twice",)),
+        (("extra", "words"), ("Unrecognized options: extra, words",)),
+        (("--algo.network", ".x:Y"), ("network=.x:Y must be mlp, cnn or my_module:MyNet",)),
+        (
+            ("--algo.num-steps", "40", "--algo.num-minibatches", "2", *SHARED),
+            ("devices=2", "1 blocks", "a smaller accumulate", "--devices 1"),
+        ),
         (("--algo.network", "cnn"), ("network=cnn", "image", "try network=mlp")),
         (("--devices", "9"), ("devices=9", "8 there are", "--devices 8")),
         (("--num-envs", "4", "--devices", "8"), ("devices=8", "4 blocks", "--devices 4")),
@@ -108,13 +133,35 @@ def test_a_request_that_cannot_be_met_is_refused(refused, tmp_path, argv, words)
             "accumulate=3 does not divide rows per minibatch=512; try 2 or 4.",
         ),
         (("--algo.hidden", "64", "0"), "hidden=0 must be"),
-        (("--num-seeds", "0"), "num_seeds=0 must be at least 1; try 1."),
+        (("--num-seeds", "0"), "num_seeds=0 must lie in [1, 65536]; try 1."),
         (("--seed", "-1"), "seed=-1 must be at least 0; try 0."),
         (("--seed", "4294967296"), "seed=4294967296 plus num_seeds must be at most 2^32; try 0."),
         (("--log-every", "-1"), "log_every=-1 must be"),
-        (("--checkpoint-every", "0"), "checkpoint_every=0.0 must be above 0; try 60."),
-        (("--checkpoint-every", "nan"), "checkpoint_every=nan must be above 0; try 60."),
+        (("--checkpoint-every", "0"), "checkpoint_every=0.0 must be a finite number above 0; try"),
+        (("--checkpoint-every", "nan"), "checkpoint_every=nan must be a finite number in 32 bits"),
         (("--eval-episodes", "0"), "eval_episodes=0 must be at least 1; try 128."),
+        (("--eval-episodes", "1000000000000"), "eval_episodes=1000000000000 is too large for an"),
+        (("--num-seeds", "2147483647"), "num_seeds=2147483647 must lie in [1, 65536]; try 1."),
+        (("--num-envs", "2147483648"), "num_envs=2147483648 is too large for an int32; try 16."),
+        (
+            ("--num-envs", "16777216"),
+            "num_envs*num_steps=2147483648 must lie in [1, 2147483647]; try num_envs=16 with num_",
+        ),
+        (
+            ("--total-steps", "9223372036854775808"),
+            "total_steps=9223372036854775808 is more than 2147483647 iterations of num_envs*num_s",
+        ),
+        (("--total-steps", "1" + 30 * "0"), "try 4398046509056."),
+        (("--total-steps", "1e6"), "--algo.total-steps: invalid literal for int()"),
+        (("--algo.learning-rate", "1e39"), "learning_rate=1e+39 must be a finite number in 32"),
+        (("--algo.learning-rate", "1e-60"), "learning_rate=1e-60 must be a finite number in 32"),
+        *(
+            (
+                (HOST, host, "--hosts.num-processes", "2", "--hosts.process-id", "0"),
+                f"hosts.coordinator={host} must be HOST:PORT with a port from 1 to 65535; try 10.0",
+            )
+            for host in ("junk", "", ":1234", "a:", "a:99999", "a:0", "a:-1", "a:\u0663")
+        ),
         (
             ("--hosts.coordinator", "10.0.0.1:1234"),
             "num_processes=None and process_id=None go together",
@@ -168,7 +215,7 @@ def test_a_run_folder_that_exists_is_left_as_it_is(refused, run_dir):
 def test_a_file_or_a_folder_of_something_else_is_no_place_for_a_run(refused, tmp_path):
     file = tmp_path / "thesis.tex"
     file.write_text("the only copy")
-    assert f"run_dir={file} exists" in refused("--run-dir", file)
+    assert f"run_dir={file} is a file; give a new folder" in refused("--run-dir", file)
     assert f"run_dir={tmp_path} exists" in refused("--run-dir", tmp_path)
     assert "cannot be made: not a directory" in refused("--run-dir", file / "run")
     assert contents(tmp_path) == {str(file): b"the only copy"}
@@ -200,8 +247,9 @@ def test_a_resume_in_another_folder_is_refused(refused, run_dir):
 
 
 def test_a_folder_that_is_no_run_cannot_be_resumed(refused, tmp_path):
-    for folder in (tmp_path, tmp_path / "nothing"):
-        assert f"{folder} holds no config.json" in refused("--resume", folder)
+    assert f"{tmp_path} holds no config.json" in refused("--resume", tmp_path)
+    nothing = tmp_path / "nothing"
+    assert f"resume={nothing} is not there; give a folder" in refused("--resume", nothing)
     assert contents(tmp_path) == {} and not (tmp_path / "nothing").exists()
 
 
@@ -284,7 +332,7 @@ def test_a_checkpoint_of_another_program_says_which_array_differs(run_dir, wante
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
-        (("--run", "nowhere"), "nowhere holds no config.json"),
+        (("--run", "nowhere"), "run=nowhere is not there; give a folder"),
         (("--run", ".", "--episodes", "0"), "episodes=0 must be at least 1; try 128."),
     ],
 )
@@ -324,7 +372,7 @@ def test_what_the_parser_refuses_is_said_in_one_line_whatever_the_terminal_can_s
     [
         (("--total-steps", "1000"), "(algo.total_steps: 500000 -> 1000)"),
         (("--total-steps", "900000", "--seed", "1"), "(seed: 0 -> 1)"),
-        (("--init-from", "other"), "(init_from: None -> other)"),
+        (("--init-from", "/"), "(init_from: None -> /)"),
     ],
 )
 def test_a_run_may_grow_but_not_shrink_nor_change_otherwise(

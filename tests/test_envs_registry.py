@@ -314,12 +314,11 @@ def test_the_listing_works_without_gymnax_and_ends_quietly_when_nobody_reads_on(
         "sys.modules['gymnax'] = None\n"
         "from jaxrl.envs.__main__ import main, row\n"
         "from jaxrl import envs\n"
-        "from jaxrl.train import edge\n"
         "assert \"pip install 'jaxrl[gymnax]'\" in row(envs.spec('Catch-bsuite'))[1]\n"
         "read, write = os.pipe()\n"
         "os.close(read)\n"
         "os.dup2(write, 1)\n"
-        "edge.command(main)\n"
+        "main([])\n"
     )
 
 

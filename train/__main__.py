@@ -1,30 +1,40 @@
 """`python -m train` lists the trainers and tools; `jaxrl NAME ...` runs one from anywhere."""
 
+import contextlib
+import difflib
 import importlib
 import os
 import sys
 
+from jaxrl.train import edge
 from jaxrl.train.table import TOOLS, TRAINERS
 
 
 def main() -> None:
     """The console command `jaxrl`."""
     name, argv = (sys.argv[1] if len(sys.argv) > 1 else ""), sys.argv[2:]
-    if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())  # for --env my_module:Id; last, so that it hides nothing
+    with contextlib.suppress(OSError):  # the folder may be gone
+        if os.getcwd() not in sys.path:
+            sys.path.append(os.getcwd())  # for --env my_module:Id; last, so that it hides nothing
     if name in TRAINERS:
         from jaxrl.train.command import run
 
         run(name, argv)
     elif name == "envs":
-        importlib.import_module("jaxrl.envs.__main__").main()
+        importlib.import_module("jaxrl.envs.__main__").main(argv)
     elif name in TOOLS:
         importlib.import_module(f"jaxrl.train.{name}").run(argv)
-    elif name in ("", "-h", "--help"):
-        listing()
+    elif sys.argv[1:] in ([], ["-h"], ["--help"]):
+        edge.command(listing)
     else:
-        print(f"error: {name} is no trainer; `jaxrl` lists them.", file=sys.stderr)
-        sys.exit(2)
+        edge.command(lambda: unknown(name))
+
+
+def unknown(name: str) -> None:
+    """Raises a ValueError with the names most like this one."""
+    near = difflib.get_close_matches(name.lower(), [*TRAINERS, *TOOLS], n=3, cutoff=0.5)
+    meant = f"did you mean {' or '.join(near)}? " if near else ""
+    raise ValueError(f"{name!r} is no trainer and no tool; {meant}`jaxrl` lists them.")
 
 
 def listing() -> None:

@@ -18,7 +18,7 @@ from jax.experimental import topologies
 
 from jaxrl import envs
 from jaxrl.program import members
-from jaxrl.train import flags, loop, table
+from jaxrl.train import edge, flags, loop, table
 from jaxrl.train.devices import mesh_of_all
 from jaxrl.train.trainer import Task
 
@@ -42,6 +42,10 @@ def compile_for(topology: str, task: Task, num_seeds: int) -> jax.stages.Compile
 
     Raises ValueError where libtpu is missing or does not know the topology.
     """
+    if not re.fullmatch(r"[a-z]\w*:[1-9]\d{0,3}(x[1-9]\d{0,3}){1,2}", topology, re.ASCII):
+        raise ValueError(
+            f"topology={topology} must be a TPU's generation and its grid of chips; try {TOPOLOGY}."
+        )
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # or libtpu asks the cloud where it runs
     try:
         chips = topologies.get_topology_desc(platform="tpu", topology_name=topology).devices
@@ -98,7 +102,8 @@ def main(argv: Sequence[str]) -> None:
     if name is None:
         spoken = env_id is not None and envs.spec(env_id).is_language
         name = "grpo" if spoken else "ppo"
-    topology = flags.flag_value(argv, "--topology") or TOPOLOGY
+    given = flags.words_by_flag(argv)
+    topology = given.get("--topology") or TOPOLOGY
     trainer = table.trainer(name)
     args = flags.parse(
         replace(trainer, intro=__doc__ or ""), flags.without(argv, "--trainer", "--topology")
@@ -108,11 +113,7 @@ def main(argv: Sequence[str]) -> None:
 
 def run(argv: Sequence[str]) -> None:
     """The command line: one line and exit code 2 for bad input."""
-    try:
-        main(argv)
-    except (ValueError, ImportError, FileNotFoundError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    edge.command(lambda: main(argv))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrl import envs
+from jaxrl import envs, memory
 from jaxrl.env import Environment
 from jaxrl.evaluate import Evaluation, evaluate
 from jaxrl.language import LanguageEnvironment
@@ -36,7 +36,8 @@ def make_task(name: str, algorithm: ModuleType, args: Any) -> Task:
     `minibatch_rows`.
     """
     cfg, raw = args.algo, make_env(args)
-    fresh = partial(algorithm.init, cfg=cfg, env=algorithm.wrap(raw, cfg))
+    wrapped = algorithm.wrap(raw, cfg)
+    fresh = partial(algorithm.init, cfg=cfg, env=wrapped)
     trained = partial(algorithm.trained_policy, cfg=cfg, env=raw)
     policy = jax.eval_shape(lambda key: trained(fresh(key)), jax.random.key(0))
     check_saved(policy)  # before hours of training
@@ -61,7 +62,8 @@ def make_task(name: str, algorithm: ModuleType, args: Any) -> Task:
         steps_per_iteration=cfg.num_envs * cfg.num_steps,
         num_blocks=cfg.num_blocks,
         minibatch_rows=cfg.minibatch_rows,
-        outcome=outcome(trained),
+        outcome=outcome(trained, raw),
+        parts=memory.of_rollouts(cfg, wrapped, fresh),
         start=None if given is None else starter(given, policy, trained, algorithm, args.init_from),
     )
 
@@ -76,12 +78,13 @@ def make_env(args: Any) -> Environment:
     return env
 
 
-def outcome(trained: Any) -> Outcome:
+def outcome(trained: Any, env: Environment) -> Outcome:
     """Policies are saved, and play fresh episodes with sampled actions."""
     return Outcome(
         trained=trained,
         save=lambda folder, policies: save_policy(folder / "policy", policies),
         evaluate=evaluate_policies,
+        parts=partial(memory.of_evaluation, env),
         how_to_play="play it: jaxrl.load_policy('{}')",
     )
 
@@ -101,7 +104,7 @@ def reload(folder: Path, args: Any) -> tuple[Policy, Outcome]:
             f"{env.action_space}, but policy/policy.json {known[0]} and {known[1]}; copy both "
             "again from one run."
         )
-    return policies, outcome(lambda policies: policies)
+    return policies, outcome(lambda policies: policies, env)
 
 
 def starter(

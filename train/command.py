@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from jaxrl import envs
-from jaxrl.train import edge, flags, loop, stop, table
+from jaxrl.train import edge, flags, loop, paths, stop, table
 from jaxrl.train.compiled import keep_compiled_programs
 from jaxrl.train.devices import check_platforms, join, offer_cores
 from jaxrl.train.resume import refuse_changes
@@ -43,6 +43,7 @@ def choose(trainer: str | Trainer, argv: Sequence[str]) -> Trainer:
     """
     trainer = table.trainer(trainer) if isinstance(trainer, str) else trainer
     name = trainer.name
+    paths.check(trainer.options, flags.words_by_flag(argv))
     resumed, env_id = flags.flag_value(argv, "--resume"), flags.flag_value(argv, "--env")
     if resumed is not None:
         made_by = read_config(Path(resumed)).get("trainer", name)

@@ -11,6 +11,7 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
+from jaxrl.config import check_fields
 from jaxrl.mesh import make_mesh
 
 
@@ -24,6 +25,7 @@ class Distributed:
     process_id: int | None = None  # this host, from 0
 
     def __post_init__(self):
+        check_fields(self)
         given = [self.coordinator, self.num_processes, self.process_id]
         if any(x is not None for x in given) and None in given:
             raise ValueError(
@@ -31,9 +33,23 @@ class Distributed:
                 f"process_id={self.process_id} go together; try --hosts.coordinator 10.0.0.1:1234 "
                 "--hosts.num-processes 2 --hosts.process-id 0."
             )
+        if self.auto and self.coordinator is not None:
+            raise ValueError(
+                f"hosts.coordinator={self.coordinator} is found by hosts.auto; leave one out."
+            )
+        address = "localhost:1" if self.coordinator is None else self.coordinator
+        host, _, port = address.rpartition(":")
+        if not host.strip() or not (port.isascii() and port.isdigit() and 0 < int(port) < 2**16):
+            raise ValueError(
+                f"hosts.coordinator={self.coordinator} must be HOST:PORT with a port from 1 to "
+                "65535; try 10.0.0.1:1234."
+            )
+        if self.num_processes is not None and self.num_processes < 1:
+            raise ValueError(f"hosts.num_processes={self.num_processes} must be at least 1; try 2.")
         if self.num_processes is not None and not 0 <= (self.process_id or 0) < self.num_processes:
             raise ValueError(
-                f"hosts.process_id={self.process_id} must lie in [0, {self.num_processes - 1}]."
+                f"hosts.process_id={self.process_id} must lie in [0, {self.num_processes - 1}]; "
+                "try 0."
             )
 
 
@@ -116,8 +132,9 @@ def mesh_of_all(devices: Sequence[Any], num_seeds: int, num_blocks: int) -> Mesh
         raise ValueError(
             f"devices={len(devices)} leaves {across} devices to a seed, which do not divide its "
             f"{num_blocks} blocks of environments or episodes; try {across} times as many (of "
-            "PPO --num-envs; of language agents --algo.num-prompts, num-lanes and sft-episodes, or "
-            f"a smaller micro-batch), or --devices {mesh.shape['seed'] * gcd(num_blocks, across)}."
+            "PPO --num-envs, or a smaller accumulate; of language agents --algo.num-prompts, "
+            "num-lanes and sft-episodes, or a smaller micro-batch), or --devices "
+            f"{mesh.shape['seed'] * gcd(num_blocks, across)}."
         )
     return mesh
 

@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from jaxrl.files import reason_of
-from jaxrl.printable import encodable, printable
+from jaxrl.printable import printable
 from jaxrl.train import stop
 from jaxrl.train.stop import Diverged, Interrupted, Stopped
 
 
 def command(work: Callable[[], Any]) -> None:
     """work(), a whole command; ends the process in one line where it fails as commands may."""
+    open_streams()
     try:
         work()
         sys.stdout.flush()
@@ -38,15 +39,30 @@ def command(work: Callable[[], Any]) -> None:
     except OSError as error:
         if error.filename is None and error.errno == errno.ENOSPC:  # what we open has a name
             leave(f"stopped: the output cannot be written: {reason_of(error)}", 1)
-        file = error.filename and f"{error.filename} cannot be used: {reason_of(error)}"
-        leave(f"error: {file or error}", 2)
+        if error.errno is None:  # words of our own
+            leave(f"error: {error}", 2)
+        file = error.filename or "standard output"
+        leave(f"error: {file} cannot be used: {reason_of(error)}", 2)
+    except SyntaxError as error:  # in a module of the user's
+        leave(f"error: {error.filename}, line {error.lineno}: {error.msg}", 2)
     except (ValueError, ImportError) as error:
         leave(f"error: {error}{place(error)}", 2)
+    except Exception as error:
+        if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        leave(f"error: out of memory ({str(error).partition(chr(10))[0]}); {LESS_MEMORY}", 1)
+
+
+LESS_MEMORY = (
+    "try a smaller --algo.num-envs, --num-seeds or --eval-episodes, or of a language agent "
+    "--algo.micro-batch, --algo.num-lanes or --algo.context."
+)
 
 
 def leave(text: str, exit_code: int) -> None:
-    """One line on standard error, in whatever letters it has, and the end."""
-    say(printable(" ".join(text.split()), keep=""))
+    """One line on standard error, of which a long one loses its middle, and the end."""
+    line = " ".join(map(shown, text.split()))
+    say(line if len(line) <= LONGEST_LINE else f"{line[:600]} ... {line[-300:]}")
     try:
         sys.stdout.flush()
     except OSError:  # or Python tries again, and says so in lines of its own
@@ -62,10 +78,32 @@ def leave_at_once(text: str, exit_code: int) -> None:
         os._exit(exit_code)
 
 
+def shown(word: str) -> str:
+    """A word as a terminal can show it: short, and without control characters."""
+    word = printable(word, keep="")
+    return word if len(word) <= LONGEST_WORD else f"{word[:120]}...{word[-40:]}"
+
+
+LONGEST_WORD, LONGEST_LINE = 240, 1000
+
+
 def say(text: str) -> None:
-    """A line on standard error; what its encoding lacks is escaped."""
-    with contextlib.suppress(OSError):  # a log file on the same full disk
-        print(encodable(text, sys.stderr.encoding), file=sys.stderr, flush=True)
+    """A line on standard error."""
+    with contextlib.suppress(OSError):  # nobody is there to read it, or a log file on a full disk
+        print(text, file=sys.stderr, flush=True)
+
+
+def open_streams() -> None:
+    """Let standard output and error take every character: what their encoding lacks is escaped.
+
+    One that is closed (`>&-`) leads nowhere.
+    """
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w"))
+        elif hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def place(error: BaseException) -> str:

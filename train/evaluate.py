@@ -3,25 +3,27 @@
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
 
-from jaxrl import envs
+from jaxrl import envs, memory
+from jaxrl.config import check_fields
 from jaxrl.program import members
 from jaxrl.train import flags, table
+from jaxrl.train.paths import Folder
 from jaxrl.train.run_folder import read_config
 
 
 @dataclass(frozen=True)
 class Args:
-    run: Path  # folder of a finished run
+    run: Folder  # folder of a finished run
     episodes: int = 128  # fresh episodes of each seed
     seed: int = 1_000_000  # of the episodes; actions are sampled
 
     def __post_init__(self):
+        check_fields(self)
         if self.episodes < 1:
             raise ValueError(f"episodes={self.episodes} must be at least 1; try 128.")
         if not 0 <= self.seed < 2**31:
@@ -36,6 +38,8 @@ def main(args: Args) -> dict[str, Any]:
     env = envs.make(options.env, **flags.parse_fields(options.env_args))
     count = jax.tree.leaves(trained)[0].shape[0]
     players = members(range(args.seed, args.seed + count), options.algo, env)
+    parts = [replace(part, option="episodes") for part in outcome.parts(args.episodes)]
+    memory.check(parts, count, jax.devices()[:1])
     result = outcome.evaluate(trained, players, args.episodes)
     print(json.dumps(result, indent=2))
     return result

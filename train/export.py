@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 
+from jaxrl.config import LARGEST, check_fields, check_range
 from jaxrl.files import write_json, write_text
 from jaxrl.lm import folders
 from jaxrl.lm.model import lora, weights
@@ -19,13 +20,18 @@ from jaxrl.text.bpe import byte_characters
 from jaxrl.text.chat import matching
 from jaxrl.text.formats import opening_of, template_of
 from jaxrl.train import flags, stop
+from jaxrl.train.paths import Folder, NewFolder
 
 
 @dataclass(frozen=True)
 class Args:
-    run: Path  # the run's folder
-    out: Path  # folder to write, made if needed
+    run: Folder  # the run's folder
+    out: NewFolder  # folder to write, made if needed
     seed_index: int = 0  # which of the run's seeds, from 0
+
+    def __post_init__(self):
+        check_fields(self)
+        check_range("seed_index", self.seed_index, 0, LARGEST, 0)
 
 
 def export(args: Args) -> None:

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import io
 import os
+import re
 import typing
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any, TypeVar
 import tyro
 
 from jaxrl import files
-from jaxrl.train import edge
+from jaxrl.train import edge, paths
 from jaxrl.train.devices import check_platforms
 from jaxrl.train.run_folder import read_config
 from jaxrl.train.trainer import Trainer
@@ -25,8 +26,10 @@ def parse_fields(pairs: Sequence[str]) -> dict[str, Any]:
     fields = {}
     for pair in pairs:
         name, separator, text = pair.partition("=")
-        if not separator:
+        if not separator or not name.isidentifier():
             raise ValueError(f"env_args={pair} must be NAME=VALUE; try length=20.")
+        if name in fields:
+            raise ValueError(f"env_args={' '.join(pairs)} has {name} twice; give it once.")
         fields[name] = _value(text)
     return fields
 
@@ -61,9 +64,10 @@ def parse(trainer: Trainer, argv: Sequence[str]) -> Any:
         if flag_value(argv, "--run-dir") is not None:
             raise ValueError(f"resume={resumed} goes on in that folder; leave --run-dir out.")
         default = saved_options(trainer, Path(resumed))
-    elif preset is not None:
+    elif preset is not None and hasattr(default, "preset"):
         if preset not in trainer.presets:
-            raise ValueError(f"preset={preset} is none; try {', '.join(sorted(trainer.presets))}.")
+            known = ", ".join(sorted(trainer.presets))
+            raise ValueError(f"preset={preset} is none of train.{trainer.name}; try {known}.")
         default = dataclasses.replace(default, algo=trainer.presets[preset])
     known = _flags_of(trainer.options)
     notes = [f"{short} is short for {full}" for short, full in SHORT.items() if full in known]
@@ -104,6 +108,7 @@ def run(
 def cli(args_type: type[A], description: str, argv: Sequence[str], **how: Any) -> A:
     """`tyro.cli`, but a ValueError in one line for what it refuses."""
     output = io.StringIO()
+    paths.check(args_type, words_by_flag(argv))
     try:
         with contextlib.redirect_stderr(output):
             return tyro.cli(args_type, description=description, args=list(argv), **how)
@@ -139,6 +144,21 @@ def _one_line(box: str) -> str:
     parts = [part.strip() for part in text.split("\n") if part.strip()]
     output = parts if "╭" in box else parts[1:]
     return "; ".join(part for part in output if "full helptext" not in part)
+
+
+def words_by_flag(argv: Sequence[str]) -> dict[str, str | None]:
+    """{"--env": "Pendulum-v1"}: each flag with what follows it; ValueError for one given twice."""
+    found: dict[str, str | None] = {}
+    for i, word in enumerate(argv):
+        if not word.startswith("--"):
+            continue
+        name, separator, value = word.partition("=")
+        name = re.sub(r"^(--|.*\.)no-", r"\1", name)  # --no-split is --split too
+        if name in found:
+            raise ValueError(f"{name} is given twice; give it once.")
+        follows = [x for x in argv[i + 1 : i + 2] if not x.startswith("--")]
+        found[name] = value if separator else next(iter(follows), None)
+    return found
 
 
 def full_names(argv: Sequence[str]) -> list[str]:

@@ -11,13 +11,16 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
-from jaxrl import config, envs
+from jaxrl import config, envs, memory
 from jaxrl.algos import sft
+from jaxrl.env import Wrapper
 from jaxrl.language import LanguageEnvironment
 from jaxrl.lm import folders
 from jaxrl.lm.learn.agent import Agent, load_weights
 from jaxrl.lm.learn.lengths import check_lengths, unread_reason
 from jaxrl.lm.learn.options import AgentConfig, PlayConfig
+from jaxrl.lm.learn.sizes import OF_A_TOKEN, evaluation_parts, training_parts
+from jaxrl.lm.model.config import check_lora
 from jaxrl.lm.model.transformer import Transformer
 from jaxrl.lm.play.limits import Limits, limits
 from jaxrl.lm.play.transcribe import Transcriber
@@ -25,6 +28,7 @@ from jaxrl.program import Member, seed_keys
 from jaxrl.statistics import summarize_returns
 from jaxrl.text import Chat
 from jaxrl.train import chat_data, flags, loop
+from jaxrl.train.paths import File, FileOrFolder, Folder
 from jaxrl.train.trainer import Outcome, Task, Trainer
 
 EVALUATION_LANES = 256
@@ -39,20 +43,21 @@ def today() -> str:
 class Options(loop.Options):
     env: str = "language/GuessTheNumber-easy"  # environment id; `python -m envs` lists them
     model: str = "nano"  # from scratch: nano, tiny, small or base; or ./FOLDER of transformers
-    init_from: Path | None = None  # start from a run's first seed, or such a folder
-    tokenizer: Path | None = None  # a tokenizer.json; by default the model's own, or bytes
+    init_from: Folder | None = None  # start from a run's first seed, or such a folder
+    tokenizer: FileOrFolder | None = None  # a tokenizer.json; by default the model's own, or bytes
     chat: Literal["", "plain", "chatml", "llama3", "gemma"] = ""  # by default what fits
     system: str = ""  # message before the conversation; by default what the model's template has
     date: str = field(default_factory=today)  # what the model's template takes for now, as of start
     dtype: Literal["float32", "bfloat16"] = "float32"  # of the computation, not of the parameters
     lora_rank: int = 0  # train adapters of this rank beside frozen matrices; 0: every parameter
     lora_alpha: float = 32.0  # what they add is times lora_alpha / lora_rank
-    data: Path | None = None  # JSONL of chat messages to imitate instead of scripted play
+    data: File | None = None  # JSONL of chat messages to imitate instead of scripted play
     split: bool = False  # parameters and optimiser state over the devices, for a large model
     eval_episodes: int = 1024  # fresh episodes of each seed for the final return
 
     def __post_init__(self):
         super().__post_init__()
+        check_lora(self.lora_rank, self.lora_alpha)
         try:
             datetime.date.fromisoformat(self.date)
         except ValueError:
@@ -95,6 +100,7 @@ def make_task(name: str, algorithm: ModuleType, args: Any) -> Task:
         num_iterations=cfg.num_iterations,
         steps_per_iteration=cfg.episodes,
         outcome=outcome(tokenizer, agent),
+        parts=training_parts(cfg, agent),
         unit="episodes",
         warm_up=cfg.sft_steps,
         num_blocks=cfg.num_blocks,
@@ -113,6 +119,7 @@ def outcome(tokenizer: folders.ChatTokenizer, agent: Agent) -> Outcome:
         trained=lambda state: state.params.policy,
         save=partial(folders.save_models, tokenizer, agent.model_config),
         evaluate=partial(evaluate_models, agent=agent),
+        parts=partial(evaluation_parts, agent, EVALUATION_LANES),
         how_to_play="read it: python -m train.transcripts --run {}",
     )
 
@@ -129,8 +136,8 @@ def reload(folder: Path, args: Any) -> tuple[Any, Outcome]:
             f"{folder}/policy/chat.json has a tokenizer of {tokenizer.tokenizer.vocab_size} tokens,"
             f" model.json a model of {model_config.vocab_size}; copy both again from one run."
         )
-    sizes = sizes_of(env, tokenizer.chat, args.algo)
-    return trained, outcome(tokenizer, Agent(env, tokenizer.chat, sizes, model_config))
+    agent = Agent(env, tokenizer.chat, sizes_of(env, tokenizer.chat, args.algo), model_config)
+    return trained, outcome(tokenizer, agent)
 
 
 def of(member: Member, agent: Agent) -> Agent:
@@ -168,6 +175,8 @@ def make_agent(
                 f"has {longest} tokens; try --algo.context {longest}."
             )
         sizes = replace(sizes, context=max(sizes.context, longest))
+        size = len(examples.length) * sizes.context * OF_A_TOKEN
+        memory.check_host("context", sizes.context, size)
         examples = chat_data.widen(examples, sizes.context, sizes.max_turns)
     if weights is None:
         model = replace(model, context=sizes.context)
@@ -181,12 +190,19 @@ def make_agent(
 
 def make_env(env_id: str, env_args: Any) -> LanguageEnvironment:
     """The environment that is spoken to; ValueError where the id names another kind."""
-    env = envs.make(env_id, **flags.parse_fields(env_args))
-    if not isinstance(env, LanguageEnvironment):
+    env = inner = envs.make(env_id, **flags.parse_fields(env_args))
+    if isinstance(env, LanguageEnvironment):
+        return env
+    while isinstance(inner, Wrapper):
+        inner = inner.env
+    if isinstance(inner, LanguageEnvironment):
         raise ValueError(
-            f"env={env_id} is not spoken to; try language/GuessTheNumber-easy, or train.ppo."
+            f"env={env_id} is a {type(inner).__name__} inside of a {type(env).__name__}, which a "
+            "language agent cannot play; let its constructor return it bare."
         )
-    return env
+    raise ValueError(
+        f"env={env_id} is not spoken to; try language/GuessTheNumber-easy, or train.ppo."
+    )
 
 
 def sizes_of(env: LanguageEnvironment, chat: Chat, cfg: PlayConfig) -> Limits:

@@ -13,12 +13,15 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
+from jaxrl import memory
 from jaxrl.checkpoint import Checkpoints, abstract, numbered
+from jaxrl.config import Count, check_fields, check_positive, check_range
 from jaxrl.metrics import Metrics
 from jaxrl.program import Member, Program, make_program, members
 from jaxrl.train.causes import Broken, advice, first_broken
 from jaxrl.train.devices import Distributed, choose
 from jaxrl.train.logs import Lines, known_means
+from jaxrl.train.paths import Folder, NewFolder
 from jaxrl.train.plot import plot_curve
 from jaxrl.train.progress import Progress
 from jaxrl.train.resume import Past, files_of, layout_of, lost_lines
@@ -28,6 +31,7 @@ from jaxrl.train.stop import Diverged, Interrupted, StopSignal, leave_with
 from jaxrl.train.trainer import Task
 
 CHUNK_SECONDS = 1.0  # work between two looks at the metrics
+MOST_SEEDS = 2**16
 MAX_CHUNK = 1024  # iterations in a chunk at most
 
 
@@ -37,11 +41,11 @@ class Options:
 
     env: str = "CartPole-v1"  # environment id, or my_module:Id; `python -m envs` lists them
     env_args: tuple[str, ...] = ()  # fields of the environment, as NAME=VALUE
-    seed: int = 0  # the root of every random number; seeds seed .. seed+num_seeds-1 are trained
+    seed: Count = 0  # the root of every random number; seeds seed .. seed+num_seeds-1 are trained
     num_seeds: int = 1  # independent runs in the same program
-    run_dir: Path | None = None  # folder of this run; default runs/ENV-ALGO-DATE
-    resume: Path | None = None  # go on with this run's folder, with its own options
-    init_from: Path | None = None  # start with the weights of another run's first seed
+    run_dir: NewFolder | None = None  # folder of this run; default runs/ENV-ALGO-DATE
+    resume: Folder | None = None  # go on with this run's folder, with its own options
+    init_from: Folder | None = None  # start with the weights of another run's first seed
     devices: int = 0  # how many to use; 0: as many as serve the run
     log_every: int = 0  # iterations averaged into one logged line; 0: at most 1,000 lines
     checkpoint_every: float = 60.0  # s between checkpoints
@@ -50,14 +54,15 @@ class Options:
     hosts: Distributed = field(default_factory=Distributed)
 
     def __post_init__(self):
-        for name, least in (("num_seeds", 1), ("seed", 0), ("devices", 0), ("log_every", 0)):
+        check_fields(self)
+        check_range("num_seeds", self.num_seeds, 1, MOST_SEEDS, 1)
+        for name, least in (("seed", 0), ("devices", 0), ("log_every", 0)):
             if getattr(self, name) < least:
                 value = getattr(self, name)
                 raise ValueError(f"{name}={value} must be at least {least}; try {least}.")
         if self.seed + self.num_seeds > 2**32:
             raise ValueError(f"seed={self.seed} plus num_seeds must be at most 2^32; try 0.")
-        if not self.checkpoint_every > 0:
-            raise ValueError(f"checkpoint_every={self.checkpoint_every} must be above 0; try 60.")
+        check_positive("checkpoint_every", self.checkpoint_every, 60)
         if self.eval_episodes < 1:
             raise ValueError(f"eval_episodes={self.eval_episodes} must be at least 1; try 128.")
 
@@ -77,8 +82,8 @@ class Run:
 
     def __init__(self, args: Options, task: Task):
         self.args, self.task = args, task
-        self.members = members(range(args.seed, args.seed + args.num_seeds), task.cfg, task.env)
         self.mesh, self.past = self._open()
+        self.members = members(range(args.seed, args.seed + args.num_seeds), task.cfg, task.env)
         leave_with(self.left_at_once)
         self.newest = 0 if self.past is None else self.past.iteration
         self.of_env = jax.eval_shape(task.env.reset, jax.random.key(0))[1].metrics.keys()
@@ -93,6 +98,7 @@ class Run:
         sizes = (task.num_blocks, task.minibatch_rows)
         if args.resume is None:
             mesh = choose(args.devices, args.num_seeds, *sizes)
+            check_memory(args, task, list(mesh.devices.flat))
             layout = asdict(layout_of(mesh, task.num_blocks))
             self.folder = self._open_folder({"layout": layout, "files": files_of(args)})
             self.checkpoints = Checkpoints(self.folder.checkpoints)
@@ -104,6 +110,7 @@ class Run:
             record = self.checkpoints.record(newest) if newest else {}
             past = Past(self.folder.config, record, newest, self.checkpoints.path(newest), args)
             mesh = past.mesh(args, *sizes)
+            check_memory(args, task, list(mesh.devices.flat))
             past.tell(self.folder.writes)
         except BaseException:
             self.folder.close()  # or the next one could not enter
@@ -312,6 +319,12 @@ class Run:
         path = self.folder.path
         plot_curve(read_metrics(path), title, path / "curve.png", task.unit)
         return summary
+
+
+def check_memory(args: Options, task: Task, devices: list[Any]) -> None:
+    """ValueError for a run, or its evaluation at the end, that the devices cannot hold."""
+    memory.check(task.parts, args.num_seeds, devices)
+    memory.check(task.outcome.parts(args.eval_episodes), args.num_seeds, devices[:1])
 
 
 def train(args: Options, task: Task) -> dict[str, Any]:

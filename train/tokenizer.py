@@ -6,13 +6,12 @@ Well under a minute; a turn of GuessTheNumber then takes 5 tokens where bytes ta
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
 import jax
 import numpy as np
 
-from jaxrl import envs
+from jaxrl.config import LARGEST, check_fields, check_range
 from jaxrl.files import write_text
 from jaxrl.language import LanguageEnvironment
 from jaxrl.lm.learn.lengths import Lengths, fixed_answers, longest, players
@@ -20,11 +19,16 @@ from jaxrl.text import FORMATS, BpeTokenizer, Text, make_chat
 from jaxrl.text.formats import special_tokens
 from jaxrl.text.pretokens import GPT2, PATTERNS
 from jaxrl.train import flags
+from jaxrl.train.language import make_env
+from jaxrl.train.paths import NewFolder
+
+MOST_TOKENS = 2**20  # four times what the largest released tokenizers have
+MOST_EPISODES = 100_000  # whose texts are held in memory at once
 
 
 @dataclass(frozen=True)
 class Args:
-    out: Path  # folder to write tokenizer.json into; made if needed
+    out: NewFolder  # folder to write tokenizer.json into; made if needed
     env: list[str] = field(default_factory=lambda: ["language/GuessTheNumber-easy"])  # ids
     env_args: tuple[str, ...] = ()  # fields of the environment, as NAME=VALUE, where it is one
     vocab_size: int = 512  # tokens, the 256 bytes and the special ones among them
@@ -34,8 +38,11 @@ class Args:
     seed: int = 0  # of these
 
     def __post_init__(self):
-        if self.episodes < 1:
-            raise ValueError(f"episodes={self.episodes} must be at least 1; try 512.")
+        check_fields(self)
+        check_range("episodes", self.episodes, 1, MOST_EPISODES, 512)
+        check_range("seed", self.seed, 0, LARGEST, 0)
+        if not self.env:
+            raise ValueError("env= names no environment; try language/GuessTheNumber-easy.")
         if self.env_args and len(self.env) > 1:
             raise ValueError(
                 f"env_args={' '.join(self.env_args)} would belong to {len(self.env)} environments; "
@@ -44,8 +51,7 @@ class Args:
         if (self.out / "tokenizer.json").exists():
             raise ValueError(f"out={self.out} holds a tokenizer.json; choose another folder.")
         least = 256 + len(special_tokens(FORMATS[self.chat]))
-        if self.vocab_size < least:
-            raise ValueError(f"vocab_size={self.vocab_size} is too small; try {2 * least}.")
+        check_range("vocab_size", self.vocab_size, least, MOST_TOKENS, 2 * least)
 
 
 def texts(env: LanguageEnvironment, episodes: int, seed: int) -> Iterator[str]:
@@ -111,9 +117,8 @@ def main(args: Args) -> dict[str, Lengths]:
     """Trains and saves; returns the token lengths of each environment."""
     envs_of = {}
     for env_id in args.env:
-        env = envs_of[env_id] = envs.make(env_id, **flags.parse_fields(args.env_args))
-        if not isinstance(env, LanguageEnvironment):
-            raise ValueError(f"env={env_id} is not spoken to; try language/GuessTheNumber-easy.")
+        envs_of[env_id] = make_env(env_id, args.env_args)
+    args.out.mkdir(parents=True, exist_ok=True)  # before the work, for it may be refused
     every = [texts(env, args.episodes, args.seed) for env in envs_of.values()]
     train(args, [text for of_one in every for text in of_one])
     path = args.out / "tokenizer.json"

@@ -1,12 +1,13 @@
 """What a trainer declares, and what it hands to the host loop."""
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from jaxrl.memory import Part
 from jaxrl.program import Member
 
 
@@ -18,6 +19,7 @@ class Outcome:
     save: Callable[[Path, Any], None]  # (run folder, trained): write it into policy/
     evaluate: Callable[[Any, Member, int], dict]  # (trained, members, episodes) -> summary
     how_to_play: str = ""  # told at the end; {} is the run folder
+    parts: Callable[[int], Sequence[Part]] = lambda episodes: ()  # memory that evaluating takes
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,7 @@ class Task:
     shown: Callable[[Any], Any] | None = None  # what a state keeps of its last episodes
     transcribe: Callable[..., list[dict]] | None = None  # (that, iteration, steps, seed) -> lines
     refuse: Callable[[dict], str | None] | None = None  # means of a chunk -> why not to go on
+    parts: Sequence[Part] = ()  # memory that a member takes
 
     def steps(self, iteration: int) -> int:
         """What a member has played after this many iterations, in `unit`."""

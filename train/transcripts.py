@@ -6,19 +6,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from jaxrl.config import check_fields
 from jaxrl.files import as_type, parse_json, read_text
-from jaxrl.printable import encodable, printable
+from jaxrl.printable import printable
 from jaxrl.train import flags
+from jaxrl.train.paths import Folder
 
 
 @dataclass(frozen=True)
 class Args:
-    run: Path  # the run's folder
+    run: Folder  # the run's folder
     last: int = 4  # how many episodes, the newest ones
     iteration: int | None = None  # of this iteration only
     failed: bool = False  # only episodes without success
 
     def __post_init__(self):
+        check_fields(self)
         if self.last < 1:
             raise ValueError(f"last={self.last} must be at least 1; try 4.")
 
@@ -110,12 +113,7 @@ def chosen(args: Args) -> list[dict[str, Any]]:
 
 def run(argv: Sequence[str]) -> None:
     """The command line: one line and exit code 2 for bad input."""
-
-    def main(args: Args) -> None:
-        page = "\n\n".join(map(show, chosen(args)))
-        print(encodable(page, sys.stdout.encoding))
-
-    flags.run(Args, __doc__ or "", argv, main)
+    flags.run(Args, __doc__ or "", argv, lambda args: print("\n\n".join(map(show, chosen(args)))))
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ minibatch, observations and rewards normalised, value clipping, early stop on KL
 of their last observation, which most implementations set to 0.
 """
 
+import math
 from functools import partial
 from typing import Any, Literal
 
@@ -27,7 +28,7 @@ from jaxrl.wrappers import EpisodeStats, ScaleAction, tree_where
 
 @config.pytree_dataclass
 class Config(sgd.Sizes):
-    total_steps: int = 500_000  # environment steps in all, rounded up to whole iterations
+    total_steps: config.Count = 500_000  # environment steps in all, rounded up to whole iterations
     num_envs: int = 16  # environments stepped in parallel, B
     num_steps: int = 128  # steps of each environment per iteration, T
     num_epochs: int = 4  # passes over an iteration's T*B rows
@@ -72,6 +73,12 @@ class Config(sgd.Sizes):
         if self.accumulate:
             name, rows = "rows per minibatch", self.minibatch_rows
             config.check_divides("accumulate", self.accumulate, name, rows)
+
+    @property
+    def num_blocks(self) -> int:
+        """Each device computes its share of a minibatch in as many pieces."""
+        pieces = self.minibatch_rows // self.accumulate if self.accumulate else 0
+        return math.gcd(super().num_blocks, pieces)
 
 
 class State(flax.struct.PyTreeNode):

@@ -21,7 +21,7 @@ from jaxrl.wrappers import EpisodeStats
 
 @config.pytree_dataclass
 class Config(sgd.Sizes):
-    total_steps: int = 500_000  # environment steps, rounded up to whole iterations
+    total_steps: config.Count = 500_000  # environment steps, rounded up to whole iterations
     num_envs: int = 32  # environments stepped in parallel, B
     num_steps: int = 64  # steps of each environment per iteration, T
     num_epochs: int = 4  # passes over an iteration's rows

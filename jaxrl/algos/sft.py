@@ -11,13 +11,15 @@ from jaxrl.metrics import Metrics
 
 @config.pytree_dataclass
 class Config(learn.AgentConfig):
-    total_episodes: int = 25_600  # scripted episodes learned from
+    total_episodes: config.Count = 25_600  # scripted episodes learned from
     sft_player: Literal["random", "expert"] = "expert"  # who plays them
     sft_on: Literal["actions", "all"] = "actions"  # learn the player's tokens, or the answers too
     learning_rate: float = 3e-3  # at the start
 
     def __post_init__(self):
         super().__post_init__()
+        what = "sft_episodes"
+        config.check_iterations("total_episodes", self.total_episodes, what, self.episodes, "256")
         if self.sft_steps:
             raise ValueError(f"sft_steps={self.sft_steps} belongs to other trainers; leave it out.")
 

@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 
-from jaxrl import spaces
+from jaxrl import config, memory, spaces
 from jaxrl.check import avals, behaviour, cost, fields, legal, rollout, trace
 from jaxrl.check.cost import CostCard
 from jaxrl.check.fields import EnvCheckError
@@ -25,8 +25,10 @@ def check_env(
     Raises EnvCheckError with what to change in the environment, for the first rule broken.
     """
     for name, value in (("num_steps", num_steps), ("num_envs", num_envs)):
-        if value < 1:
-            raise ValueError(f"{name}={value} must be at least 1; try 8.")
+        config.check_size(name, value, 8)
+    config.check_range("seed", seed, 0, config.LARGEST, 0)
+    size = 3 * 8 * num_steps * num_envs  # of the keys alone
+    memory.check_host("num_steps*num_envs", num_steps * num_envs, size)
     # The checks repeat keys on purpose; `check_keys_are_used_once` turns this on for itself.
     with jax.debug_key_reuse(False):
         check_structure(env, seed)

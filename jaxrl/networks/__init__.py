@@ -4,10 +4,10 @@ A network is a class called as `MyNet(spec, rngs)`. It has `distribution(obs)`; 
 `value(obs)`. Name it `mlp`, `cnn` or `my_module:MyNet`.
 """
 
-from jaxrl.networks.actor_critic import ACTIVATIONS, ActorCritic, Tower
+from jaxrl.networks.actor_critic import ActorCritic, Tower
 from jaxrl.networks.build import build, check_value, distribution_and_value
 from jaxrl.networks.encoders import Encoder
-from jaxrl.networks.spec import NetworkSpec
+from jaxrl.networks.spec import ACTIVATIONS, NetworkSpec
 
 __all__ = [
     "ACTIVATIONS",

@@ -1,6 +1,5 @@
 """Separate actor and critic towers: an encoder of the observation, then linear layers."""
 
-from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
@@ -10,14 +9,8 @@ from flax import nnx
 
 from jaxrl.distributions import Distribution
 from jaxrl.networks.encoders import Encoder
-from jaxrl.networks.spec import NetworkSpec
+from jaxrl.networks.spec import ACTIVATIONS, NetworkSpec
 from jaxrl.spaces import Box
-
-ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
-    "tanh": jnp.tanh,
-    "relu": jax.nn.relu,
-    "silu": jax.nn.silu,
-}
 
 
 def linear(inputs: int, outputs: int, scale: float, rngs: nnx.Rngs) -> nnx.Linear:

@@ -1,15 +1,23 @@
 """What fixes a network's structure, and the distribution that its outputs describe."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from jaxrl import distributions, spaces
+from jaxrl import config, distributions, spaces
 from jaxrl.networks.encoders import check_image
 from jaxrl.spaces import Box, Space, is_space
+
+ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "tanh": jnp.tanh,
+    "relu": jax.nn.relu,
+    "silu": jax.nn.silu,
+}
 
 
 def own_class(name: str) -> Any:
@@ -20,7 +28,7 @@ def own_class(name: str) -> Any:
     if name in ("mlp", "cnn"):
         return None
     module_name, _, class_name = name.partition(":")
-    if not module_name or not class_name:
+    if not all(part.isidentifier() for part in (*module_name.split("."), class_name)):
         raise ValueError(f"network={name} must be mlp, cnn or my_module:MyNet; try mlp.")
     try:
         module = import_module(module_name)
@@ -50,6 +58,12 @@ class NetworkSpec:
     squash: bool = False  # tanh-squashed Gaussian for a Box of actions
 
     def __post_init__(self):
+        config.check_fields(self)
+        for width in self.hidden:
+            config.check_positive("hidden", width, 64)
+        if self.activation not in ACTIVATIONS:
+            known = ", ".join(ACTIVATIONS)
+            raise ValueError(f"activation={self.activation} is none of {known}; try tanh.")
         for space in (self.observation_space, self.action_space):
             spaces.to_json(space)  # refuses what could not be loaded again
         num_outputs = self.num_outputs

@@ -14,7 +14,7 @@ from jaxrl.config import pytree_dataclass
 class PlayConfig:
     """How episodes are played."""
 
-    total_episodes: int = 100_000  # played while learning, the warm start not counted
+    total_episodes: config.Count = 100_000  # played while learning, the warm start not counted
     num_lanes: int = 256  # episodes played side by side
     refill_at: float = 0.5  # share of finished responses at which the environments answer
     temperature: float = 1.0  # of the policy, where it plays and where it learns
@@ -69,7 +69,7 @@ class WarmStartConfig:
     def _check_warm_start(self) -> None:
         for name in ("sft_learning_rate", "sft_episodes", "sft_coef"):
             config.check_positive(name, getattr(self, name), 1)
-        config.check_range("sft_steps", self.sft_steps, 0, 2**31 - 1, 250)
+        config.check_range("sft_steps", self.sft_steps, 0, 2**30, 250)
         config.check_range("sft_moves", self.sft_moves, 0.0, 1e6, 1.0)
 
 
@@ -141,6 +141,8 @@ class GroupConfig(AgentConfig):
         super().__post_init__()
         for name in ("num_prompts", "group_size", "num_epochs", "num_minibatches"):
             config.check_positive(name, getattr(self, name), 1)
+        what, few = "num_prompts*group_size", f"num_prompts={type(self).num_prompts}"
+        config.check_iterations("total_episodes", self.total_episodes, what, self.episodes, few)
         config.check_divides(
             "num_minibatches", self.num_minibatches, "num_prompts", self.num_prompts
         )

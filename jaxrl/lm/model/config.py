@@ -11,6 +11,12 @@ DTYPES = ("float32", "bfloat16")
 MOST_LAYERS = 10_000
 
 
+def check_lora(rank: int, alpha: float) -> None:
+    """ValueError for a rank or a scale of adapters that there cannot be."""
+    check_range("lora_rank", rank, 0, 2**20, 16)
+    check_positive("lora_alpha", alpha, 32)
+
+
 @dataclass(frozen=True)
 class RopeScaling:
     """How the rotation frequencies of the global layers are slowed for a longer context."""
@@ -72,11 +78,7 @@ class ModelConfig:
         for token in self.end_ids:
             check_range("end_ids", token, 0, 2**31 - 1, 0)
         check_divides("num_kv_heads", self.num_kv_heads, "num_heads", self.num_heads)
-        if self.lora_rank < 0 or self.lora_alpha <= 0:
-            raise ValueError(
-                f"lora_rank={self.lora_rank} must not be negative and lora_alpha={self.lora_alpha} "
-                "above 0; try 16 and 32."
-            )
+        check_lora(self.lora_rank, self.lora_alpha)
         if self.head_dim % 2:
             raise ValueError(f"head_dim={self.head_dim} must be even, for RoPE; try 32.")
         for field in ("param_dtype", "dtype"):
