@@ -5,7 +5,6 @@ A signal that does not wait ends the process elsewhere, in `train/stop.py`.
 """
 
 import contextlib
-import errno
 import os
 import sys
 import sysconfig
@@ -37,8 +36,6 @@ def command(work: Callable[[], Any]) -> None:
             leave_at_once(f"stopped: {error}", 1)
         leave(f"stopped: {error}", 1)
     except OSError as error:
-        if error.filename is None and error.errno == errno.ENOSPC:  # what we open has a name
-            leave(f"stopped: the output cannot be written: {reason_of(error)}", 1)
         if error.errno is None:  # words of our own
             leave(f"error: {error}", 2)
         file = error.filename or "standard output"
