@@ -20,8 +20,9 @@ from typing import Any, Literal
 import jax
 import pytest
 
-from jaxrl.envs import __main__ as envs_command
+from jaxrl import Box, Discrete, check_env, envs
 from jaxrl.lm.learn import lengths
+from jaxrl.networks import NetworkSpec
 from jaxrl.train import __main__ as console
 from jaxrl.train import aot, command, evaluate, export, loop, table, tokenizer, transcripts
 
@@ -252,4 +253,45 @@ def test_a_command_that_there_is_not_is_refused_in_a_line(monkeypatch, folder, c
     monkeypatch.setattr("sys.path", [*os.sys.path])  # pyright: ignore
     code, said = outcome(Entry(lambda _: console.main(), object), [], capfd)
     assert code == 2 and said.startswith("error: ") and said.count("\n") == 1, said
-    assert envs_command.__doc__ and "Traceback" not in said
+
+
+BOXES = {"observation_space": Box(-1.0, 1.0, (3,)), "action_space": Discrete(2)}
+SIZES = (0, -1, 2**31, 10**30, 1.5, float("nan"), True, "8", None)
+IN_PYTHON = [
+    *(("id", partial(envs.make, id)) for id in ("", "x", "a\0b", LONG, "..", ":", "a:", "\udcff")),
+    *(("num_envs", partial(envs.make_vec, "CartPole-v1", x)) for x in SIZES),
+    *(("num_steps", partial(check_env, None, num_steps=x)) for x in SIZES),  # pyright: ignore
+    *(("seed", partial(check_env, None, seed=x)) for x in (-1, 2**31)),  # pyright: ignore
+    *(("hidden", partial(NetworkSpec, **BOXES, hidden=(x,))) for x in SIZES),
+    ("hidden", partial(NetworkSpec, **BOXES, hidden=[64])),
+    ("activation", partial(NetworkSpec, **BOXES, activation="x")),
+    *(("network", partial(NetworkSpec, **BOXES, network=x)) for x in ("", ".x:Y", "x:", "a..b:C")),
+    ("squash", partial(NetworkSpec, **BOXES, squash=1)),
+]
+CONFIGS = {
+    f"{name}-{f.name}": (algorithm, f.name)
+    for name, algorithm in ((name, table.trainer(name).algorithm) for name in table.TRAINERS)
+    for f in dataclasses.fields(algorithm.Config)
+}
+
+
+@pytest.mark.parametrize(("name", "call"), IN_PYTHON)
+def test_what_is_called_in_python_with_bad_values_says_so_in_one_line(name, call):
+    with pytest.raises(ValueError) as error:
+        call()
+    said = str(error.value)
+    assert "\n" not in said and (name in said or name == "id"), said
+
+
+@pytest.mark.parametrize(("algorithm", "name"), CONFIGS.values(), ids=CONFIGS)
+def test_no_field_of_an_algorithm_takes_what_is_no_value_of_its_type(algorithm, name):
+    for value in (float("nan"), float("inf"), 10**400, "x", [64], object(), -(2**31), 1e39, b"1"):
+        if (
+            isinstance(getattr(algorithm.Config(), name), str)
+            and value == "x"
+            and name == "network"
+        ):
+            continue  # a name that is looked up with the environment
+        with pytest.raises(ValueError) as error:
+            algorithm.Config(**{name: value})
+        assert "\n" not in str(error.value) and name in str(error.value), error.value
