@@ -53,12 +53,29 @@ def test_a_folder_is_in_use_until_its_run_ends(tmp_path):
     with pytest.raises(Taken, match="resume="):
         Lock(tmp_path / "run", "resume")
     one.release()
+    assert list((tmp_path / "run").iterdir()) == []
+    (tmp_path / "run" / ".lock").write_text("process 1 on another")
     claim(tmp_path / "run")[0].release()  # a start that was killed left no config.json
     (tmp_path / "run" / ".config.json.tmp").write_text("{")
     claim(tmp_path / "run")[0].release()
     (tmp_path / "run" / "config.json").write_text("{}")
     with pytest.raises(Taken, match="exists; try another name, or --resume"):
         claim(tmp_path / "run")
+
+
+def test_a_lock_that_is_taken_away_while_it_is_waited_for_is_none(tmp_path, monkeypatch):
+    flock, away = fcntl.flock, [True]
+
+    def just_released(file: int, how: int) -> None:
+        if away.pop() if away else False:
+            (tmp_path / ".lock").unlink()
+        flock(file, how)
+
+    monkeypatch.setattr(fcntl, "flock", just_released)
+    held = Lock(tmp_path, "resume")
+    with pytest.raises(Taken):
+        Lock(tmp_path, "resume")
+    held.release()
 
 
 def test_a_run_that_began_before_the_lock_was_free_is_not_overwritten(tmp_path, monkeypatch):

@@ -18,36 +18,63 @@ class Taken(ValueError):
 
 
 class Lock:
-    """A run folder that nobody else writes to until `release`.
+    """A run folder that nobody else writes to until `release`; `.lock` in it says who has it.
 
-    Raises Taken where somebody does. Where the file system has no locks it says so, and `held` is
+    Raises Taken where somebody has it. Where the file system has no locks it says so, and `held` is
     False.
     """
 
     def __init__(self, folder: Path, option: str):
-        self.file = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
-        self.held = True
+        self.path, self.held, self.owner = folder / LOCK, True, os.getpid()
+        self.file = -1
         try:
-            fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._lock()
         except BlockingIOError:
-            holder = os.read(self.file, 200).decode(errors="replace").strip() or "another process"
-            self.release()
+            holder = os.read(self.file, 200).decode(errors="replace").strip()
+            self._close()
             raise Taken(
-                f"{option}={folder} is in use by {holder}: wait for it or stop it, or choose "
-                "another folder."
+                f"{option}={folder} is in use by {holder or 'another process'}: wait for it or "
+                "stop it, or choose another folder."
             ) from None
-        except OSError as error:
-            self.held = False
-            edge.say(f"{folder} cannot be locked ({reason_of(error)}): start nothing else in it")
-            return
-        with contextlib.suppress(OSError):  # who it is is a help, no more
-            os.ftruncate(self.file, 0)
-            os.pwrite(self.file, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+        if self.held:
+            with contextlib.suppress(OSError):  # who it is is a help, no more
+                os.ftruncate(self.file, 0)
+                name = f"process {self.owner} on {socket.gethostname()}\n"
+                os.pwrite(self.file, name.encode(), 0)
+
+    def _lock(self) -> None:
+        while True:
+            self.file = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
+            try:
+                fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise
+            except OSError as error:
+                self.held = False
+                edge.say(
+                    f"{self.path.parent} cannot be locked ({reason_of(error)}): start nothing else "
+                    "in it"
+                )
+                return
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(self.file), os.stat(self.path)):
+                    return
+            self._close()  # its holder has just taken it away
 
     def release(self) -> None:
-        if self.file >= 0:
-            file, self.file = self.file, -1
-            os.close(file)
+        if self.file >= 0 and self.owner == os.getpid():  # not a forked child's
+            if self.held:
+                with contextlib.suppress(OSError):
+                    self.path.unlink()
+            self._close()
+
+    def _close(self) -> None:
+        file, self.file = self.file, -1
+        os.close(file)
+
+    def __del__(self):
+        with contextlib.suppress(Exception):
+            self.release()
 
 
 def claim(path: Path) -> tuple[Lock, list[Path]]:
@@ -58,7 +85,8 @@ def claim(path: Path) -> tuple[Lock, list[Path]]:
     """
     made = [p for p in (path, *path.parents) if not p.exists()]
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.parent.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
         try:
             path.mkdir()
         except FileExistsError:
@@ -66,7 +94,7 @@ def claim(path: Path) -> tuple[Lock, list[Path]]:
         left = _refuse_old(path)
         lock = Lock(path, "run_dir")
     except OSError:
-        give_back(path, made)
+        give_back(made)
         raise
     try:
         _refuse_old(path)  # who had the lock before may have begun a run
@@ -78,11 +106,8 @@ def claim(path: Path) -> tuple[Lock, list[Path]]:
     return lock, made
 
 
-def give_back(path: Path, made: list[Path]) -> None:
+def give_back(made: list[Path]) -> None:
     """Leave no trace of a run that could not begin."""
-    for name in BEFORE_CONFIG:
-        with contextlib.suppress(OSError):
-            (path / name).unlink(missing_ok=True)
     for folder in made:
         with contextlib.suppress(OSError):
             folder.rmdir()

@@ -94,8 +94,8 @@ class RunFolder:
                 if not numbered:
                     raise
             except OSError as error:
-                give_back(folder.path, made)
                 folder.close()
+                give_back(made)
                 raise ValueError(
                     f"run_dir={folder.path} cannot be made: {files.reason_of(error)}; try another."
                 ) from None
