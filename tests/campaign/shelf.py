@@ -11,7 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from campaign.processes import Ended, Job, module
+from campaign.processes import ROOT, Ended, Job, module
+
+TOKENIZERS = ROOT / "benchmarks/results/learning/tokenizers"
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ LANGUAGE = _recipe(
     "--env language/GuessTheNumber-easy --env-args turns=1 high=4 --model nano --devices 1 "
     "--algo.num-prompts 16 --algo.num-lanes 16 --algo.micro-batch 4 --algo.num-minibatches 2 "
     "--algo.sft-steps 30 --algo.sft-episodes 16 --algo.sft-coef 0.1 --algo.total-episodes 400 "
-    "--algo.response-tokens 12 --eval-episodes 8",
+    f"--algo.response-tokens 12 --eval-episodes 8 --tokenizer {TOKENIZERS}/qwen2.json",
 )
 SMALL = _recipe(
     "small",
@@ -86,6 +88,10 @@ class Shelf:
             ended = self.start(recipe, run, self.words(f"reference-{recipe.name}")).end(900)
             assert ended.code == 0, ended.err
         return run
+
+    def of_case(self, name: str) -> Path:
+        """The finished run that a case calls `run` or `lm`."""
+        return self.reference({"run": SMALL, "lm": LANGUAGE}[name])
 
     def words(self, name: str) -> Path:
         """Where a command of this name writes what it says."""
