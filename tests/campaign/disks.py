@@ -8,14 +8,13 @@ import json
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
 from campaign.figures import Figures, side_by_side
 from campaign.kills import moment
-from campaign.processes import ROOT, Ended, Job, faults, told
+from campaign.processes import ROOT, Job, faults, told
 from campaign.shelf import LANGUAGE, PPO, Recipe, Shelf
 
 PATIENCE = 60.0  # s that a run on a full disk may take to end
@@ -55,9 +54,10 @@ def name_space() -> list[str]:
     """The words before a command that may mount; [] where this machine allows none."""
     for words in (["unshare", "-m"], ["unshare", "-rm"]):
         script = "mount -t tmpfs none /mnt"
-        if shutil.which("unshare") and not subprocess.run(
-            [*words, "sh", "-c", script], capture_output=True
-        ).returncode:
+        if (
+            shutil.which("unshare")
+            and not subprocess.run([*words, "sh", "-c", script], capture_output=True).returncode
+        ):
             return words
     return []
 
@@ -71,7 +71,9 @@ def inside(
     figures: Figures,
 ) -> None:
     """The cases with a disk of their own, in a name space of their own."""
-    asked = json.dumps([str(shelf.folder), str(shelf.cache), sizes, filled, list(map(asdict, recipes))])
+    asked = json.dumps(
+        [str(shelf.folder), str(shelf.cache), sizes, filled, list(map(asdict, recipes))]
+    )
     done = subprocess.run(
         [*mounts, sys.executable, "-m", "campaign.disks", asked],
         cwd=ROOT / "tests",
@@ -91,7 +93,9 @@ def main(asked: str) -> None:
     shelf, figures = Shelf(Path(folder), Path(cache)), Figures("full disks")
     made = [Recipe(r["name"], r["trainer"], tuple(r["flags"])) for r in recipes]
     cases = [(r, f"a disk of {size} bytes", size, "") for r in made for size in sizes]
-    cases += [(r, f"a disk that fills while {phase}", ROOM, phase) for r in made for phase in filled]
+    cases += [
+        (r, f"a disk that fills while {phase}", ROOM, phase) for r in made for phase in filled
+    ]
     side_by_side(lambda case: on_a_disk(shelf, *case, figures), cases)
     print(json.dumps([figures.cases, figures.counts, figures.faults]))
 

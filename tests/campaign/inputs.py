@@ -1,18 +1,12 @@
 """Command lines that a person may type by mistake: one line, exit code 2 or 1, nothing written."""
 
-import json
-import os
-import shutil
-from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any
-
-import numpy as np
+from collections.abc import Sequence
 
 from campaign.figures import Figures, side_by_side
 from campaign.processes import told
 from campaign.sandbox import Bad, refuse
 from campaign.shelf import Shelf
+from campaign.spoiling import edit, half, lose, poison, renumber, write
 
 
 def refused(part: str, shelf: Shelf, cases: Sequence[Bad], *, inside: bool = False) -> Figures:
@@ -30,54 +24,7 @@ def refused(part: str, shelf: Shelf, cases: Sequence[Bad], *, inside: bool = Fal
     return figures
 
 
-def write(name: str, content: str | bytes) -> Callable[[Path], object]:
-    """Replaces a file of the case."""
-    data = content.encode() if isinstance(content, str) else content
-    return lambda folder: (folder / name).write_bytes(data)
-
-
-def edit(name: str, change: Callable[[Any], object]) -> Callable[[Path], object]:
-    """Changes the JSON of a file of the case."""
-
-    def spoil(folder: Path) -> None:
-        content = json.loads((folder / name).read_text())
-        change(content)
-        (folder / name).write_text(json.dumps(content))
-
-    return spoil
-
-
-def lose(name: str) -> Callable[[Path], object]:
-    return lambda folder: (folder / name).unlink()
-
-
-def half(name: str) -> Callable[[Path], object]:
-    """Leaves the first half of a file."""
-    return lambda folder: os.truncate(folder / name, (folder / name).stat().st_size // 2)
-
-
-def renumber(folder: Path) -> None:
-    """The last checkpoint under the number of an earlier iteration, and the earlier ones gone."""
-    every = sorted((folder / "run/checkpoints").iterdir(), key=lambda p: int(p.name))
-    for path in every[:-1]:
-        shutil.rmtree(path)
-    every[-1].rename(every[-1].with_name(str(int(every[-1].name) - 10)))
-
-
-def poison(name: str) -> Callable[[Path], object]:
-    """One weight is NaN."""
-
-    def spoil(folder: Path) -> None:
-        with np.load(folder / name) as file:
-            weights = dict(file)
-        first = next(key for key, x in weights.items() if x.dtype == np.float32 and x.size)
-        weights[first].reshape(-1)[0] = np.nan
-        np.savez(folder / name, allow_pickle=False, **weights)
-
-    return spoil
-
-
-ODD = '''
+ODD = """
 import jax, jax.numpy as jnp, numpy as np
 from jaxrl.env import Environment, timestep
 from jaxrl.spaces import Box, Discrete
@@ -94,10 +41,11 @@ class Odd(Environment):
     def step(self, state, action, key):
         return state + 1, timestep(self._obs(key), REWARD, state > 5)
     def _obs(self, key):
-        return jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), OBS, is_leaf=lambda s: isinstance(s, Box))
+        return jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), OBS, is_leaf=LEAF)
 
+LEAF = lambda space: hasattr(space, 'shape')
 OBS, ACT, REWARD = Box(-1.0, 1.0, (2,)), Discrete(2), 1.0
-'''
+"""
 ODD_RUN = "python -m train.ppo --env odd:Odd --run-dir out --num-envs 4 --total-steps 256 "
 ODD_RUN += "--algo.num-steps 8 --algo.num-minibatches 1 --algo.hidden 4 --eval-episodes 2"
 
@@ -136,7 +84,11 @@ NUMBERS = [
     Bad("a tokenizer without tokens", "python -m train.tokenizer --out out --vocab-size -5"),
     Bad("a tokenizer of a negative seed", "python -m train.tokenizer --out out --seed -1"),
     Bad("a tokenizer beyond memory", "python -m train.tokenizer --out out --episodes 1000000000"),
-    Bad("a seed index that is not there", "python -m train.export --run lm --out x --seed-index 5", "lm"),
+    Bad(
+        "a seed index that is not there",
+        "python -m train.export --run lm --out x --seed-index 5",
+        "lm",
+    ),
 ]
 WORDS = [
     Bad("an env arg that is the id", f"{PPO} --env-args id=5"),
@@ -147,7 +99,9 @@ WORDS = [
     Bad("a module of no environment", f"{PPO} --env json:loads"),
     Bad("a module with an error in it", f"{PPO} --env odd:Odd", spoil=write("odd.py", "def (")),
     Bad("a module that raises", f"{PPO} --env odd:Odd", spoil=write("odd.py", "1 / 0")),
-    Bad("a module that exits", f"{PPO} --env odd:Odd", spoil=write("odd.py", "raise SystemExit(0)")),
+    Bad(
+        "a module that exits", f"{PPO} --env odd:Odd", spoil=write("odd.py", "raise SystemExit(0)")
+    ),
     Bad("a game that has no such field", f"{GRPO} --env-args max_steps=2"),
     Bad("grpo in steps", f"{GRPO} --total-steps 100"),
     Bad("a network for images", f"{PPO} --env Pendulum-v1 --algo.network cnn"),
@@ -219,9 +173,19 @@ RESUMES = [
     Bad("a checkpoint under another number", RUN, "run", renumber),
     Bad("metrics that are gone", RUN, "run", lose("run/metrics.jsonl")),
     Bad("metrics cut short", RUN, "run", half("run/metrics.jsonl")),
-    Bad("a policy without its tokenizer", EVALUATE.replace(" run", " lm"), "lm", lose("lm/policy/tokenizer.json")),
+    Bad(
+        "a policy without its tokenizer",
+        EVALUATE.replace(" run", " lm"),
+        "lm",
+        lose("lm/policy/tokenizer.json"),
+    ),
     Bad("weights that are NaN", EVALUATE, "run", poison("run/policy/weights.npz")),
-    Bad("weights of language that are NaN", EVALUATE.replace(" run", " lm"), "lm", poison("lm/policy/weights.npz")),
+    Bad(
+        "weights of language that are NaN",
+        EVALUATE.replace(" run", " lm"),
+        "lm",
+        poison("lm/policy/weights.npz"),
+    ),
 ]
 ENVIRONMENTS = [
     odd("a NumPy number of actions", "ACT = Discrete(np.prod((3, 1)))"),

@@ -1,5 +1,6 @@
 """Commands in processes of their own: started, watched, signalled, and judged by what they say."""
 
+import contextlib
 import os
 import shlex
 import signal
@@ -58,7 +59,7 @@ class Job:
             "JAX_COMPILATION_CACHE_DIR": str(cache),
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
             "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
-            "PYTHONPATH": str(ROOT),
+            "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}",
         }
         with self._out.open("w") as out, self._err.open("w") as err:
             self.process = subprocess.Popen(
@@ -108,10 +109,8 @@ class Job:
         while not self.over() and time.monotonic() < deadline:
             time.sleep(0.002)
         hung = not self.over()
-        try:
-            os.killpg(self.process.pid, signal.SIGKILL)  # what it started may still run
-        except ProcessLookupError:
-            pass
+        with contextlib.suppress(ProcessLookupError):  # what it started may still run
+            os.killpg(self.process.pid, signal.SIGKILL)
         while not self.over():
             time.sleep(0.002)
         out, err = (file.read_text(errors="replace") for file in (self._out, self._err))

@@ -113,7 +113,7 @@ def refuse(shelf: Shelf, bad: Bad, *, inside: bool = False) -> tuple[list[str], 
         bounded = ["sh", "-c", f'ulimit -v {MEMORY >> 10}; exec "$@"', "sh", *argv]
         ended = Job(bounded, shelf.words(folder.name), shelf.cache, folder).end(PATIENCE)
     found = faults(ended, bad.codes, HANGS if ended.code else 1e9)
-    if 0 < ended.code and not found and not bad.writes and len(ended.lines) > 1:
+    if ended.code > 0 and not found and not bad.writes and len(ended.lines) > 1:
         found.append("words")
     if not bad.writes and tree(folder) != before:
         found.append("written")

@@ -30,7 +30,7 @@ def _recipe(name: str, trainer: str, flags: str) -> Recipe:
 
 
 # Two seeds on two devices; a run of values; and an agent that a warm start has taught to answer,
-# so that its rewards vary and its weights change. SMALL is for the short form.
+# so that its rewards vary and its weights change. TINY is for the short form.
 PPO = _recipe(
     "ppo",
     "ppo",
@@ -59,6 +59,8 @@ SMALL = _recipe(
     "--algo.hidden 8 --algo.num-epochs 1 --algo.num-minibatches 1 --eval-episodes 2",
 )
 
+TINY = Recipe("tiny", SMALL.trainer, (*SMALL.flags, "--total-steps", "24000"))
+
 
 @dataclass(frozen=True)
 class Shelf:
@@ -67,9 +69,7 @@ class Shelf:
     folder: Path
     cache: Path
 
-    def start(
-        self, recipe: Recipe, run: Path, words: Path, before: Sequence[object] = ()
-    ) -> Job:
+    def start(self, recipe: Recipe, run: Path, words: Path, before: Sequence[object] = ()) -> Job:
         """The run from its beginning; the words `before` it start it in another way."""
         argv = module(f"train.{recipe.trainer}", *recipe.flags, "--run-dir", run)
         return Job([*before, *argv], words, self.cache)

@@ -29,14 +29,16 @@ def cases(recipes: Sequence[Recipe] = (PPO, LANGUAGE)) -> list[Case]:
     return once + [(recipes[0], phase, s, 2) for phase in busy for s in SIGNALS[:2]]
 
 
-def stops(shelf: Shelf, chosen: Sequence[Case] | None = None, tools: bool = True) -> Figures:
+def stops(
+    shelf: Shelf, chosen: Sequence[Case] | None = None, *, tools: bool = True, width: int = 2
+) -> Figures:
     """The cases, and signals to the tools while they start and while they work."""
     figures = Figures("stop signals")
     chosen = cases() if chosen is None else chosen
     for recipe in {case[0].name: case[0] for case in chosen}.values():
         shelf.reference(recipe)
     numbered = list(enumerate(chosen))
-    side_by_side(lambda item: stop(shelf, *item, figures), numbered)
+    side_by_side(lambda item: stop(shelf, *item, figures), numbered, width)
     if tools:
         shelf.reference(LANGUAGE)
         asked = [(t, d, s) for t in tools_of(shelf) for d in (0.5, 1.5, 3.0) for s in SIGNALS[:2]]
@@ -114,7 +116,9 @@ def stop_tool(
     shutil.rmtree(parent, ignore_errors=True)
     parent.mkdir()
     argv = [
-        parent / Path(word).name if isinstance(word, Path) and word.parent.name == "made-by" else word
+        parent / Path(word).name
+        if isinstance(word, Path) and word.parent.name == "made-by"
+        else word
         for word in tools_of(shelf)[tool]
     ]
     job = Job(argv, shelf.words(f"tool-{number}"), shelf.cache)
