@@ -16,7 +16,7 @@ from campaign.sandbox import Bad
 from campaign.shelf import TINY, Shelf
 from campaign.stops import stops
 
-DISK = 700 << 10  # bytes: full in the middle of the checkpoints
+DISK = 128 << 10  # bytes: full at one of the first checkpoints
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def disturbed(shelf) -> dict[str, Figures]:
 
     def disks() -> None:
         mounts = name_space()
-        sizes, limits = ([DISK], ()) if mounts else ([], (48,))
+        sizes, limits = ([DISK], ()) if mounts else ([], (16,))
         found["disks"] = full_disks(shelf, sizes, (), limits, (), (TINY,))
 
     def signals() -> None:
@@ -58,6 +58,7 @@ def test_a_run_that_is_killed_twice_loses_nothing(disturbed):
 
 def test_a_full_disk_is_said_in_one_line_and_the_run_goes_on(disturbed):
     disturbed["disks"].check()
+    assert not [name for name in disturbed["disks"].counts if "curve.png" in name]
 
 
 def test_a_signal_while_saving_or_evaluating_is_obeyed(disturbed):

@@ -81,10 +81,7 @@ def inside(
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    cases, counts, found = json.loads(done.stdout.splitlines()[-1])
-    figures.cases += cases
-    figures.counts.update(counts)
-    figures.faults += map(tuple, found)
+    figures.add(Figures(**json.loads(done.stdout.splitlines()[-1])))
 
 
 def main(asked: str) -> None:
@@ -97,7 +94,7 @@ def main(asked: str) -> None:
         (r, f"a disk that fills while {phase}", ROOM, phase) for r in made for phase in filled
     ]
     side_by_side(lambda case: on_a_disk(shelf, *case, figures), cases)
-    print(json.dumps([figures.cases, figures.counts, figures.faults]))
+    print(json.dumps(asdict(figures)))
 
 
 def on_a_disk(

@@ -21,22 +21,32 @@ KINDS = ("hang", "traceback", "silent", "words", "differs")  # always told, even
 
 @dataclass
 class Figures:
-    """Counts of one part, and its faults as a person wants to read them."""
+    """Counts of one part, and its faults."""
 
     part: str
     cases: int = 0
     counts: Counter[str] = field(default_factory=Counter)
-    faults: list[tuple[str, str]] = field(default_factory=list)  # (kind, what happened)
+    kinds: Counter[str] = field(default_factory=Counter)  # of faults; a case may have several
+    faults: list[str] = field(default_factory=list)  # as a person wants to read them
 
     def case(self, kinds: Iterable[str], story: str, *counts: str) -> None:
         """One case: the kinds of its faults, how it can be told, and what else it counts as."""
         self.cases += 1
         self.counts.update(counts)
-        self.faults += [(kind, story) for kind in kinds]
+        found = list(dict.fromkeys(kinds))
+        self.kinds.update(found)
+        self.faults += [f"{', '.join(found)}: {story}"] if found else []
+
+    def add(self, other: "Figures") -> None:
+        """Those of a part of this part."""
+        self.cases += other.cases
+        self.counts.update(other.counts)
+        self.kinds.update(other.kinds)
+        self.faults += other.faults
 
     def check(self) -> None:
         """AssertionError that tells every fault."""
-        stories = "\n".join(f"{kind}: {story}" for kind, story in self.faults)
+        stories = "\n".join(self.faults)
         assert not self.faults, f"{len(self.faults)} faults in {self.cases} cases\n{stories}"
 
     def record(self, seconds: float) -> dict[str, Any]:
@@ -45,12 +55,11 @@ class Figures:
             sys.path.append(str(ROOT))
         from benchmarks.record import machine, versions
 
-        kinds = Counter(kind for kind, _ in self.faults)
         return {
             "part": self.part,
             "date": time.strftime("%Y-%m-%d", time.gmtime()),
             "cases": self.cases,
-            "faults": {kind: 0 for kind in KINDS} | dict(kinds),
+            "faults": {kind: 0 for kind in KINDS} | dict(self.kinds),
             "counts": dict(sorted(self.counts.items())),
             "seconds": round(seconds, 1),
             "versions": versions("jaxrl", "jax", "jaxlib", "orbax-checkpoint", "tensorboardX"),
@@ -69,7 +78,11 @@ def measured(part: Callable[..., Figures], *args: Any, **options: Any) -> Figure
 
 
 def side_by_side(work: Callable[[T], None], cases: Sequence[T], width: int = 2) -> None:
-    """work(case) for each case, several at a time; each starts processes of its own."""
+    """work(case) for each case, several at a time; one at a time in this thread."""
+    if width == 1:
+        for case in cases:
+            work(case)
+        return
     with ThreadPoolExecutor(width) as pool:
         for _ in pool.map(work, cases):
             pass

@@ -136,7 +136,7 @@ def faults(ended: Ended, codes: Sequence[int], cpu: float = SAFE) -> list[str]:
         found.append("traceback")
     if not ended.hung and ended.code not in codes:
         found.append("silent" if ended.code == 0 else f"exit code {ended.code}")
-    elif ended.code > 0 and "traceback" not in found:
+    elif ended.code > 0 and not found:
         if len(ended.reasons) != 1 or ended.lines[-1:] != ended.reasons:
             found.append("words")
         elif "  " in ended.reasons[0]:

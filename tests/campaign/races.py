@@ -30,7 +30,7 @@ def together(shelf: Shelf, flags: list[list[object]], cwd: Path, door: str) -> l
         job.wait_until((cwd / f"open.{job.process.pid}").exists)
         assert not job.over(), words[i].with_suffix(".err").read_text()
     gate.touch()
-    return [job.end() for job in jobs]
+    return [job.end(120) for job in jobs]
 
 
 def clean(shelf: Shelf, name: str) -> Path:

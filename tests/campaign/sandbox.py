@@ -3,12 +3,14 @@
 import contextlib
 import io
 import os
+import resource
 import shlex
 import shutil
+import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -111,7 +113,8 @@ def refuse(shelf: Shelf, bad: Bad, *, inside: bool = False) -> tuple[list[str], 
         ended = run_inside(argv, folder)
     else:
         bounded = ["sh", "-c", f'ulimit -v {MEMORY >> 10}; exec "$@"', "sh", *argv]
-        ended = Job(bounded, shelf.words(folder.name), shelf.cache, folder).end(PATIENCE)
+        job = Job(bounded, shelf.words(folder.name), shelf.cache, folder)
+        ended = replace(job.end(PATIENCE), argv=tuple(argv))
     found = faults(ended, bad.codes, HANGS if ended.code else 1e9)
     if ended.code > 0 and not found and not bad.writes and len(ended.lines) > 1:
         found.append("words")
@@ -126,24 +129,60 @@ def refuse(shelf: Shelf, bad: Bad, *, inside: bool = False) -> tuple[list[str], 
 
 
 def run_inside(argv: list[str], folder: Path) -> Ended:
-    """`python -m train.NAME ...` in this process."""
+    """`python -m train.NAME ...` in this process, in its main thread."""
     from jaxrl.train import __main__ as door
 
     name = argv[2].removeprefix("train.")
-    out, err, code = io.StringIO(), io.StringIO(), 0
+    out, err, code, hung = io.StringIO(), io.StringIO(), 0, False
     began = time.monotonic(), time.process_time()
     shown = contextlib.redirect_stdout(out), contextlib.redirect_stderr(err)
-    with shown[0], shown[1], contextlib.chdir(folder):
+    with bounded_memory(), shown[0], shown[1], contextlib.chdir(folder):
         try:
-            with mock.patch.object(sys, "argv", ["jaxrl", name, *argv[3:]]):
+            with bounded_time(), mock.patch.object(sys, "argv", ["jaxrl", name, *argv[3:]]):
                 door.main()
         except SystemExit as stop:
             code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+        except TooLong:
+            code, hung = 1, True
         except BaseException:
             code = 1
             traceback.print_exc()
     took = time.monotonic() - began[0], time.process_time() - began[1]
-    return Ended(tuple(argv), code, out.getvalue(), err.getvalue(), *took)
+    return Ended(tuple(argv), code, out.getvalue(), err.getvalue(), *took, hung)
+
+
+class TooLong(BaseException):
+    """A command computes for longer than it may."""
+
+
+@contextlib.contextmanager
+def bounded_time() -> Iterator[None]:
+    """TooLong in the main thread after HANGS seconds of computing; waiting does not count."""
+
+    def stop(signum: int, frame: object) -> None:
+        raise TooLong
+
+    before = signal.signal(signal.SIGVTALRM, stop)
+    signal.setitimer(signal.ITIMER_VIRTUAL, HANGS)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.signal(signal.SIGVTALRM, before)
+
+
+@contextlib.contextmanager
+def bounded_memory() -> Iterator[None]:
+    """This process may take some GiB more than it has, where the system can hold it to that."""
+    pages = Path("/proc/self/statm")
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    if pages.exists():
+        has = int(pages.read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+        resource.setrlimit(resource.RLIMIT_AS, (has + MEMORY // 2, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
 
 
 def atime_tells(folder: Path) -> bool:
