@@ -94,7 +94,7 @@ def main(asked: str) -> None:
         (r, f"a disk that fills while {phase}", ROOM, phase) for r in made for phase in filled
     ]
     side_by_side(lambda case: on_a_disk(shelf, *case, figures), cases)
-    print(json.dumps(asdict(figures)))
+    print(json.dumps(vars(figures)))
 
 
 def on_a_disk(
