@@ -4,6 +4,7 @@ from jaxrl import envs
 from jaxrl.envs.registry import Spec
 from jaxrl.spaces import Box, Discrete, MultiDiscrete, Space, TextSpace
 from jaxrl.train import edge
+from jaxrl.train.devices import check_platforms
 
 HEAD = ("id", "observation", "action", "max steps", "source")
 
@@ -40,6 +41,7 @@ def row(spec: Spec) -> tuple[str, ...]:
 
 
 def main() -> None:
+    check_platforms()
     rows = [HEAD, *(row(envs.spec(id)) for id in envs.ids())]
     widths = [max(len(line[i]) for line in rows) for i in range(len(HEAD))]
     for line in rows:

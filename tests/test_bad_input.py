@@ -62,9 +62,9 @@ def run_of(env: str) -> dict:
 
 
 def save_checkpoints(folder: Path, env: str) -> None:
-    saved = Checkpoints(folder / "checkpoints", run_of(env))
+    saved = Checkpoints(folder / "checkpoints")
     for iteration in (1, 2):
-        saved.save(iteration, STATE)
+        saved.save(iteration, STATE, run_of(env))
     saved.close()
 
 
@@ -249,7 +249,7 @@ def test_a_run_that_cannot_go_on_does_not_grow(refused, run_dir):
 
 def test_following_the_advice_after_damage_leads_to_the_older_checkpoint(run_dir):
     shutil.rmtree(run_dir / "checkpoints/2")
-    older = Checkpoints(run_dir / "checkpoints", run_of("SimpleCorridor-v0"))
+    older = Checkpoints(run_dir / "checkpoints")
     assert older.iterations() == [1]
     restored = older.restore(1, abstract(STATE))
     older.close()
@@ -275,7 +275,7 @@ def test_a_checkpoint_of_another_environment_is_refused_even_if_its_shapes_fit(r
     ],
 )
 def test_a_checkpoint_of_another_program_says_which_array_differs(run_dir, wanted, words):
-    saved = Checkpoints(run_dir / "checkpoints", run_of("SimpleCorridor-v0"))
+    saved = Checkpoints(run_dir / "checkpoints")
     with pytest.raises(ValueError, match=words):
         saved.restore(2, abstract(STATE | wanted))
     saved.close()

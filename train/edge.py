@@ -1,8 +1,11 @@
 """Where every command ends: one line and an exit code, whatever happened inside.
 
 2 is bad input, 1 a run that could not go on, 128 + N a signal; 0 is an answer.
+A signal that does not wait ends the process elsewhere, in `train/stop.py`.
 """
 
+import contextlib
+import errno
 import os
 import sys
 import sysconfig
@@ -12,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from jaxrl.files import reason_of
+from jaxrl.printable import encodable, printable
+from jaxrl.train import stop
 from jaxrl.train.stop import Diverged, Interrupted, Stopped
 
 
@@ -27,24 +32,40 @@ def command(work: Callable[[], Any]) -> None:
     except Diverged as error:
         leave(f"diverged: {error}", 1)
     except Stopped as error:
+        if stop.is_command():  # no words from threads and buffers that still want to write
+            leave_at_once(f"stopped: {error}", 1)
         leave(f"stopped: {error}", 1)
     except OSError as error:
-        file = error.filename or "a file"
-        leave(f"error: {file} cannot be used: {reason_of(error)}", 2)
+        if error.filename is None and error.errno == errno.ENOSPC:  # what we open has a name
+            leave(f"stopped: the output cannot be written: {reason_of(error)}", 1)
+        file = error.filename and f"{error.filename} cannot be used: {reason_of(error)}"
+        leave(f"error: {file or error}", 2)
     except (ValueError, ImportError) as error:
         leave(f"error: {error}{place(error)}", 2)
 
 
 def leave(text: str, exit_code: int) -> None:
     """One line on standard error, in whatever letters it has, and the end."""
-    say(" ".join(text.split()))
+    say(printable(" ".join(text.split()), keep=""))
+    try:
+        sys.stdout.flush()
+    except OSError:  # or Python tries again, and says so in lines of its own
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(exit_code)
+
+
+def leave_at_once(text: str, exit_code: int) -> None:
+    """The same without Python's own way out."""
+    try:
+        leave(text, exit_code)
+    finally:
+        os._exit(exit_code)
 
 
 def say(text: str) -> None:
     """A line on standard error; what its encoding lacks is escaped."""
-    encoding = sys.stderr.encoding or "ascii"
-    print(text.encode(encoding, "backslashreplace").decode(encoding), file=sys.stderr, flush=True)
+    with contextlib.suppress(OSError):  # a log file on the same full disk
+        print(encodable(text, sys.stderr.encoding), file=sys.stderr, flush=True)
 
 
 def place(error: BaseException) -> str:

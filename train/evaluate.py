@@ -30,7 +30,7 @@ class Args:
 
 def main(args: Args) -> dict[str, Any]:
     """Prints and returns the statistics; ValueError for a folder that holds no finished run."""
-    trainer = table.trainer(read_config(args.run)["trainer"])
+    trainer = table.trainer(read_config(args.run).get("trainer") or "")
     options = flags.saved_options(trainer, args.run)
     trained, outcome = trainer.reload(args.run, options)
     env = envs.make(options.env, **flags.parse_fields(options.env_args))

@@ -13,10 +13,11 @@ import jax
 import numpy as np
 
 from jaxrl import envs
+from jaxrl.files import write_text
 from jaxrl.language import LanguageEnvironment
 from jaxrl.lm.learn.lengths import Lengths, fixed_answers, longest, players
 from jaxrl.text import FORMATS, BpeTokenizer, Text, make_chat
-from jaxrl.text.chat import special_tokens
+from jaxrl.text.formats import special_tokens
 from jaxrl.text.pretokens import GPT2, PATTERNS
 from jaxrl.train import flags
 
@@ -103,7 +104,7 @@ def train(args: Args, corpus: list[str]) -> None:
     )
     tokenizer.train_from_iterator(corpus, trainer)
     args.out.mkdir(parents=True, exist_ok=True)
-    tokenizer.save(str(args.out / "tokenizer.json"))
+    write_text(args.out / "tokenizer.json", tokenizer.to_str(pretty=True))
 
 
 def main(args: Args) -> dict[str, Lengths]:
