@@ -30,11 +30,12 @@ def pytree_dataclass(cls: type[C]) -> type[C]:
     own_checks = cls.__dict__.get("__post_init__")
 
     def check(self):
-        check_fields(self)
+        check_fields(self, finite=False)  # for the class's own checks say more of a range
         if own_checks is not None:
             own_checks(self)
         elif (inherited := getattr(super(cls, self), "__post_init__", None)) is not None:
             inherited()
+        check_fields(self)
 
     cls.__post_init__ = check  # pyright: ignore
     dataclasses.dataclass(frozen=True)(cls)
@@ -57,19 +58,19 @@ def pytree_dataclass(cls: type[C]) -> type[C]:
     return cls
 
 
-def check_fields(cfg: Any) -> None:
+def check_fields(cfg: Any, *, finite: bool = True) -> None:
     """ValueError for a field of a dataclass that its type does not allow, or 32 bits cannot hold.
 
-    Integers fit an int32 (a `Count` does not have to), floats are finite float32, choices are
-    known. Arrays count by their entries; what is traced passes, and so does what is neither a
-    number nor a choice.
+    Integers fit an int32 (a `Count` does not have to), with `finite` floats are those of a float32,
+    choices are known. Arrays count by their entries; what is traced passes, and so does what is
+    neither a number nor a choice.
     """
     hints = _hints(type(cfg))
     for f in dataclasses.fields(cfg):
         example: Any = f.default_factory if callable(f.default_factory) else f.default
         example = example() if callable(example) else example
         example = "another" if example is dataclasses.MISSING else example
-        _check_value(f.name, getattr(cfg, f.name), hints[f.name], example)
+        _check_value(f.name, getattr(cfg, f.name), hints[f.name], example, finite)
 
 
 @cache
@@ -77,12 +78,12 @@ def _hints(cls: type) -> dict[str, Any]:
     return typing.get_type_hints(cls, include_extras=True)
 
 
-def _check_value(name: str, value: Any, hint: Any, example: Any) -> None:
+def _check_value(name: str, value: Any, hint: Any, example: Any, finite: bool) -> None:
     origin, inner = typing.get_origin(hint), typing.get_args(hint)
     if hint is Count or hint is int:
         _check_integer(name, value, example, bounded=hint is int)
     elif hint is float:
-        _check_float(name, value, example)
+        _check_float(name, value, example, finite)
     elif hint is bool and not isinstance(value, bool | np.bool_):
         raise ValueError(f"{name}={value!r} must be True or False; try {example}.")
     elif hint is str and not (isinstance(value, str) and "\0" not in value):
@@ -91,12 +92,13 @@ def _check_value(name: str, value: Any, hint: Any, example: Any) -> None:
         known = ", ".join(map(str, inner))
         raise ValueError(f"{name}={value!r} is none of {known}; try {example}.")
     elif origin in (typing.Union, types.UnionType) and value is not None:
-        _check_value(name, value, next(x for x in inner if x is not types.NoneType), example)
+        kind = next(x for x in inner if x is not types.NoneType)
+        _check_value(name, value, kind, example, finite)
     elif origin is tuple:
         if not isinstance(value, tuple):
             raise ValueError(f"{name}={value!r} must be a tuple; try {example!r}.")
         for x in value:
-            _check_value(name, x, inner[0], example[0] if example else "another")
+            _check_value(name, x, inner[0], example[0] if example else "another", finite)
 
 
 def _check_integer(name: str, value: Any, example: Any, *, bounded: bool) -> None:
@@ -106,10 +108,10 @@ def _check_integer(name: str, value: Any, example: Any, *, bounded: bool) -> Non
         raise ValueError(f"{name}={value} is too large for an int32; try {example}.")
 
 
-def _check_float(name: str, value: Any, example: Any) -> None:
+def _check_float(name: str, value: Any, example: Any, finite: bool) -> None:
     if not (is_known(value) or isinstance(value, jax.Array)):
         raise ValueError(f"{name}={value!r} must be a number; try {example}.")
-    if not is_known(value):
+    if not (finite and is_known(value)):
         return
     x, narrow = np.abs(_real(value)), np.finfo(np.float32)
     fits = np.all((x <= narrow.max) & ((x == 0) | (x >= narrow.tiny)))

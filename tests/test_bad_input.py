@@ -57,7 +57,7 @@ def run_dir(tmp_path) -> Path:
     """The folder of a run in SimpleCorridor-v0 that was stopped, with two checkpoints."""
     folder = tmp_path / "run"
     args = flags.parse(ppo.TRAINER, [*CORRIDOR, "--run-dir", str(folder)])
-    RunFolder.create(folder, args, writes=True, trainer="ppo")
+    RunFolder.create(folder, args, writes=True, trainer="ppo").close()
     (folder / "metrics.jsonl").write_text('{"iteration": 1}\n{"iteration": 2}\n')
     save_checkpoints(folder, "SimpleCorridor-v0")
     return folder
@@ -94,9 +94,6 @@ def save_checkpoints(folder: Path, env: str) -> None:
         ((*CORRIDOR, "--env-args", "=5"), ("env_args==5 must be NAME=VALUE; try length=20",)),
         ((*CORRIDOR, "--env-args", "length=3", "length=4"), ("has length twice; give it once",)),
         (("--env-args", "gravity=inf"), ("gravity=inf must be a number from", "try 9.8")),
-        (("--seed", "1", "--seed", "2"), ("--seed is given twice; give it once",)),
-        (("--num-envs", "8", "--algo.num-envs", "8"), ("--algo.num-envs is given twice",)),
-        (("--wandb", "--no-wandb"), ("--wandb is given twice",)),
         (("extra", "words"), ("Unrecognized options: extra, words",)),
         (("--algo.network", ".x:Y"), ("network=.x:Y must be mlp, cnn or my_module:MyNet",)),
         (
@@ -383,3 +380,12 @@ def test_a_run_may_grow_but_not_shrink_nor_change_otherwise(
     said = refused("--resume", run_dir, *argv)
     assert difference in said and said.endswith("algo.total_steps may grow.\n")
     assert contents(run_dir) == before
+
+
+def test_of_an_option_given_twice_the_last_counts_for_every_reader():
+    argv = ["--seed", "1", "--env", "grid/x", "--num-envs", "8", *CORRIDOR]
+    argv = flags.full_names([*argv, "--seed=2", "--algo.num-envs", "16"])
+    args = flags.parse(ppo.TRAINER, argv)
+    assert (args.seed, args.env, args.algo.num_envs) == (2, CORRIDOR[1], 16)
+    assert flags.flag_value(argv, "--env") == CORRIDOR[1]
+    assert command.choose("ppo", ["--env", "language/GuessTheNumber-easy", *CORRIDOR]).name == "ppo"

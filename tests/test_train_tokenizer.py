@@ -47,8 +47,8 @@ def test_fields_of_the_environment_change_what_it_says(tmp_path):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"episodes": 0}, "episodes=0 must be at least 1; try 512"),
-        ({"vocab_size": 200}, "vocab_size=200 is too small"),
+        ({"episodes": 0}, r"episodes=0 must lie in \[1, 100000\]; try 512"),
+        ({"vocab_size": 200}, r"vocab_size=200 must lie in \[259, 1048576\]; try 518"),
         ({"env": [GUESS, SUMS], "env_args": ("low=2",)}, "env_args=low=2 would belong to 2 env"),
     ],
 )

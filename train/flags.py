@@ -147,15 +147,13 @@ def _one_line(box: str) -> str:
 
 
 def words_by_flag(argv: Sequence[str]) -> dict[str, str | None]:
-    """{"--env": "Pendulum-v1"}: each flag with what follows it; ValueError for one given twice."""
+    """{"--env": "Pendulum-v1"}: each flag with what follows it; the last one of several counts."""
     found: dict[str, str | None] = {}
     for i, word in enumerate(argv):
         if not word.startswith("--"):
             continue
         name, separator, value = word.partition("=")
         name = re.sub(r"^(--|.*\.)no-", r"\1", name)  # --no-split is --split too
-        if name in found:
-            raise ValueError(f"{name} is given twice; give it once.")
         follows = [x for x in argv[i + 1 : i + 2] if not x.startswith("--")]
         found[name] = value if separator else next(iter(follows), None)
     return found
@@ -176,13 +174,8 @@ def _full_name(word: str) -> str:
 
 
 def flag_value(argv: Sequence[str], flag: str) -> str | None:
-    """The value of `--flag VALUE` or `--flag=VALUE`, None without."""
-    for i, word in enumerate(argv):
-        if word == flag and i + 1 < len(argv):
-            return argv[i + 1]
-        if word.startswith(flag + "="):
-            return word.split("=", 1)[1]
-    return None
+    """The value of the last `--flag VALUE` or `--flag=VALUE`, None without."""
+    return words_by_flag(argv).get(flag)
 
 
 def without(argv: Sequence[str], *flags: str) -> list[str]:
