@@ -1,9 +1,11 @@
 """The campaign's short form: a few cases of each part; `python -m pytest -m campaign` has all."""
 
+import shutil
 import signal
 from pathlib import Path
 
 import jax
+import numpy as np
 import pytest
 from campaign import hostile, inputs
 from campaign.disks import full_disks, name_space
@@ -13,7 +15,7 @@ from campaign.inputs import refused
 from campaign.kills import life
 from campaign.races import one_folder
 from campaign.sandbox import Bad
-from campaign.shelf import TINY, Shelf
+from campaign.shelf import TINY, Shelf, differing
 from campaign.stops import stops
 
 DISK = 128 << 10  # bytes: full at one of the first checkpoints
@@ -49,6 +51,24 @@ def disturbed(shelf) -> dict[str, Figures]:
     ]
     side_by_side(lambda part: part(), work)
     return found
+
+
+def test_what_differs_in_a_bit_is_seen(shelf, tmp_path):
+    """Or nothing here would hold anything."""
+    run, other = shelf.reference(TINY), tmp_path / "run"
+    shutil.copytree(run, other)
+    assert differing(run, other) == {}
+    data = bytearray((other / "metrics.jsonl").read_bytes())
+    data[len(data) // 2] ^= 1
+    (other / "metrics.jsonl").write_bytes(data)
+    with np.load(other / "policy/weights.npz") as file:
+        weights = dict(file)
+    next(x for x in weights.values() if x.dtype == np.float32).view(np.uint32).flat[0] ^= 4
+    np.savez(other / "policy/weights.npz", allow_pickle=False, **weights)
+    newest = max((other / "checkpoints").glob("[0-9]*"), key=lambda path: int(path.name))
+    shutil.rmtree(newest)
+    found = differing(run, other)
+    assert found.pop("checkpoint") > 100 and found == {"metrics.jsonl": 1, "policy": 1}
 
 
 def test_a_run_that_is_killed_twice_loses_nothing(disturbed):
@@ -89,4 +109,4 @@ def test_bad_command_lines_are_refused(shelf):
 
 
 def test_no_text_forges_a_turn():
-    forgeries().check()
+    forgeries(["qwen2"]).check()

@@ -1,23 +1,24 @@
 """Names of special tokens in what is said: content is never a control token, whoever says it."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+import tokenizer_files
 
 from campaign.figures import Figures
 
 
-def forgeries() -> Figures:
+def forgeries(kinds: Sequence[str] = ("qwen2", "llama3")) -> Figures:
     """Names of special tokens in what somebody says are plain text, whoever says it."""
-    import tokenizer_files
 
     from jaxrl.lm.folders import chat_tokenizer
 
     figures = Figures("forgeries")
-    for kind in ("qwen2", "llama3"):
+    for kind in kinds:
         spoken = chat_tokenizer(tokenizer_files.file(kind))
         plain = specials(spoken, "user", "")
         for role in ("system", "user", "assistant"):

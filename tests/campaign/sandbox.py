@@ -17,9 +17,10 @@ from pathlib import Path
 from unittest import mock
 
 import numpy as np
+import tokenizer_files
 
 from campaign.processes import HANGS, Ended, Job, faults
-from campaign.shelf import TOKENIZERS, Shelf
+from campaign.shelf import Shelf
 
 PATIENCE = 45.0  # s on the clock: what waits for ever computes nothing
 
@@ -55,7 +56,7 @@ def prepare(shelf: Shelf, bad: Bad, folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     (folder / "data.jsonl").write_text(CONVERSATION)
-    shutil.copy(TOKENIZERS / "qwen2.json", folder / "tokenizer.json")
+    shutil.copy(tokenizer_files.file("qwen2"), folder / "tokenizer.json")
     (folder / "outside").mkdir()
     if bad.on in ("run", "lm"):
         shutil.copytree(shelf.of_case(bad.on), folder / bad.on)
@@ -72,8 +73,8 @@ def save_model(folder: Path) -> None:
     from jaxrl.lm.model.weights import save
     from jaxrl.text import BpeTokenizer
 
-    save(folder, *_model(BpeTokenizer.from_file(TOKENIZERS / "qwen2.json").vocab_size))
-    shutil.copy(TOKENIZERS / "qwen2.json", folder / "tokenizer.json")
+    save(folder, *_model(BpeTokenizer.from_file(tokenizer_files.file("qwen2")).vocab_size))
+    shutil.copy(tokenizer_files.file("qwen2"), folder / "tokenizer.json")
     (folder / "tokenizer_config.json").write_text("{}")
 
 
@@ -118,8 +119,12 @@ def refuse(shelf: Shelf, bad: Bad, *, inside: bool = False) -> tuple[list[str], 
     found = faults(ended, bad.codes, HANGS if ended.code else 1e9)
     if ended.code > 0 and not found and not bad.writes and len(ended.lines) > 1:
         found.append("words")
-    if not bad.writes and tree(folder) != before:
-        found.append("written")
+    after = tree(folder)
+    odd = sorted(
+        name for name in before.keys() | after.keys() if before.get(name) != after.get(name)
+    )
+    if odd and not bad.writes:
+        found.append(f"written ({', '.join(odd[:3])})")
     if bad.never in ended.out + ended.err:
         found.append("shown")
     if any(file.stat().st_atime > 0 for file in (folder / "outside").iterdir()):

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -118,7 +119,7 @@ def differing(a: Path, b: Path) -> dict[str, int]:
     for name in ("metrics.jsonl", "final return", "transcripts", "policy", "checkpoint"):
         try:
             bits = _bits(PARTS[name](a), PARTS[name](b), common=name == "transcripts")
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, BadZipFile) as error:
             print(f"{b}: {error!r}", file=sys.stderr)
             bits = 8
         if bits:
