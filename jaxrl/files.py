@@ -221,7 +221,8 @@ def write_text(path: Path, text: str) -> None:
     try:
         partial.write_text(text, encoding="utf-8", newline="")
         os.replace(partial, path)
-    except OSError:
+    except OSError as error:
+        error.filename = error.filename or str(path)  # a full disk names none
         partial.unlink(missing_ok=True)
         raise
 
