@@ -42,7 +42,7 @@ def command(work: Callable[[], Any]) -> None:
     except (ValueError, ImportError) as error:
         leave(f"error: {error}{place(error)}", 2)
     except (MemoryError, jax.errors.JaxRuntimeError) as error:
-        if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):
+        if not any(words in str(error) for words in ("RESOURCE_EXHAUSTED", "Unable to allocate")):
             raise
         leave(f"error: out of memory ({str(error).partition(chr(10))[0]}); {LESS_MEMORY}", 1)
 

@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import io
 import os
-import re
 import typing
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -98,6 +97,7 @@ def cli(args_type: type[A], description: str, argv: Sequence[str], **how: Any) -
     """`tyro.cli`, but a ValueError in one line for what it refuses."""
     output = io.StringIO()
     paths.check(args_type, words_by_flag(argv))
+    check_lists(args_type, argv)
     try:
         with contextlib.redirect_stderr(output):
             return tyro.cli(args_type, description=description, args=list(argv), **how)
@@ -136,18 +136,22 @@ def _one_line(box: str) -> str:
 
 
 def words_by_flag(argv: Sequence[str]) -> dict[str, str | None]:
-    """{"--env": "Pendulum-v1"}: each flag with what follows it; ValueError for one given twice."""
+    """{"--env": "Pendulum-v1"}: each flag with what follows it, the last time that it is given."""
     found: dict[str, str | None] = {}
     for i, word in enumerate(argv):
-        if not word.startswith("--"):
-            continue
-        name, separator, value = word.partition("=")
-        name = re.sub(r"^(--|.*\.)no-", r"\1", name)  # --no-split is --split too
-        if name in found:
-            raise ValueError(f"{name} is given twice; give it once.")
-        follows = [x for x in argv[i + 1 : i + 2] if not x.startswith("--")]
-        found[name] = value if separator else next(iter(follows), None)
+        if word.startswith("--"):
+            name, separator, value = word.partition("=")
+            follows = [x for x in argv[i + 1 : i + 2] if not x.startswith("--")]
+            found[name] = value if separator else next(iter(follows), None)
     return found
+
+
+def check_lists(options: type[Any], argv: Sequence[str]) -> None:
+    """ValueError for a list of texts given in two parts, of which the first would be lost."""
+    for name, hint in typing.get_type_hints(options).items():
+        flag = "--" + name.replace("_", "-")
+        if typing.get_origin(hint) in (tuple, list) and argv.count(flag) > 1:
+            raise ValueError(f"{name} is given twice; give all of them behind one {flag}.")
 
 
 def full_names(argv: Sequence[str]) -> list[str]:
@@ -165,13 +169,14 @@ def _full_name(word: str) -> str:
 
 
 def flag_value(argv: Sequence[str], flag: str) -> str | None:
-    """The value of `--flag VALUE` or `--flag=VALUE`, None without."""
+    """The value of `--flag VALUE` or `--flag=VALUE`, the last where there are several."""
+    found = None
     for i, word in enumerate(argv):
         if word == flag and i + 1 < len(argv):
-            return argv[i + 1]
+            found = argv[i + 1]
         if word.startswith(flag + "="):
-            return word.split("=", 1)[1]
-    return None
+            found = word.split("=", 1)[1]
+    return found
 
 
 def without(argv: Sequence[str], *flags: str) -> list[str]:
