@@ -94,6 +94,8 @@ def save_checkpoints(folder: Path, env: str) -> None:
         ((*CORRIDOR, "--env-args", "=5"), ("env_args==5 must be NAME=VALUE; try length=20",)),
         ((*CORRIDOR, "--env-args", "length=3", "length=4"), ("has length twice; give it once",)),
         (("--env-args", "gravity=inf"), ("gravity=inf must be a number from", "try 9.8")),
+        (("--env-args", "a=1", "--env-args", "b=2"), ("env_args is given twice; give all",)),
+        (("--env", "SimpleCorridor-v0", "--env", "nowhere"), ("No environment 'nowhere'",)),
         (("extra", "words"), ("Unrecognized options: extra, words",)),
         (("--algo.network", ".x:Y"), ("network=.x:Y must be mlp, cnn or my_module:MyNet",)),
         (

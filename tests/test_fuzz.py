@@ -123,6 +123,8 @@ def every_case() -> list[Case]:
                 value = words[0] if len(words) == 1 else None
                 argv = (*given, flag, *words)
                 found.append(Case(name, argv, flag, value, hopeless))
+            if flag == "--env-args":
+                found.append(Case(name, (*given, flag, "a=1", flag, "b=2"), flag, None, True))
         for words in (("extra", "words"), ("--nonsense", "1"), ("-x",), ("--",), ("--=",)):
             found.append(Case(name, (*entry.given, *words), "", None, words != ("--",)))
     return found

@@ -9,7 +9,7 @@ from pathlib import Path
 import jax
 import pytest
 
-from jaxrl.train import edge
+from jaxrl.train import edge, flags
 
 ROOT = Path(__file__).parent.parent
 
@@ -52,6 +52,11 @@ def test_what_a_command_may_fail_of_is_one_short_line(capfd, error, code, words)
 def test_what_is_no_lack_of_memory_stays_an_error_of_the_program():
     with pytest.raises(jax.errors.JaxRuntimeError):
         edge.command(failing(jax.errors.JaxRuntimeError("INTERNAL: no kernel")))
+
+
+def test_of_options_given_twice_the_last_counts_everywhere():
+    argv = ["--env", "a", "--env=b", "--resume", "x"]
+    assert flags.flag_value(argv, "--env") == flags.words_by_flag(argv)["--env"] == "b"
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])

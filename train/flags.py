@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import io
 import os
-import re
 import typing
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -109,6 +108,7 @@ def cli(args_type: type[A], description: str, argv: Sequence[str], **how: Any) -
     """`tyro.cli`, but a ValueError in one line for what it refuses."""
     output = io.StringIO()
     paths.check(args_type, words_by_flag(argv))
+    check_lists(args_type, argv)
     try:
         with contextlib.redirect_stderr(output):
             return tyro.cli(args_type, description=description, args=list(argv), **how)
@@ -157,6 +157,14 @@ def words_by_flag(argv: Sequence[str]) -> dict[str, str | None]:
         follows = [x for x in argv[i + 1 : i + 2] if not x.startswith("--")]
         found[name] = value if separator else next(iter(follows), None)
     return found
+
+
+def check_lists(options: type[Any], argv: Sequence[str]) -> None:
+    """ValueError for a list of texts given in two parts, of which the first would be lost."""
+    for name, hint in typing.get_type_hints(options).items():
+        flag = "--" + name.replace("_", "-")
+        if typing.get_origin(hint) in (tuple, list) and argv.count(flag) > 1:
+            raise ValueError(f"{name} is given twice; give all of them behind one {flag}.")
 
 
 def full_names(argv: Sequence[str]) -> list[str]:
