@@ -153,7 +153,6 @@ def words_by_flag(argv: Sequence[str]) -> dict[str, str | None]:
         if not word.startswith("--"):
             continue
         name, separator, value = word.partition("=")
-        name = re.sub(r"^(--|.*\.)no-", r"\1", name)  # --no-split is --split too
         follows = [x for x in argv[i + 1 : i + 2] if not x.startswith("--")]
         found[name] = value if separator else next(iter(follows), None)
     return found
