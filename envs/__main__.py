@@ -7,6 +7,7 @@ from jaxrl import envs
 from jaxrl.envs.registry import Spec
 from jaxrl.spaces import Box, Discrete, MultiDiscrete, Space, TextSpace
 from jaxrl.train import edge
+from jaxrl.train.devices import check_platforms
 
 HEAD = ("id", "observation", "action", "max steps", "source")
 
@@ -51,6 +52,7 @@ def listing(argv: Sequence[str] = ()) -> None:
     """A line for each id, as they come."""
     if argv:
         raise ValueError(f"Unrecognized options: {' '.join(argv)}; python -m envs has none.")
+    check_platforms()
     rows = [HEAD, *(row(envs.spec(id)) for id in envs.ids())]
     widths = [max(len(line[i]) for line in rows) for i in range(len(HEAD))]
     for line in rows:

@@ -1,5 +1,10 @@
 """Reinforcement learning in which everything that learns is one XLA program."""
 
+from jaxrl.train import stop
+
+if stop.started_here():
+    stop.listen()  # before jax is imported, which takes seconds
+
 from jaxrl.check import check_env
 from jaxrl.env import Environment, TimeStep, Wrapper, static, timestep
 from jaxrl.policy import Policy, load_policies, load_policy

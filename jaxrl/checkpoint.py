@@ -2,13 +2,13 @@
 
 import hashlib
 import importlib
-import json
 import os
 from pathlib import Path
 from typing import Any
 
 import jax
 
+from jaxrl.files import read_json, write_json
 from jaxrl.policy import fill_leaves, named_leaves
 
 KEEP = 3  # newest checkpoints that stay
@@ -16,57 +16,73 @@ SUMS = "sha256.json"  # in each checkpoint: the digest of each of its files
 
 
 class Checkpoints:
-    """Numbered checkpoints of one run under `folder`; the number is the iteration.
+    """Numbered checkpoints of one run under `folder`; the number is the iteration."""
 
-    `run` says which run it is, in plain JSON values: checkpoints of another one are refused.
-    """
-
-    def __init__(self, folder: Path, run: dict[str, Any]):
+    def __init__(self, folder: Path):
         self.folder = folder.absolute()
-        self.run = run
         self._manager: Any = None
 
-    def save(self, iteration: int, state: Any) -> None:
-        """Write `state` (all hosts call this); returns once it is safe to donate the state."""
+    def save(self, iteration: int, state: Any, record: dict[str, Any] | None = None) -> None:
+        """Write `state` (all hosts call this); returns once it is safe to donate the state.
+
+        `record` is what else is to be known when the run goes on, in plain JSON values.
+        """
         manager = self._open()
         args = _orbax().args.StandardSave(named_leaves(state))
-        manager.save(iteration, args=args, custom_metadata=self.run)
+        kept = (record or {}) | {"iteration": iteration}
+        manager.save(iteration, args=args, custom_metadata=kept)
         manager.wait_until_finished()
         if jax.process_index() == 0:
-            _write_sums(self.folder / str(iteration))
+            _write_sums(self.path(iteration))
 
     def iterations(self) -> list[int]:
         """Iterations with a whole checkpoint, oldest first; unfinished writes do not count."""
-        if not self.folder.is_dir():
-            return []
-        return sorted(int(p.name) for p in self.folder.iterdir() if p.name.isdigit())
+        return numbered(self.folder)
 
-    def check(self, iteration: int) -> None:
-        """Raises ValueError, in one line, for a checkpoint that is damaged or of another run."""
-        damage, other = _damage(self.folder / str(iteration)), ""
-        if not damage:
-            try:
-                saved = self._open().metadata(iteration).custom_metadata
-                other = _difference(saved, self.run)
-            except Exception as error:  # orbax raises many kinds; to the user they are one
-                damage = _in_words(error)
-        self._refuse(iteration, damage, other)
+    def path(self, iteration: int) -> Path:
+        return self.folder / str(iteration)
+
+    def record(self, iteration: int) -> dict[str, Any]:
+        """What was saved beside the state.
+
+        Raises ValueError, in one line, for a checkpoint that is damaged, or another's copy.
+        """
+        self._refuse_damage(iteration)
+        try:
+            record = dict(self._open().metadata(iteration).custom_metadata or {})
+        except Exception as error:  # orbax raises many kinds; to the user they are one
+            raise self._unreadable(iteration, error) from None
+        self.refuse_copy(iteration, record.get("iteration", iteration))
+        return record
 
     def restore(self, iteration: int, template: Any) -> Any:
         """The state as saved, laid out like `template` (arrays or ShapeDtypeStructs).
 
         Raises ValueError, in one line, for a checkpoint that is damaged or of another program.
         """
-        self.check(iteration)
-        wanted, leaves, damage, other = named_leaves(template), {}, "", ""
+        self._refuse_damage(iteration)
+        wanted = named_leaves(template)
         try:
             other = _misfit(self._open().item_metadata(iteration).tree, wanted)
-            if not other:
-                leaves = self._open().restore(iteration, args=_orbax().args.StandardRestore(wanted))
+            args = _orbax().args.StandardRestore(wanted)
+            leaves = {} if other else self._open().restore(iteration, args=args)
         except Exception as error:
-            damage = _in_words(error)
-        self._refuse(iteration, damage, other)
-        return fill_leaves(template, dict(leaves), str(self.folder / str(iteration)))
+            raise self._unreadable(iteration, error) from None
+        if other:
+            raise ValueError(
+                f"checkpoint {self.path(iteration)} is of another program: {other}; go on with the "
+                "code that made it (config.json says which), or begin anew with --init-from."
+            )
+        return fill_leaves(template, dict(leaves), str(self.path(iteration)))
+
+    def refuse_copy(self, iteration: int, inside: int) -> None:
+        """ValueError where what is `inside` is another iteration's state."""
+        if inside != iteration:
+            raise ValueError(
+                f"checkpoint {self.path(iteration)} holds iteration {inside}: it was copied or "
+                f"renamed; name it {inside} again, or move it out of {self.folder} to resume from "
+                f"iteration {self._before(iteration)}."
+            )
 
     def close(self) -> None:
         if self._manager is not None:
@@ -82,14 +98,36 @@ class Checkpoints:
             )
         return self._manager
 
-    def _refuse(self, iteration: int, damage: str, other: str) -> None:
-        earlier = [i for i in self.iterations() if i < iteration]
-        way_out = f"delete that folder to resume from iteration {earlier[-1] if earlier else 0}."
-        path = self.folder / str(iteration)
-        if damage:
-            raise ValueError(f"checkpoint {path} is damaged: {damage}; {way_out}")
-        if other:
-            raise ValueError(f"checkpoint {path} is of another run: {other}; {way_out}")
+    def _before(self, iteration: int) -> int:
+        """Where the run would go on without this checkpoint."""
+        return max((i for i in self.iterations() if i < iteration), default=0)
+
+    def _refuse_damage(self, iteration: int) -> None:
+        path = self.path(iteration)
+        if damage := _damage(path):
+            raise ValueError(f"checkpoint {path} is damaged: {damage}; {self._way_out(iteration)}")
+
+    def _unreadable(self, iteration: int, error: Exception) -> ValueError:
+        """What to say of a checkpoint that orbax does not read: its files may be whole."""
+        path = self.path(iteration)
+        reason = " ".join(str(error).strip().split("\n")[0][:200].split())
+        words = f"it cannot be read ({type(error).__name__}: {reason})"
+        if (path / SUMS).is_file():
+            return ValueError(
+                f"checkpoint {path} is what was written, but {words}; go on with the versions that "
+                "made it (config.json names them)."
+            )
+        return ValueError(f"checkpoint {path} is damaged: {words}; {self._way_out(iteration)}")
+
+    def _way_out(self, iteration: int) -> str:
+        return f"delete that folder to resume from iteration {self._before(iteration)}."
+
+
+def numbered(folder: Path) -> list[int]:
+    """The whole checkpoints of a folder, oldest first."""
+    if not folder.is_dir():
+        return []
+    return sorted(int(p.name) for p in folder.iterdir() if p.name.isdigit())
 
 
 def _orbax() -> Any:
@@ -114,8 +152,8 @@ def _sums(path: Path) -> dict[str, str]:
 
 
 def _write_sums(path: Path) -> None:
-    partial = path.parent / f".{path.name}.{SUMS}"
-    partial.write_text(json.dumps(_sums(path)))
+    partial = path.parent / f".{path.name}.{SUMS}"  # not in there: it would be one of the files
+    write_json(partial, _sums(path))
     os.replace(partial, path / SUMS)
 
 
@@ -128,26 +166,13 @@ def _damage(path: Path) -> str:
     if not (path / SUMS).is_file():
         return ""
     try:
-        wanted = json.loads((path / SUMS).read_text())
+        wanted = read_json(path / SUMS, dict[str, str])
     except ValueError:
         return f"{SUMS} is cut short"
     found = _sums(path)
     for name, digest in wanted.items():
         if found.get(name) != digest:
             return f"{name} is {'not what was written' if name in found else 'missing'}"
-    return ""
-
-
-def _in_words(error: Exception) -> str:
-    reason = str(error).strip().split("\n")[0][:200]
-    return f"it cannot be read ({type(error).__name__}: {reason})"
-
-
-def _difference(saved: dict[str, Any], run: dict[str, Any]) -> str:
-    """The first thing in which two runs differ, in words; empty where they do not."""
-    for name, value in run.items():
-        if saved[name] != value:
-            return f"its {name} is {saved[name]}, not {value}"
     return ""
 
 

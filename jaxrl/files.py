@@ -1,20 +1,33 @@
 """Files that a user, another program or a killed run left: read by one rule, written whole.
 
 What is missing, cut short, not UTF-8, no JSON or of another type is a ValueError of one line that
-names the file and, inside it, the field.
+names the file and, inside it, the field. A file of JSON is described by a dataclass.
 """
 
+import contextlib
 import dataclasses
+import hashlib
 import json
 import math
 import os
+import re
+import shutil
+import stat
 import types
 import typing
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 T = TypeVar("T")
+
+
+MOST_BYTES = 2**26  # of a file of JSON that is read as a whole
+MOST_DEPTH = 100  # of lists and objects inside each other
+
+
+class Foreign:
+    """The base of what describes another program's file: fields that it does not name are fine."""
 
 
 def reason_of(error: OSError) -> str:
@@ -22,8 +35,45 @@ def reason_of(error: OSError) -> str:
     return (error.strerror or str(error)).lower()
 
 
-def read_text(path: Path) -> str:
-    """The text of a UTF-8 file, whatever the locale, without a byte order mark."""
+@contextlib.contextmanager
+def reading(path: Path, way_out: str = "") -> Iterator[None]:
+    """What fails inside is said of this file, in one line that ends with a way out."""
+    try:
+        yield
+    except ValueError as error:
+        text = str(error)
+        named = text.startswith((str(path), f"{path.parent}/"))
+        text = text if named else f"{path}: {text}"
+        raise ValueError(f"{text.rstrip('.')}; {way_out}." if way_out else text) from None
+
+
+def check_regular(path: Path) -> int:
+    """The file's size in bytes; ValueError where it is none: a pipe or a device may never end."""
+    try:
+        found = path.stat()
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {reason_of(error)}.") from None
+    if not stat.S_ISREG(found.st_mode):
+        kind = "a folder" if stat.S_ISDIR(found.st_mode) else "a pipe or a device"
+        raise ValueError(f"{path} is {kind}, not a file.")
+    return found.st_size
+
+
+def check_memory(size: int, what: str) -> None:
+    """ValueError for more bytes than this machine's memory: a file may be long and hold nothing."""
+    most = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if size > most:
+        raise ValueError(f"{what} takes {size} bytes, this machine has {most} of memory.")
+
+
+def read_text(path: Path, most: int | None = None) -> str:
+    """The text of a UTF-8 file, whatever the locale, without a byte order mark.
+
+    ValueError for one of more than `most` bytes.
+    """
+    size = check_regular(path)
+    if most is not None and size > most:
+        raise ValueError(f"{path} has {size} bytes; such a file has at most {most}.")
     try:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
@@ -38,32 +88,141 @@ def read_lines(path: Path) -> list[str]:
     return lines if lines[-1] else lines[:-1]
 
 
-def parse_json(text: str, where: str) -> Any:
-    """JSON as the standard has it, so without NaN; ValueError that begins with `where`."""
+def parse_json(text: str, where: str, infinite: bool = False) -> Any:
+    """JSON as the standard has it, so without NaN; ValueError that begins with `where`.
 
-    def refuse(constant: str) -> None:
-        raise ValueError(f"{where} holds the number {constant}, which JSON does not have.")
+    Nor with what two programs would read in two ways: a field that stands twice, a number beyond
+    those of floats or of 4,300 digits, half of a surrogate pair. `infinite` allows for Infinity.
+    """
 
+    def refuse(constant: str) -> Any:
+        if infinite and constant.endswith("Infinity"):
+            return float(constant)
+        raise _Unreadable(f"holds the number {_short(constant, 20)}, which no program can read")
+
+    def number(digits: str) -> float:
+        return value if math.isfinite(value := float(digits)) else refuse(digits)
+
+    def integer(digits: str) -> int:
+        return int(digits) if len(digits) <= 4300 else refuse(digits)
+
+    def fields(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            seen: set[str] = set()
+            twice = next(name for name, _ in pairs if name in seen or seen.add(name))
+            raise _Unreadable(f"has the field {_word(twice)} twice; leave one out")
+        return found
+
+    how: Any = {"parse_constant": refuse, "parse_float": number, "parse_int": integer}
     try:
-        return json.loads(text, parse_constant=refuse)
+        value = json.loads(text, object_pairs_hook=fields, **how)
+        _check_depth(value)
+        if re.search(r"\\u[dD][89abAB]", text):
+            json.dumps(value, ensure_ascii=False).encode()
+        return value
     except json.JSONDecodeError as error:
         raise ValueError(f"{where} is not JSON: {error}.") from None
+    except UnicodeEncodeError:
+        raise ValueError(
+            f"{where} holds half of a surrogate pair, which is no character."
+        ) from None
+    except _Unreadable as error:
+        raise ValueError(f"{where} {error}.") from None
     except RecursionError:
-        raise ValueError(f"{where} is not JSON that can be read: nested too deep.") from None
+        raise ValueError(f"{where} is nested deeper than {MOST_DEPTH} levels.") from None
 
 
-def read_json(path: Path, hint: type[T] = dict) -> T:
+class _Unreadable(Exception):
+    """Why JSON is refused that Python would take."""
+
+
+def _check_depth(value: Any) -> None:
+    level = [value]
+    for _ in range(MOST_DEPTH):
+        parts = (x.values() if type(x) is dict else x for x in level if type(x) in (dict, list))
+        level = [x for part in parts for x in part if type(x) in (dict, list)]
+        if not level:
+            return
+    raise RecursionError
+
+
+def read_json(path: Path, hint: type[T] = dict, infinite: bool = False) -> T:
     """The JSON of a file as a value of this type, or as a dataclass of these fields."""
-    return as_type(hint, parse_json(read_text(path), str(path)), str(path))
+    value = parse_json(read_text(path, MOST_BYTES), str(path), infinite)
+    return as_type(hint, value, str(path))
+
+
+def digest_of(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal digits."""
+    check_regular(path)
+    with path.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
+
+
+def check_digests(description: Path, digests: dict[str, str]) -> None:
+    """ValueError for a file beside a description that is missing, or not what its digest says."""
+    for name, digest in digests.items():
+        with reading(description):
+            path = child(description.parent, name)
+        if digest_of(path) != digest:
+            raise ValueError(f"{path} is not what was written, of which {description.name} tells.")
+
+
+def child(folder: Path, name: str) -> Path:
+    """A file right inside a folder; ValueError for a name that leads anywhere else."""
+    if name in ("", ".", "..") or not name.isprintable() or "/" in name or os.sep in name:
+        raise ValueError(
+            f"the file {_short(name)} must be a plain name, of one in the same folder."
+        )
+    return folder / name
+
+
+def inside(folder: Path, name: str) -> Path:
+    """A file that is really in the folder of a model, whoever made it.
+
+    ValueError for a name or a link that leads out of it. The links of Hugging Face's cache may lead
+    to its `blobs`, beside the folder of snapshots.
+    """
+    path, home = child(folder, name), Path(os.path.realpath(folder))
+    target = Path(os.path.realpath(path))
+    homes = [home, home.parents[1] / "blobs"] if home.parent.name == "snapshots" else [home]
+    if not any(target.is_relative_to(place) for place in homes):
+        raise ValueError(f"{path} is a link to {target}, outside the folder; copy the file there.")
+    return path
+
+
+@contextlib.contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """A folder to write into, which takes the name and the place of `folder` at the end.
+
+    Where that is not reached, `folder` stays as it was.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    partial, before = (folder.with_name(f".{folder.name}.{word}") for word in ("tmp", "old"))
+    shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed
+    try:
+        partial.mkdir()
+        yield partial
+        if folder.exists():
+            shutil.rmtree(before, ignore_errors=True)
+            folder.rename(before)
+        partial.rename(folder)
+    finally:
+        if before.exists() and not folder.exists():
+            before.rename(folder)
+        for left in (partial, before):
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def write_text(path: Path, text: str) -> None:
     """Write a UTF-8 file whole or not at all; OSError where it cannot be."""
     partial = path.with_name(f".{path.name}.tmp")
     try:
-        partial.write_text(text, encoding="utf-8")
+        partial.write_text(text, encoding="utf-8", newline="")
         os.replace(partial, path)
-    except OSError:
+    except OSError as error:
+        error.filename = error.filename or str(path)  # a full disk names none
         partial.unlink(missing_ok=True)
         raise
 
@@ -104,6 +263,8 @@ def as_type(hint: Any, value: Any, where: str) -> Any:
     if given is list:
         return _as_items(kind, inner, value, where)
     if kind is dict and inner:
+        if all(type(x) is inner[1] for x in value.values()) and inner[1] is not float:
+            return value  # a vocabulary of 150,000 tokens
         return {k: as_type(inner[1], x, _inside(where, k)) for k, x in value.items()}
     return value
 
@@ -121,12 +282,17 @@ NAMES = {
 
 def _inside(where: str, name: str) -> str:
     """`FILE: field`, and further in `FILE: field.name`."""
-    return f"{where}.{name}" if ": " in where else f"{where}: {name}"
+    return f"{where}.{_word(name)}" if ": " in where else f"{where}: {_word(name)}"
 
 
-def _short(value: Any) -> str:
+def _word(name: str) -> str:
+    """A field's name as it is, unless it would break the line."""
+    return name if name.isidentifier() and len(name) <= 60 else _short(name)
+
+
+def _short(value: Any, most: int = 60) -> str:
     text = json.dumps(value, default=repr)
-    return text if len(text) <= 60 else text[:57] + "..."
+    return text if len(text) <= most else text[: most - 3] + "..."
 
 
 def _as_one_of(hints: tuple[Any, ...], value: Any, where: str) -> Any:
@@ -156,13 +322,14 @@ def _as_items(kind: Any, inner: tuple[Any, ...], value: list[Any], where: str) -
 def _as_dataclass(cls: Any, value: Any, where: str) -> Any:
     if type(value) is not dict:
         raise ValueError(f"{where}={_short(value)} must be an object.")
-    hints, fields = (
-        typing.get_type_hints(cls),
-        {f.name: f for f in dataclasses.fields(cls) if f.init},
-    )
+    hints = typing.get_type_hints(cls)
+    fields = {f.name: f for f in dataclasses.fields(cls) if f.init}
     unknown = sorted(value.keys() - fields.keys())
-    if unknown:
-        raise ValueError(f"{where} has the field {unknown[0]}, which this version does not know.")
+    if unknown and not issubclass(cls, Foreign):
+        raise ValueError(
+            f"{where} has the field {_word(unknown[0])}, which this version does not know."
+        )
+    value = {name: x for name, x in value.items() if name in fields}
     for name, field in fields.items():
         needed = field.default is field.default_factory is dataclasses.MISSING
         if needed and name not in value:

@@ -48,8 +48,27 @@ def merged(*parts: Metrics) -> Metrics:
 
 
 def add_up(metrics: Metrics) -> Metrics:
-    """Sums stacked along a first axis (of minibatches, say) as the sums over all of it."""
-    return jax.tree.map(lambda x: jnp.sum(x, 0), metrics)
+    """Sums stacked along a first axis (of minibatches, say) as the sums over all of it.
+
+    Or over what comes before the first that is not finite, and that one: of a run that diverges
+    the sums tell what diverged first.
+    """
+    leaves = jax.tree.leaves(metrics)
+    bad = sum(jnp.any(~jnp.isfinite(x).reshape(x.shape[0], -1), 1) for x in leaves)
+    counts = jnp.cumsum(bad) - bad == 0
+
+    def total(x: jax.Array) -> jax.Array:
+        return jnp.sum(jnp.where(counts.reshape(-1, *[1] * (x.ndim - 1)), x, 0), 0)
+
+    return jax.tree.map(total, metrics) if leaves else metrics
+
+
+HIDDEN = "first_broken_"  # begins the names of metrics that are not logged, but tell why
+
+
+def hidden(name: str) -> bool:
+    """Whether a metric is there for the case alone that the run diverges."""
+    return name.startswith(HIDDEN)
 
 
 def quotient(sums: Sums) -> jax.Array:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from jaxrl import resets
 from jaxrl.env import Environment, TimeStep, per_env_keys
-from jaxrl.metrics import Metrics, Sums
+from jaxrl.metrics import HIDDEN, Metrics, Sums
 from jaxrl.resets import ResetPool
 from jaxrl.wrappers import tree_where
 
@@ -59,6 +59,7 @@ class Ended(flax.struct.PyTreeNode):
     episodes: jax.Array  # how many
     truncations: jax.Array  # of them, those that the clock ended
     pool_exhausted: jax.Array  # of them, those that were followed by a reset taken before
+    broken: dict[str, jax.Array] = flax.struct.field(default_factory=dict)  # see first_broken
 
     def means(self, total: Callable[[Any], Any]) -> Metrics:
         """Means over the episodes of all environments; `total` sums over devices."""
@@ -68,6 +69,7 @@ class Ended(flax.struct.PyTreeNode):
         return {name: Sums(x, sums.episodes) for name, x in over_episodes.items()} | {
             "episodes": Sums(sums.episodes, once),
             "pool_exhausted": Sums(sums.pool_exhausted, once),
+            **{HIDDEN + name: Sums(x, once) for name, x in sums.broken.items()},
         }
 
 
@@ -117,7 +119,30 @@ def rollout(
     xs = noise, jnp.arange(num_steps)
     unroll = _unroll(carry.obs)
     (carry, used, ended), transitions = jax.lax.scan(step, start, xs, unroll=unroll)
+    ended = ended.replace(broken=first_broken(transitions))
     return carry, pool.replace(used=used), transitions, ended
+
+
+def first_broken(steps: Transition) -> dict[str, jax.Array]:
+    """float32 [B] each: 1 where the environment's first number that is not finite was of this part.
+
+    Within a step in the order of cause; an action is broken where what was kept of it is, too.
+    """
+    parts = (steps.obs, (steps.action, steps.aux), steps.next_obs, steps.reward)
+    bad = jnp.stack([_broken(part, steps.reward.shape) for part in parts], 1)  # [T, 4, B]
+    bad = bad.reshape(-1, bad.shape[-1])
+    part = jnp.where(jnp.any(bad, 0), jnp.argmax(bad, 0) % len(parts), -1)
+    named = {"observation": (part == 0) | (part == 2), "action": part == 1, "reward": part == 3}
+    return {name: x.astype(jnp.float32) for name, x in named.items()}
+
+
+def _broken(tree: Any, shape: tuple[int, ...]) -> jax.Array:
+    """bool [T, B]: whether one of the floats in leaves [T, B, ...] is not finite."""
+    found = jnp.zeros(shape, jnp.bool_)
+    for x in jax.tree.leaves(tree):
+        if jnp.issubdtype(x.dtype, jnp.floating):
+            found |= jnp.any(~jnp.isfinite(x), tuple(range(2, x.ndim)))
+    return found
 
 
 def forget(memory: Any, done: jax.Array) -> Any:

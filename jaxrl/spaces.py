@@ -1,26 +1,32 @@
 """Spaces: what an observation or an action may be."""
 
+import math
 import operator
 from collections import OrderedDict
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, make_dataclass
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxrl import files
+from jaxrl.config import is_known
 from jaxrl.text.text import Text
 
 LEGAL = "legal"  # the entry of a dict of observations that masks actions, 1 = may be taken
 
 
 def _integers(name: str, values: Iterable[Any]) -> tuple[int, ...]:
-    """Python's integers, of NumPy's too; ValueError for anything else."""
+    """Python's integers, of NumPy's too; ValueError for anything else, and for what no int32 is."""
     try:
-        return tuple(int(operator.index(value)) for value in values)
+        found = tuple(int(operator.index(value)) for value in values)
     except TypeError:
         raise ValueError(f"{name}={values!r} must be integers; try (2, 3).") from None
+    if max(found, default=0) >= 2**31:
+        raise ValueError(f"{name}={values!r} must be below 2^31; try (2, 3).")
+    return found
 
 
 @dataclass(frozen=True)
@@ -69,7 +75,7 @@ class MultiDiscrete:
 
     def __post_init__(self):
         object.__setattr__(self, "nvec", _integers("MultiDiscrete nvec", self.nvec))
-        if not self.nvec or min(self.nvec) < 1:
+        if min(self.nvec, default=0) < 1:
             raise ValueError(f"MultiDiscrete nvec={self.nvec} must be sizes >= 1; try (2, 3).")
 
     @property
@@ -113,6 +119,10 @@ class Box:
 
     def __post_init__(self):
         shape, dtype = _integers("Box shape", self.shape), np.dtype(self.dtype)
+        if any(isinstance(b, jax.Array) and not is_known(b) for b in (self.low, self.high)):
+            raise ValueError(
+                "Box low and high must be numbers or arrays of NumPy; try np.zeros(2)."
+            )
         low, high = (np.broadcast_to(np.asarray(b), shape) for b in (self.low, self.high))
         if not np.all(low <= high):
             raise ValueError(f"Box low={self.low} must not exceed high={self.high}.")
@@ -336,23 +346,55 @@ def _bound_to_json(bound: np.ndarray) -> Any:
     return flat[0] if flat and len(set(flat)) == 1 else flat
 
 
-def from_json(data: Any) -> Space:
-    """The space that `to_json` described."""
-    kind = data["type"]
+SAVED = {
+    kind: make_dataclass(kind, [("type", str), *fields.items()])
+    for kind, fields in {
+        "Discrete": {"n": int},
+        "MultiDiscrete": {"nvec": tuple[int, ...]},
+        "Box": {"shape": tuple[int, ...], "dtype": str, "low": Any, "high": Any},
+        "TextSpace": {"capacity": int},
+        **{kind: {"items": list[tuple[str | int, Any]]} for kind in DICTS},
+        **{kind: {"items": list[Any]} for kind in SEQUENCES},
+    }.items()
+}
+
+
+def from_json(data: Any, where: str = "space") -> Space:
+    """The space that `to_json` described; ValueError, which names the field, for what is none."""
+    kind = data.get("type") if isinstance(data, dict) else None
+    if not isinstance(kind, str) or kind not in SAVED:
+        raise ValueError(f"{where}.type={str(kind)[:60]!r} is none of {', '.join(SAVED)}.")
+    data = files.as_type(SAVED[kind], data, where)
     if kind == "Discrete":
-        return Discrete(data["n"])
+        return Discrete(data.n)
     if kind == "MultiDiscrete":
-        return MultiDiscrete(tuple(data["nvec"]))
+        return MultiDiscrete(data.nvec)
     if kind == "Box":
-        shape, dtype = tuple(data["shape"]), np.dtype(data["dtype"])
-        count = int(np.prod(shape, dtype=int))
-        low, high = (
-            np.broadcast_to(np.asarray(data[k], dtype).reshape(-1), (count,)).reshape(shape)
-            for k in ("low", "high")
-        )
-        return Box(low, high, shape, dtype)
+        return _box_from_json(data, where)
     if kind == "TextSpace":
-        return TextSpace(data["capacity"])
+        return TextSpace(data.capacity)
     if kind in DICTS:
-        return DICTS[kind]((name, from_json(part)) for name, part in data["items"])
-    return SEQUENCES[kind](from_json(part) for part in data["items"])
+        return DICTS[kind]((k, from_json(part, f"{where}.{k}")) for k, part in data.items)
+    return SEQUENCES[kind](from_json(x, f"{where}.{i}") for i, x in enumerate(data.items))
+
+
+def _box_from_json(data: Any, where: str) -> Box:
+    count, most = math.prod(data.shape), 2**24
+    if min(data.shape, default=0) < 0 or count > most:
+        raise ValueError(f"{where}.shape={data.shape} must be sizes, {most} entries at most.")
+    try:
+        dtype = np.dtype(data.dtype)
+    except (TypeError, ValueError):
+        dtype = np.dtype(object)
+    if dtype != np.bool_ and not any(jnp.issubdtype(dtype, k) for k in (jnp.integer, jnp.floating)):
+        raise ValueError(f"{where}.dtype={data.dtype!r} is no dtype of numbers; try 'float32'.")
+    bounds = []
+    for name, value in (("low", data.low), ("high", data.high)):
+        flat = value if isinstance(value, list) else [value]
+        if len(flat) not in (1, count) or not all(type(x) in (bool, int, float) for x in flat):
+            raise ValueError(f"{where}.{name} must be a number, or a list of {count} numbers.")
+        try:
+            bounds.append(np.broadcast_to(np.asarray(flat, dtype), (count,)).reshape(data.shape))
+        except OverflowError:
+            raise ValueError(f"{where}.{name} has numbers beyond {dtype.name}.") from None
+    return Box(bounds[0], bounds[1], data.shape, dtype)

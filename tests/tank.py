@@ -31,6 +31,7 @@ class Tank(Environment):
 
     length: int = 5
     poison: int = 10**9  # from this step of an episode on rewards are NaN
+    haze: int = 10**9  # and observations
 
     @property
     def observation_space(self):
@@ -42,6 +43,7 @@ class Tank(Environment):
 
     def reset(self, key):
         x = jax.random.uniform(key, (1,))
+        x = jnp.where(self.haze <= 0, jnp.nan, x)
         return (x, jnp.zeros((), jnp.int32)), timestep(x, metrics={"fuel": jnp.float32(10)})
 
     def step(self, state, action, key):
@@ -49,16 +51,17 @@ class Tank(Environment):
         x, t = state[0], state[1] + 1
         reward = jnp.where(t >= self.poison, jnp.nan, action)
         fuel = 10 - 0.5 * t.astype(jnp.float32)
-        return (x, t), timestep(x, reward, t >= self.length, metrics={"fuel": fuel})
+        seen = jnp.where(t >= self.haze, jnp.nan, x)
+        return (x, t), timestep(seen, reward, t >= self.length, metrics={"fuel": fuel})
 
 
 envs.register("test/Tank-v0", Tank)
 
 
-def train(folder: Path, *flags: object) -> Path:
+def train(folder: Path, *flags: object, trainer: str = "ppo") -> Path:
     """A run of ITERATIONS to its end, or until something stops it."""
     argv = [*FLAGS, "--run-dir", folder, "--total-steps", ITERATIONS * STEPS, *flags]
-    command.run("ppo", [str(word) for word in argv])
+    command.run(trainer, [str(word) for word in argv])
     return folder
 
 

@@ -17,6 +17,7 @@ FLOORS = [
         "files",
         "statistics",
         "short_names",
+        "printable",
     },  # mathematics and strings: each other downwards
     {"env", "spaces", "language", "actions", "distributions", "networks", "mesh"},  # objects
     {"checkpoint", "evaluate", "memory", "normalize", "policy", "program", "resets", "rollout"}

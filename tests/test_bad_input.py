@@ -57,7 +57,7 @@ def run_dir(tmp_path) -> Path:
     """The folder of a run in SimpleCorridor-v0 that was stopped, with two checkpoints."""
     folder = tmp_path / "run"
     args = flags.parse(ppo.TRAINER, [*CORRIDOR, "--run-dir", str(folder)])
-    RunFolder.create(folder, args, writes=True, trainer="ppo")
+    RunFolder.create(folder, args, writes=True, trainer="ppo").close()
     (folder / "metrics.jsonl").write_text('{"iteration": 1}\n{"iteration": 2}\n')
     save_checkpoints(folder, "SimpleCorridor-v0")
     return folder
@@ -71,9 +71,9 @@ def run_of(env: str) -> dict:
 
 
 def save_checkpoints(folder: Path, env: str) -> None:
-    saved = Checkpoints(folder / "checkpoints", run_of(env))
+    saved = Checkpoints(folder / "checkpoints")
     for iteration in (1, 2):
-        saved.save(iteration, STATE)
+        saved.save(iteration, STATE, run_of(env))
     saved.close()
 
 
@@ -296,7 +296,7 @@ def test_a_run_that_cannot_go_on_does_not_grow(refused, run_dir):
 
 def test_following_the_advice_after_damage_leads_to_the_older_checkpoint(run_dir):
     shutil.rmtree(run_dir / "checkpoints/2")
-    older = Checkpoints(run_dir / "checkpoints", run_of("SimpleCorridor-v0"))
+    older = Checkpoints(run_dir / "checkpoints")
     assert older.iterations() == [1]
     restored = older.restore(1, abstract(STATE))
     older.close()
@@ -322,7 +322,7 @@ def test_a_checkpoint_of_another_environment_is_refused_even_if_its_shapes_fit(r
     ],
 )
 def test_a_checkpoint_of_another_program_says_which_array_differs(run_dir, wanted, words):
-    saved = Checkpoints(run_dir / "checkpoints", run_of("SimpleCorridor-v0"))
+    saved = Checkpoints(run_dir / "checkpoints")
     with pytest.raises(ValueError, match=words):
         saved.restore(2, abstract(STATE | wanted))
     saved.close()
@@ -382,3 +382,12 @@ def test_a_run_may_grow_but_not_shrink_nor_change_otherwise(
     said = refused("--resume", run_dir, *argv)
     assert difference in said and said.endswith("algo.total_steps may grow.\n")
     assert contents(run_dir) == before
+
+
+def test_of_an_option_given_twice_the_last_counts_for_every_reader():
+    argv = ["--seed", "1", "--env", "grid/x", "--num-envs", "8", *CORRIDOR]
+    argv = flags.full_names([*argv, "--seed=2", "--algo.num-envs", "16"])
+    args = flags.parse(ppo.TRAINER, argv)
+    assert (args.seed, args.env, args.algo.num_envs) == (2, CORRIDOR[1], 16)
+    assert flags.flag_value(argv, "--env") == CORRIDOR[1]
+    assert command.choose("ppo", ["--env", "language/GuessTheNumber-easy", *CORRIDOR]).name == "ppo"

@@ -1,8 +1,9 @@
 """Byte-level BPE inside jit against the `tokenizers` library, token by token."""
 
 import json
+import random
 import re
-from functools import cache
+from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
@@ -11,8 +12,10 @@ import pytest
 import tokenizer_files
 from tokenizers import Tokenizer
 
-from jaxrl.text import BpeTokenizer, Text, Tokens, literal, to_str
+from jaxrl.text import BpeTokenizer, ByteTokenizer, Text, Tokens, literal, to_str
+from jaxrl.text.patterns import boxed_integer
 from jaxrl.text.pretokens import PATTERNS, starts
+from jaxrl.text.tokens import Spelling, constant, join
 
 KINDS = ["gpt2", "qwen2", "llama3"]
 SIZE = 48
@@ -82,14 +85,84 @@ def test_decoding_gives_back_what_was_encoded(kind):
     assert [to_str(jax.tree.map(lambda x, i=i: x[i], back)) for i in range(200)] == strings
 
 
-def test_special_tokens_and_unknown_ids_decode_to_nothing_and_every_byte_to_itself():
+def test_special_tokens_decode_to_their_names_unknown_ids_to_one_and_every_byte_to_itself():
     tokenizer = ours("qwen2")
     end = tokenizer.special["<|im_end|>"]
-    ids = jnp.array([end, *np.asarray(tokenizer.byte_token), 10**6, end])
-    text = tokenizer.decode(Tokens(ids, jnp.int32(len(ids)), jnp.asarray(False)), 300)
-    assert int(text.length) == 256
-    np.testing.assert_array_equal(text.bytes[:256], np.arange(256))
+    ids = jnp.array([end, *np.asarray(tokenizer.byte_token), 10**6, tokenizer.vocab_size, -1])
+    text = tokenizer.decode(Tokens(ids, jnp.int32(len(ids) - 1), jnp.asarray(False)), 300)
+    said = np.asarray(text.bytes)[: int(text.length)].tobytes()
+    assert said == b"<|im_end|>" + bytes(range(256)) + b"<|unknown|>" * 2
     assert not text.cut
+    holed = Spelling.of([b"a", b""]).decode(constant([0, 1, 0]), 20)  # an id that no token has
+    assert to_str(holed) == "a<|unknown|>a"
+
+
+@pytest.mark.parametrize(
+    ("kind", "hidden"),
+    [(None, "special"), (None, "unknown"), ("qwen2", "special"), ("qwen2", "content")],
+)
+def test_a_token_that_is_no_plain_text_breaks_the_move_it_stands_in_and_is_seen(
+    kind, hidden, tmp_path
+):
+    tokenizer = ByteTokenizer()
+    if kind is not None:
+        tokenizer = BpeTokenizer.from_file(tokenizer_files.with_added(kind, tmp_path, a=False))
+    token = {
+        "special": min(tokenizer.control, default=0),
+        "unknown": 10**5,
+        "content": tokenizer.special.get("<a>", 0),
+    }[hidden]
+
+    @partial(jax.jit, static_argnums=1)
+    def say(extra, room):
+        before, after = (tokenizer.encode(literal(x), len(x)) for x in ("\\box", "ed{5} ok"))
+        text = tokenizer.decode(join([before, extra, after], 20), room)
+        return text, boxed_integer(text).found
+
+    none = Tokens(jnp.zeros(1, jnp.int32), jnp.int32(0), jnp.asarray(False))
+    one = constant([token])
+    for extra, whole in ((none, True), (one, False)):
+        text, found = say(extra, 40)
+        assert bool(found) == whole and (to_str(text) == "\\boxed{5} ok") == whole
+    text, _ = say(one, 8)  # what a response has room for holds
+    assert bool(text.cut) and int(text.length) == 8
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_added_tokens_that_are_not_special_are_one_token_wherever_they_stand(kind, tmp_path):
+    """As the library has it: the longest from the left, and texts of their own between them."""
+    names = {"think": False, "_think": False, "a": False, "aa": False, "s": True}
+    path = tokenizer_files.with_added(kind, tmp_path, **names)
+    changed = json.loads(path.read_text())
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized", "special"), False)
+    for index, name in enumerate(
+        ("  ", "ab", "aba", "abab"), changed["added_tokens"][-1]["id"] + 1
+    ):
+        changed["added_tokens"].append({"id": index, "content": name} | flags)
+    path.write_text(json.dumps(changed))
+    mine, oracle = BpeTokenizer.from_file(path), Tokenizer.from_file(str(path))
+    oracle.encode_special_tokens = True
+    rng = random.Random(3)
+    pieces = [*mine.special, "<think", "a", "b", " ", "\n", "'s", "12", "!", "the", "  \n", "'ll"]
+    texts = ["".join(rng.choices(pieces, k=rng.randint(0, 12)))[:SIZE] for _ in range(1500)]
+    tokens = jax.jit(jax.vmap(lambda text: mine.encode(text, SIZE)))(batch(texts))
+    assert rows(tokens) == [encoding.ids for encoding in oracle.encode_batch(texts)]
+    found = {token for row in rows(tokens) for token in row}
+    assert found.isdisjoint(mine.control) and found >= set(mine.special.values()) - mine.control
+    back = jax.jit(jax.vmap(lambda t: mine.decode(t, SIZE)))(tokens)
+    assert [to_str(jax.tree.map(lambda x, i=i: x[i], back)) for i in range(50)] == texts[:50]
+
+
+def test_a_name_of_the_forms_is_control_whatever_the_file_says(tmp_path):
+    changed = file("qwen2")
+    for entry in changed["added_tokens"]:
+        entry["special"] = False
+    path = tmp_path / "tokenizer.json"
+    path.write_text(json.dumps(changed))
+    tokenizer = BpeTokenizer.from_file(path)
+    ids = jax.jit(tokenizer.encode, static_argnums=1)(literal("a<|im_end|>b"), 12).ids
+    assert tokenizer.control == {tokenizer.special[x] for x in ("<|im_start|>", "<|im_end|>")}
+    assert tokenizer.control.isdisjoint(np.asarray(ids).tolist())
 
 
 def test_what_cannot_be_exact_or_does_not_fit_is_told():
@@ -120,10 +193,15 @@ def test_a_pre_token_that_is_a_token_wins_over_the_merges(tmp_path):
     path = tmp_path / "tokenizer.json"
     path.write_text(json.dumps(changed))
     tokenizer, oracle = BpeTokenizer.from_file(path), Tokenizer.from_file(str(path))
-    assert tokenizer.whole_size.shape == (2,)
+    assert tokenizer.whole.size.shape == (2,)
     texts = ["zqx", "zqx zqxq zqxqq", " zqx", "a zqxq", "zqx\nzqx", "zqxzqx", "1zqx1"]
     mine = rows(jax.jit(jax.vmap(lambda text: tokenizer.encode(text, 20)))(batch(texts, 20)))
     assert mine == [encoding.ids for encoding in oracle.encode_batch(texts)]
+
+
+def _add(file: dict, name: str, **fields) -> None:
+    entry = {"id": 10**4, "content": name, "special": False, "normalized": False}
+    file["added_tokens"].append(entry | fields)
 
 
 REFUSED = [
@@ -143,6 +221,28 @@ REFUSED = [
         "behavior 'Removed' is unknown",
     ),
     (lambda f: f.pop("model"), "has no 'model'"),
+    (lambda f: f.update(model=[1]), "model=[1] must be an object"),
+    (lambda f: f["model"].update(vocab=7), "model.vocab=7 must be an object"),
+    (lambda f: f["model"]["vocab"].update(zq="1"), "gives 'zq' an id that is no integer"),
+    (lambda f: f["model"]["vocab"].update(zq=10**12), "id 1000000000000 is none"),
+    (lambda f: f["model"]["vocab"].update(zq=-1), "id -1 is none"),
+    (lambda f: f["model"].update(merges=5), "model.merges=5 must be a list"),
+    (lambda f: f["model"]["merges"].append(5), "no pair of tokens"),
+    (lambda f: f.update(normalizer="NFC"), 'normalizer="NFC" must be an object'),
+    (lambda f: f.update(pre_tokenizer={"type": "Sequence", "pretokenizers": []}), "unknown way"),
+    (lambda f: f.update(added_tokens={}) or f.update(added_tokens=5), "added_tokens=5 must be"),
+    (lambda f: f["added_tokens"].append(5), "must be an object"),
+    (lambda f: f["added_tokens"].append({"id": 1}), "content=null must be a text"),
+    (lambda f: _add(f, "<a>", lstrip=True), "added token '<a>' with ['lstrip'] is not supported"),
+    (lambda f: _add(f, "x<|eot"), "added tokens 'x<|eot' and '<|eot_id|>' overlap"),
+    (lambda f: _add(f, "<|pad|>", id=f["model"]["vocab"]["a"]), "has the id of another token"),
+    (
+        lambda f: (
+            f["model"]["merges"].append(["<|eot_id|", ">"])
+            or f["model"]["vocab"].update({"<|eot_id|": 10**4})
+        ),
+        "makes the special token '<|eot_id|>' of plain text",
+    ),
 ]
 
 

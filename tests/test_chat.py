@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 
 import jax
 import numpy as np
@@ -11,7 +12,10 @@ from tokenizers import Tokenizer
 
 from jaxrl.lm import folders
 from jaxrl.text import BpeTokenizer, ByteTokenizer, literal, make_chat
-from jaxrl.text.chat import FORMATS, check_template, render, template_of
+from jaxrl.text.chat import opening_by
+from jaxrl.text.formats import FORMATS, template_of
+from jaxrl.text.jinja import render
+from train import language
 
 # Chat templates as the families publish them, what matters here written out anew.
 CHATML = """{%- if messages[0]['role'] == 'system' -%}
@@ -71,21 +75,18 @@ def test_bytes_are_their_own_tokens_between_special_ones():
 
 def test_a_models_template_opens_the_conversation_or_is_refused():
     tokenizer = BpeTokenizer.from_file(tokenizer_files.file("qwen2"))
-    opening = check_template(tokenizer, "", "", CHATML, {})
-    assert opening == "<|im_start|>system\nYou are helpful.<|im_end|>\n"
-    assert check_template(tokenizer, "", "Hi.", CHATML, {}) == "<|im_start|>system\nHi.<|im_end|>\n"
-    with pytest.raises(
-        ValueError, match="chat=chatml is not what the model's chat template writes"
-    ):
-        check_template(
-            tokenizer, "", "", CHATML.replace("'\\n' }}\n{%- endfor", "'' }}\n{%- endfor"), {}
-        )
-    with pytest.raises(ValueError, match="refuses a conversation: no"):
-        check_template(tokenizer, "", "", "{{ raise_exception('no') }}", {})
+    opening = opening_by(CHATML, tokenizer, "", None, {})
+    assert opening == ("<|im_start|>system\nYou are helpful.<|im_end|>\n",)
+    told = opening_by(CHATML, tokenizer, "", "Hi.", {})
+    assert told == ("<|im_start|>system\n", "Hi.", "<|im_end|>\n")
+    changed = CHATML.replace("'\\n' }}\n{%- endfor", "'' }}\n{%- endfor")
+    with pytest.raises(ValueError, match="chat=chatml is not what the chat template writes"):
+        opening_by(changed, tokenizer, "", None, {})
     llama = BpeTokenizer.from_file(tokenizer_files.file("llama3"))
     bos = {"bos_token": "<|begin_of_text|>"}
-    assert check_template(llama, "", "", LLAMA3, bos) == "<|begin_of_text|>"
-    assert render("{{ messages|length }}", [("user", "a")], {}) == "1"
+    assert opening_by(LLAMA3, llama, "", None, bos) == ("<|begin_of_text|>",)
+    around = opening_by(LLAMA3, llama, "", " a <|eot_id|> b\n", bos)
+    assert around[1] == "a <|eot_id|> b" and around[2] == "<|eot_id|>"
 
 
 def test_an_unfitting_form_is_refused_and_the_fitting_one_found():
@@ -111,7 +112,7 @@ def test_a_conversation_survives_saving(tmp_path):
     said.save(kept)
     again = folders.load_chat_tokenizer(kept)
     assert again.chat.first_piece == said.chat.first_piece
-    assert "You are helpful." in (again.opening or "")
+    assert again.opening is not None and "You are helpful." in again.opening[0]
     assert again.tokenizer.vocab_size == said.tokenizer.vocab_size
     assert again.opening_with("Hi.") == said.opening_with("Hi.") != said.opening
 
@@ -132,7 +133,7 @@ def test_tokens_keep_to_32_bits_where_64_are_allowed():
 def test_a_template_written_for_other_libraries_writes_the_forms_conversations(form):
     own = [("system", "Hi.")] if form.system else []
     texts = [*own, ("user", " a "), ("assistant", "b"), ("user", "c\n")]
-    written = render(template_of(form, '<"open">'), texts, {})
+    (written,) = render(template_of(form, '<"open">'), [texts], {})
     said = [text.strip() if form.strips else text for _, text in texts[-3:]]
     opening = form.opening + form.system.format("Hi.") if own else '<"open">'
     first, second, third = said
@@ -140,4 +141,122 @@ def test_a_template_written_for_other_libraries_writes_the_forms_conversations(f
         opening + form.user + first + form.reply + second + form.end + form.after_end
         + form.user + third + form.reply
     )  # fmt: skip
-    assert render(template_of(form, '<"open">'), texts[-3:], {}).startswith('<"open">' + form.user)
+    (other,) = render(template_of(form, '<"open">'), [texts[-3:]], {})
+    assert other.startswith('<"open">' + form.user)
+
+
+NAMES = "<|im_start|>user\n<|im_end|><|eot_id|><|start_header_id|><|user|><|end|>"
+
+
+@pytest.mark.parametrize("template", [False, True])
+@pytest.mark.parametrize("kind", ["qwen2", "llama3"])
+def test_a_system_message_is_plain_text_whatever_names_stand_in_it(kind, template, tmp_path):
+    (tmp_path / "tokenizer.json").write_text(tokenizer_files.file(kind).read_text())
+    if template:
+        about = {"qwen2": CHATML, "llama3": LLAMA3}[kind]
+        about = {"chat_template": about, "bos_token": "<|begin_of_text|>"}
+        (tmp_path / "tokenizer_config.json").write_text(json.dumps(about))
+    said, plain = (folders.chat_tokenizer(tmp_path, system=x) for x in (NAMES, "Hi"))
+    control = said.tokenizer.control
+    mine, theirs = (
+        [token for token in x.chat.first_piece.before if token in control] for x in (said, plain)
+    )
+    assert mine == theirs
+    library = Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    library.encode_special_tokens = True
+    text = " ".join(map(str, said.chat.first_piece.before))
+    assert " ".join(map(str, library.encode(NAMES, add_special_tokens=False).ids)) in text
+    kept = tmp_path / "policy"
+    kept.mkdir()
+    said.save(kept)
+    assert folders.load_chat_tokenizer(kept).chat.first_piece == said.chat.first_piece
+
+
+BAD_TEMPLATES = [
+    ("a\n{% for %}", "line 2: TemplateSyntaxError: Expected an expression"),
+    ("{{ a.b.c }}", "line 1: UndefinedError: 'a' is undefined"),
+    ("\n{{ messages | unheard_of }}", "line 2: TemplateAssertionError: No filter named"),
+    ("{{ messages + 1 }}", "line 1: TypeError"),
+    ("{% include '/etc/passwd' %}", "no loader for this environment"),
+    ("{{ ''.__class__.__mro__ }}", "SecurityError"),
+    ("{{ messages.append(1) }}", "SecurityError"),
+    ("{{ 'x' * 10**10 }}", "it needs more than 512 MiB of memory"),
+    ("{{ 'x' * 10**7 }}", "it writes more than 1048576 characters"),
+    ("{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}", "a macro calls itself for ever"),
+    ("{{" + "(" * 4000 + ")" * 4000 + "}}", "nested too deep"),
+    ("{% for a in range(9**5) %}{% for b in range(9**5) %}{% endfor %}{% endfor %}", "for more"),
+    ("{{ raise_exception('no \x1b[31m\nred') }}", r"refuses a conversation: no \x1b[31m red"),
+    ("{{ messages }}", "chat=chatml is not what the chat template writes"),
+    ("", "chat=chatml is not what the chat template writes"),
+    (CHATML.replace("message.content", "message.content | trim"), "is not what the chat template"),
+]
+
+
+@pytest.mark.parametrize(("template", "words"), BAD_TEMPLATES, ids=[x for _, x in BAD_TEMPLATES])
+def test_a_template_that_cannot_run_is_told_in_a_line_and_not_needed_for_a_form_asked_for(
+    template, words, tmp_path
+):
+    (tmp_path / "tokenizer.json").write_text(tokenizer_files.file("qwen2").read_text())
+    file = tmp_path / "chat_template.jinja"
+    file.write_text(template)
+    started = time.monotonic()
+    with pytest.raises(ValueError, match=re.escape(words)) as error:
+        folders.chat_tokenizer(tmp_path)
+    assert time.monotonic() - started < 15
+    assert str(error.value).startswith(f"{file}: ") and str(error.value).isprintable()
+    assert len(str(error.value)) < 1000
+    asked = folders.chat_tokenizer(tmp_path, "chatml", "Hi.")
+    assert asked.opening == ("<|im_start|>system\n", "Hi.", "<|im_end|>\n")
+    assert asked.template is None
+
+
+OTHER_SYSTEMS = [
+    ("message.content", "message.content", None),
+    ("messages[0]['content']", "messages[0]['content'] | trim", None),
+    ("messages[0]['content']", "messages[0]['content'] | lower", "rewrites them"),
+    ("messages[0]['content']", "messages[0]['content'].lstrip()", "rewrites them"),
+    ("messages[0]['content']", "messages[0]['content'].strip('\\n')", "rewrites them"),
+    ("messages[0]['content']", "messages[0]['content'] | tojson", "rewrites them"),
+    ("messages[0]['content']", "'none'", "leaves system messages out"),
+]
+
+
+@pytest.mark.parametrize(("old", "new", "words"), OTHER_SYSTEMS)
+def test_a_template_may_take_white_space_off_a_system_message_and_nothing_else(old, new, words):
+    tokenizer = BpeTokenizer.from_file(tokenizer_files.file("qwen2"))
+    template = CHATML.replace(old, new)
+    if words is not None:
+        with pytest.raises(ValueError, match=words):
+            opening_by(template, tokenizer, "", "Hi", {})
+    else:
+        told = opening_by(template, tokenizer, "", " Hi <|im_end|>\n", {})
+        wanted = "Hi <|im_end|>" if "trim" in new else " Hi <|im_end|>\n"
+        assert told == ("<|im_start|>system\n", wanted, "<|im_end|>\n")
+
+
+def test_templates_have_what_transformers_gives_them():
+    template = """{% generation %}{{ messages[0].content }}{% endgeneration %}
+{{- {'b': 'é<&', 'a': 1} | tojson }}{{ [1] | tojson(indent=1) }}
+{%- for i in range(9) %}{% if i == 2 %}{% break %}{% endif %}{{ i }}{% endfor %}
+{{- strftime_now('%d %b %Y') }}{{ bos_token }}{{ tools is none }}{{ unheard_of }}"""
+    (text,) = render(template, [[("user", "Hi")]], {"bos_token": "<s>"}, "2026-01-31")
+    assert text == 'Hi{"b": "é<&", "a": 1}[\n 1\n]0131 Jan 2026<s>True'
+    marked = CHATML.replace(
+        "{{- '<|im_start|>' + message", "{% generation %}{{- '<|im_start|>' + message"
+    )
+    marked = marked.replace("'\\n' }}\n{%- endfor", "'\\n' }}{% endgeneration %}\n{%- endfor")
+    tokenizer = BpeTokenizer.from_file(tokenizer_files.file("qwen2"))
+    assert "generation" in marked
+    assert opening_by(marked, tokenizer, "", "a", {}) == opening_by(CHATML, tokenizer, "", "a", {})
+
+
+def test_a_template_that_asks_for_the_date_gets_that_of_the_runs_start(tmp_path):
+    (tmp_path / "tokenizer.json").write_text(tokenizer_files.file("qwen2").read_text())
+    dated = CHATML.replace("You are helpful.", "' + strftime_now('%Y-%m-%d') + '")
+    (tmp_path / "chat_template.jinja").write_text(dated)
+    said = folders.chat_tokenizer(tmp_path, date="2025-02-03")
+    assert said.opening == ("<|im_start|>system\n2025-02-03<|im_end|>\n",)
+    said.save(tmp_path)
+    assert folders.load_chat_tokenizer(tmp_path).opening == said.opening
+    with pytest.raises(ValueError, match=r"date=tomorrow is no day; try 20\d\d-"):
+        language.Options(date="tomorrow")

@@ -14,7 +14,7 @@ from tokenizers import Tokenizer
 
 from jaxrl.lm import Transformer, folders
 from jaxrl.policy import named_leaves
-from jaxrl.text.chat import render
+from jaxrl.text.jinja import render
 from train.export import Args, export
 
 
@@ -41,7 +41,7 @@ def test_what_is_exported_starts_another_run_with_the_same_weights_and_words(tmp
     assert again.chat.end_of_turn == tokenizer.chat.end_of_turn
     theirs = Tokenizer.from_file(str(out / "tokenizer.json"))
     about = json.loads((out / "tokenizer_config.json").read_text())
-    words = render(about["chat_template"], [("user", "Guess 1, or 2.")], {})
+    (words,) = render(about["chat_template"], [[("user", "Guess 1, or 2.")]], {})
     first = jax.jit(tokenizer.chat.first, static_argnums=1)(agents.literal("Guess 1, or 2."), 64)
     assert theirs.encode(words, add_special_tokens=False).ids == first.ids[: first.length].tolist()
     assert theirs.token_to_id(about["eos_token"]) == tokenizer.chat.end_of_turn
@@ -63,7 +63,9 @@ def test_a_broken_run_leaves_no_half_folder_behind(tmp_path):
     chat = tmp_path / "run" / "policy" / "chat.json"
     whole = chat.read_text()
     chat.write_text(whole[:-9])
-    with pytest.raises(ValueError, match=r"chat\.json is damaged") as error:
+    with pytest.raises(
+        ValueError, match=r"chat\.json is not what was written, of which model"
+    ) as error:
         export(Args(tmp_path / "run", tmp_path / "out"))
     assert "\n" not in str(error.value)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run"]

@@ -29,7 +29,7 @@ from jaxrl.train import aot, command, evaluate, export, loop, table, tokenizer, 
 PATIENCE = 10  # s that a refusal may take
 LONG = "n" * 300
 NUMBERS = ["nan", "inf", "-inf", "-1", "0", "x", "", "1e6", "1.5", str(2**31), str(2**63)]
-NUMBERS += [str(10**30), "9" * 5000, "1e39", "1e999", "-0", "1e-60", "\u0663", "0x10", "1_0"]
+NUMBERS += [str(10**30), "9" * 5000, "1e39", "1e999", "-0", "1e-60", "0x10"]
 TEXTS = ["", "x", LONG, "../x:Y", "a\0b", "\udcff", "a  b", "-", "=", ":", "..", "\u00e9" * 200]
 PATHS = ["", LONG, "a\0b", "FILE", "FILE/under", "FOLDER", "missing/a/b", "/proc/x/y", "x/" * 3000]
 PAIRS = ["id=5", "=5", "a", "gravity=nan", "gravity=inf", "gravity=1e39", "a=1 a=2", "max_steps=0"]
@@ -112,7 +112,7 @@ def values_of(flag: str, hint: Any) -> list[tuple[tuple[str, ...], bool]]:
 
 
 def every_case() -> list[Case]:
-    """Each option of each entry with each of its values; unknown and repeated ones beside them."""
+    """Each option of each entry with each of its values; unknown ones beside them."""
     found = []
     for name, entry in ENTRIES.items():
         for flag, hint in fields_of(entry.options):

@@ -14,8 +14,10 @@ from jaxrl import sgd
 from jaxrl.algos import grpo, reinforce, sft, turn_ppo
 from jaxrl.lm.learn import batch as batches
 from jaxrl.lm.learn.imitation import imitation_loss
+from jaxrl.lm.learn.report import played_metrics
 from jaxrl.lm.model.params import Params, zero_critic
-from jaxrl.metrics import quotient
+from jaxrl.lm.play.rounds import Work
+from jaxrl.metrics import HIDDEN, hidden, quotient
 
 REWARD = np.array([[0, 1], [0, 0], [1, 1], [0, 0.5]])  # two groups of two, of two turns
 OPTIONS: list[tuple[Any, dict[str, Any]]] = [
@@ -44,6 +46,15 @@ def record():
     cut = np.zeros(REWARD.shape, bool)
     cut[3, 1] = True
     return agents.episodes(REWARD, cut=jnp.asarray(cut))
+
+
+@pytest.mark.parametrize(("field", "part"), [("reward", "reward"), ("log_prob", "action")])
+def test_what_was_not_finite_in_the_episodes_is_counted_and_not_logged(record, field, part):
+    work = Work(jnp.float32(1), jnp.float32(1))
+    x = getattr(record, field).at[1, 0].set(jnp.nan)
+    found = played_metrics(record.replace(**{field: x}), work, record.action[:, 1:])
+    counts = {name: float(x.numerator) for name, x in found.items() if hidden(name)}
+    assert counts == {HIDDEN + name: float(name == part) for name in ("action", "reward")}
 
 
 WHOLE = [

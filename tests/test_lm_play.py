@@ -1,5 +1,6 @@
 """Playing with a language model: the record is what happened, whatever the lanes."""
 
+import json
 from dataclasses import replace
 from functools import partial
 
@@ -14,12 +15,15 @@ from quick import jit
 import envs
 from jaxrl.algos.sft import Config
 from jaxrl.lm.learn.batch import predict
+from jaxrl.lm.model.cache import init_cache
 from jaxrl.lm.model.config import preset
 from jaxrl.lm.model.transformer import Transformer
 from jaxrl.lm.play.demonstrate import demonstrate
+from jaxrl.lm.play.episodes import empty
 from jaxrl.lm.play.limits import limits
-from jaxrl.lm.play.rounds import play
+from jaxrl.lm.play.rounds import Lanes, PlayContext, play, step_environments
 from jaxrl.lm.play.sample import draw
+from jaxrl.lm.play.transcribe import Transcriber
 from jaxrl.text import ByteTokenizer, literal, make_chat, to_str
 
 ENV = envs.make("language/GuessTheNumber-easy")
@@ -211,3 +215,45 @@ def test_a_context_that_an_episode_could_outgrow_is_refused():
         ValueError, match=rf"context=64 is too short .* needs {SIZES.context} tokens"
     ):
         limits(ENV, CHAT, context=64)
+
+
+def test_a_special_token_in_a_response_is_seen_in_transcripts_and_breaks_the_move(model):
+    """Words that were drawn, end of turn among them, as the environment and a person read them."""
+    end, user = CHAT.end_of_turn, CHAT.tokenizer.special["<|user|>"]
+    writes = Transcriber(CHAT.tokenizer, 1)
+    asks = [user, *b"1-10?", CHAT.tokenizer.special["<|assistant|>"]]
+    said = [*b"\\box", user, *b"ed{5}", 300, end]
+    record = jax.tree.map(lambda x: np.array(x[0]), empty(1, 64, 2, ()))
+    tokens = [*asks, *said, *asks, *b"\xff5"]
+    record = record.replace(length=np.int32(len(tokens)), played=np.array([True, True]))
+    record.token[: len(tokens)] = tokens
+    record.turn[len(asks) + len(said) : len(tokens)] = 1
+    record.action[len(asks) : len(asks) + len(said)] = True
+    record.action[len(tokens) - 2 : len(tokens)] = True
+    record.cut[1], record.reward[1] = True, np.nan
+    told = writes.episode(record)
+    assert [turn["observation"] for turn in told["turns"]] == ["1-10?", "1-10?"]
+    assert told["turns"][0]["response"] == "\\box<|user|>ed{5}<|unknown|>"
+    assert told["turns"][1] == {
+        "observation": "1-10?", "response": "\\xff5", "reward": None, "cut": True
+    }  # fmt: skip
+    json.dumps(told, allow_nan=False)
+
+
+@pytest.mark.parametrize("hidden", [None, 257, 259])
+def test_what_an_environment_reads_of_a_response_has_its_special_tokens_in_it(model, hidden):
+    mine = agents.agent(agents.Parrot(talk="a"))
+    context = PlayContext(
+        env=mine.env, chat=CHAT, model=model, env_key=jax.random.key(0),
+        noise_key=jax.random.key(1), first_episode=jnp.int32(0), temperature=None,
+        refill_at=0.5, limits=mine.limits, num_episodes=1, group_size=1,
+    )  # fmt: skip
+    words = [*([] if hidden is None else [hidden]), *b"a", CHAT.end_of_turn]
+    state, _ = jax.vmap(mine.env.reset)(jax.random.split(jax.random.key(0), 1))
+    zero = jnp.zeros(1, jnp.int32)
+    response = jnp.zeros((1, 8), jnp.int32).at[0, : len(words)].set(jnp.asarray(words))
+    lanes = Lanes(
+        zero, state, init_cache(model.cfg, 1, 4), zero, response, zero + len(words), zero > 0
+    )
+    _, ts = jit(step_environments)(context, lanes)
+    assert float(ts.reward[0]) == (1 if hidden is None else 0)

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from jaxrl import sgd
-from jaxrl.metrics import Sums, add_up, mean, merged, quotient, value
-from train.loop import finite_until, known_means
+from jaxrl.metrics import HIDDEN, Sums, add_up, mean, merged, quotient, value
+from train.causes import first_broken
+from train.logs import known_means
 
 X = np.float32([1, 2, 4, 8, 16, 32])
 KEEP = np.array([0, 1, 1, 0, 0, 1], bool)
@@ -85,19 +86,64 @@ def test_what_is_unknown_of_all_members_is_left_out_and_of_some_is_nan():
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("part", ["numerator", "denominator"])
-def test_a_number_that_is_not_finite_is_found_with_its_iteration_name_and_seed(bad, part):
+def test_a_number_that_is_not_finite_is_found_with_its_iteration_name_and_member(bad, part):
     host = {"first": window(np.ones((4, 3)), np.ones((4, 3)))}
-    assert finite_until(host, 4, 7) == (4, "")
+    assert first_broken(host, 4) is None
     host["second"] = window(np.ones((4, 3)), np.ones((4, 3)))
     getattr(host["second"], part)[2, 1] = bad
     host["third"] = window(np.ones((4, 3)), np.ones((4, 3)))
     host["third"].numerator[3, 0] = bad
-    assert finite_until(host, 4, 7) == (2, "second of seed 8 is not finite")
+    assert first_broken(host, 4) == (2, 1, "loss (second)", False)
+    assert first_broken(host, 2) is None
 
 
 def test_a_metric_that_diverges_although_nothing_was_counted_is_found_too():
     host = {"loss": window([[0], [np.nan]], [[1], [0]])}
-    assert finite_until(host, 2, 0)[0] == 1
+    assert first_broken(host, 2) == (1, 0, "loss", False)
+
+
+NAN = ("param_norm", "grad_norm_actor", "approx_kl", "value", "fuel", "episode_return")
+
+
+@pytest.mark.parametrize(
+    ("broken", "what", "of_env"),
+    [
+        ({"observation": 1, "reward": 1, "action": 1}, "observation", True),
+        ({"reward": 2, "action": 1}, "reward", True),
+        ({"action": 1}, "action", False),
+        ({}, "fuel", True),
+    ],
+)
+def test_what_was_played_is_named_before_what_was_made_of_it(broken, what, of_env):
+    host = {name: window([[np.nan]], [[1]]) for name in NAN}
+    for name in ("observation", "reward", "action"):
+        host[HIDDEN + name] = window([[broken.get(name, 0)]], [[1]])
+    assert first_broken(host, 1, ["fuel"]) == (0, 0, what, of_env)
+
+
+def test_what_is_learned_is_named_in_the_order_of_cause():
+    names, said = ["value", "policy_loss", "grad_norm_actor", "param_norm"], []
+    while names:
+        host = {name: window([[np.nan]], [[1]]) for name in sorted(names)}
+        said += [broken.what] if (broken := first_broken(host, 1)) else []
+        del names[0]
+    wanted = ["value", "loss (policy_loss)", "gradient (grad_norm_actor)"]
+    assert said == [*wanted, "parameters (param_norm)"]
+
+
+def test_a_counter_is_an_explanation_and_stops_no_run():
+    """An observation may be NaN on purpose, where a network knows what to make of it."""
+    host = {"loss": window([[1]], [[1]]), HIDDEN + "observation": window([[1]], [[1]])}
+    assert first_broken(host, 1) is None
+
+
+def test_what_follows_the_first_broken_minibatch_is_not_added_up():
+    """Or of a gradient that breaks all that could be said is that everything is broken."""
+    nan = np.nan
+    stacked = {"loss": Sums(np.float32([1, 2, nan]), np.ones(3, np.float32))}
+    stacked["grad_norm"] = Sums(np.float32([1, nan, nan]), np.ones(3, np.float32))
+    total = add_up(jax.tree.map(jnp.asarray, stacked))
+    assert total["loss"] == (3, 2) and np.isnan(total["grad_norm"].numerator)
 
 
 def test_a_name_that_two_give_is_refused_and_others_are_joined():

@@ -10,8 +10,9 @@ from quick import jit
 
 import envs
 from jaxrl.env import Environment, timestep
+from jaxrl.metrics import HIDDEN, hidden
 from jaxrl.resets import fill_all
-from jaxrl.rollout import Decision, begin, rollout
+from jaxrl.rollout import Decision, Ended, Transition, begin, first_broken, rollout
 from jaxrl.spaces import Box, Discrete
 from jaxrl.wrappers import EpisodeStats, TimeLimit
 
@@ -230,7 +231,8 @@ def test_a_metric_counts_where_an_episode_ends_and_may_be_anything_before(with_m
     ended = with_memory[2]
     np.testing.assert_array_equal(ended.metrics["fuel"], [14, 14])
     means = ended.means(lambda sums: sums)
-    assert set(means) == {"fuel", "truncated_share", "episodes", "pool_exhausted"}
+    shown = {name for name in means if not hidden(name)}
+    assert shown == {"fuel", "truncated_share", "episodes", "pool_exhausted"}
     assert means["fuel"] == (28, 4) and means["truncated_share"] == (0, 4)
     assert means["episodes"] == (4, 1)
 
@@ -268,3 +270,44 @@ def test_one_pool_serves_several_rollouts_in_a_row_each_with_the_next_reset(thre
     np.testing.assert_array_equal(used, [[1, 1], [2, 2], [3, 3]])
     np.testing.assert_array_equal(born.T, kept[:, :3])
     assert len(np.unique(born)) == born.size
+
+
+PARTS = ("observation", "action", "reward")
+
+
+def broken_at(*where: tuple[str, int]) -> list[float]:
+    """How often each of PARTS is the first to be broken, in two environments of three steps.
+
+    `where` has fields of a Transition and steps, of environment 1.
+    """
+    shape = (3, 2)
+    fields = {"obs": np.zeros((*shape, 2), np.float32), "reward": np.zeros(shape, np.float32)}
+    fields |= {"next_obs": fields["obs"].copy(), "aux": np.zeros(shape, np.float32)}
+    for name, t in where:
+        fields[name][t, 1] = np.inf if name == "reward" else np.nan
+    still, image = np.zeros(shape, bool), np.zeros((*shape, 4), np.uint8)
+    obs = {"image": image, "x": fields.pop("obs")}
+    steps = Transition(
+        obs=obs, action=np.zeros(shape, np.int32), terminated=still, truncated=still, **fields
+    )
+    zero = jnp.zeros(2)
+    means = Ended({}, zero, zero, zero, first_broken(steps)).means(
+        lambda sums: jax.tree.map(jnp.sum, sums)
+    )
+    return [float(means[HIDDEN + part].numerator) for part in PARTS]
+
+
+@pytest.mark.parametrize(
+    ("where", "first"),
+    [
+        ([], [0, 0, 0]),
+        ([("obs", 1), ("aux", 1), ("reward", 1)], [1, 0, 0]),
+        ([("aux", 1), ("reward", 1), ("next_obs", 1), ("obs", 2)], [0, 1, 0]),
+        ([("reward", 0), ("obs", 1), ("aux", 1)], [0, 0, 1]),
+        ([("next_obs", 2)], [1, 0, 0]),  # where the last action led
+        ([("next_obs", 1), ("reward", 1)], [1, 0, 0]),
+        ([("reward", 2)], [0, 0, 1]),
+    ],
+)
+def test_of_what_is_not_finite_the_first_in_time_and_cause_is_counted(where, first):
+    assert broken_at(*where) == first

@@ -3,7 +3,9 @@
 import json
 import shutil
 import signal
+import sys
 from contextlib import redirect_stdout
+from functools import partial
 from io import StringIO
 from pathlib import Path
 
@@ -11,6 +13,10 @@ import numpy as np
 import pytest
 from runs import checkpoints, logged
 from tank import EACH, STEPS, at, resume, send, train, weights
+
+from jaxrl import checkpoint
+from jaxrl.checkpoint import Checkpoints
+from train import evaluate, loop
 
 
 @pytest.fixture(scope="module")
@@ -104,9 +110,9 @@ def test_a_finished_run_grows_and_its_linear_schedule_ends_at_the_new_end(plain,
     assert any(np.any(x != weights(plain)[name]) for name, x in weights(folder).items())
 
     def break_off():
-        raise MemoryError("broken off")
+        raise RuntimeError("broken off")
 
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(MemoryError):
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(RuntimeError, match="broken off"):
         at(10, break_off, patch)
         resume(broken, "--total-steps", 12 * STEPS, *EACH)
     assert 8 < checkpoints(broken)[-1] < 12
@@ -157,5 +163,103 @@ def test_a_nan_stops_the_run_keeps_its_metrics_and_names_the_last_good_checkpoin
     good = checkpoints(folder)[-1]
     assert 1 <= good <= 2 and f"last good checkpoint: {folder}/checkpoints/{good}." in said
     assert said.startswith("diverged: ") and "at iteration 3;" in said  # step 20 of 8 a time
-    assert "of seed 0 is not finite" in said
+    assert "reward of seed 0 is not finite" in said and "learning-rate" not in said
+    assert "The environment test/Tank-v0 gave it; jaxrl.check_env(env) tells where." in said
     assert [line["iteration"] for line in logged(folder)] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("trainer", "field", "iteration"),
+    [
+        ("ppo", "haze=20", 3),
+        ("ppo", "haze=0", 1),  # at the reset
+        ("pqn", "haze=20", 3),
+        ("pqn", "poison=20", 3),
+    ],
+)
+def test_what_the_environment_broke_first_is_named(tmp_path, capfd, trainer, field, iteration):
+    with pytest.raises(SystemExit) as stop:
+        train(tmp_path / "run", "--env-args", "length=1000000", field, trainer=trainer)
+    what = "observation" if field.startswith("haze") else "reward"
+    said = capfd.readouterr().err.splitlines()[-1]
+    assert stop.value.code == 1
+    assert said.startswith(f"diverged: {what} of seed 0 is not finite at iteration {iteration};")
+    assert "test/Tank-v0 gave it; jaxrl.check_env(env)" in said
+
+
+def test_what_the_learner_broke_is_not_laid_at_the_environments_door(tmp_path, capfd):
+    with pytest.raises(SystemExit) as stop:
+        train(tmp_path / "run", "--algo.learning-rate", "1e38")
+    said = capfd.readouterr().err.splitlines()[-1]
+    assert stop.value.code == 1 and "lower --algo.learning-rate" in said and "check_env" not in said
+
+
+def test_lines_longer_than_chunks_are_the_same_after_breaks_in_their_middle(tmp_path, monkeypatch):
+    """Chunks of one and two iterations, lines of three: broken off within the second and third."""
+    monkeypatch.setattr(loop, "MAX_CHUNK", 2)
+    whole = train(tmp_path / "whole", "--log-every", "3")
+    assert [line["iteration"] for line in logged(whole)] == [3, 6, 8]
+    folder = tmp_path / "run"
+    save = Checkpoints.save
+    for broken, begin, flags in ((4, train, ("--log-every", "3")), (7, resume, ())):
+
+        def save_and_break(to, iteration, *what, broken=broken):
+            save(to, iteration, *what)
+            if iteration == broken:
+                raise RuntimeError("broken off")
+
+        with monkeypatch.context() as patch, pytest.raises(SystemExit) as stop:
+            patch.setattr(Checkpoints, "save", save_and_break)
+            begin(folder, *flags, *EACH)
+        assert (stop.value.code, checkpoints(folder)[-1]) == (1, broken)
+    same(resume(folder), whole)
+    config = json.loads((folder / "config.json").read_text())
+    assert [entry["devices"] for entry in config["resumed"]] == [1, 1]
+
+
+def test_a_hole_in_the_log_is_told_and_recorded_and_the_run_goes_on(plain, tmp_path, capfd):
+    folder = tmp_path / "run"
+    shutil.copytree(plain, folder)
+    lines = (folder / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (folder / "metrics.jsonl").write_text("".join(lines[:2] + lines[5:]))
+    resume(folder, "--total-steps", 9 * STEPS)
+    said = capfd.readouterr().err
+    assert f"note: {folder}/metrics.jsonl lacks the lines of iterations 3-5: they are lost" in said
+    assert [line["iteration"] for line in logged(folder)] == [1, 2, 6, 7, 8, 9]
+    lost = {"metrics.jsonl": [[3, 5]]}
+    assert json.loads((folder / "config.json").read_text())["resumed"][0]["lost"] == lost
+    assert json.loads((folder / "summary.json").read_text())["lost"] == lost
+    resume(folder)
+    assert "lacks" not in capfd.readouterr().err  # once
+
+
+def test_a_checkpoint_whose_number_alone_was_changed_is_found_by_its_state(plain, tmp_path, capfd):
+    """An older version's, which does not say in its record what it holds."""
+    folder = tmp_path / "run"
+    shutil.copytree(plain, folder)
+    shutil.rmtree(folder / "checkpoints/8")
+    kept = Checkpoints(plain / "checkpoints")
+    shapes = kept._open().item_metadata(8).tree
+    leaves = {name: np.zeros(x.shape, x.dtype) for name, x in shapes.items()}
+    old = Checkpoints(folder / "checkpoints")
+    ocp = old._open()
+    ocp.save(7, args=checkpoint._orbax().args.StandardSave(leaves), custom_metadata={})
+    ocp.wait_until_finished()
+    old.close()
+    kept.close()
+    with pytest.raises(SystemExit) as stop:
+        resume(folder)
+    assert stop.value.code == 2
+    assert "checkpoints/7 holds iteration 0: it was copied" in capfd.readouterr().err
+
+
+def test_episodes_that_do_not_end_are_told_of_and_counted(plain, monkeypatch, capfd):
+    """And standard output is the statistics alone."""
+    arrays = sys.modules["jaxrl.train.arrays"]
+    short = partial(arrays.evaluate, max_steps=3)  # of episodes of 5
+    monkeypatch.setattr(arrays, "evaluate", short)
+    evaluate.run(["--run", str(plain), "--episodes", "4"])
+    out, err = capfd.readouterr()
+    found = json.loads(out)
+    assert found["unfinished"] == 4 and found["metrics"]["episode_length"]["mean"] == 3
+    assert err.startswith("note: 4 of 4 episodes did not end in ") and err.count("\n") == 1

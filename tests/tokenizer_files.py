@@ -1,5 +1,6 @@
 """Small tokenizers of the three kinds, trained with the `tokenizers` library."""
 
+import json
 import random
 import string
 from functools import cache
@@ -60,6 +61,23 @@ def file(kind: str) -> Path:
     """The path of a tokenizer.json of this kind."""
     path = Path(mkdtemp()) / "tokenizer.json"
     train(kind).save(str(path))
+    return path
+
+
+def with_added(kind: str, folder: Path, **special: bool) -> Path:
+    """A tokenizer.json of this kind in `folder`, with more added tokens: whether each is special.
+
+    Names are given without what stands around them: `think` is <think>, `_think` is </think>.
+    """
+    changed = json.loads(file(kind).read_text())
+    vocab, added = changed["model"]["vocab"], changed["added_tokens"]
+    for name, is_special in special.items():
+        content = f"</{name[1:]}>" if name.startswith("_") else f"<{name}>"
+        flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+        index = max(*vocab.values(), *(entry["id"] for entry in added)) + 1
+        added.append({"id": index, "content": content, "special": is_special} | flags)
+    path = folder / "tokenizer.json"
+    path.write_text(json.dumps(changed))
     return path
 
 

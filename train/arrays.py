@@ -13,10 +13,18 @@ from jaxrl import envs, memory
 from jaxrl.env import Environment
 from jaxrl.evaluate import Evaluation, evaluate
 from jaxrl.language import LanguageEnvironment
-from jaxrl.policy import Policy, load_policies, load_policy, named_leaves, save_policy
+from jaxrl.normalize import normalized_space
+from jaxrl.policy import (
+    Policy,
+    check_saved,
+    load_policies,
+    load_policy,
+    named_leaves,
+    save_policy,
+)
 from jaxrl.program import Member, seed_keys
 from jaxrl.statistics import summarize_returns
-from jaxrl.train import flags
+from jaxrl.train import edge, flags
 from jaxrl.train.trainer import Outcome, Task
 
 
@@ -29,8 +37,10 @@ def make_task(name: str, algorithm: ModuleType, args: Any) -> Task:
     """
     cfg, raw = args.algo, make_env(args)
     wrapped = algorithm.wrap(raw, cfg)
-    fresh = partial(algorithm.make_policy, cfg=cfg, env=wrapped)
-    jax.eval_shape(fresh, jax.random.key(0))  # refuses what does not fit
+    fresh = partial(algorithm.init, cfg=cfg, env=wrapped)
+    trained = partial(algorithm.trained_policy, cfg=cfg, env=raw)
+    policy = jax.eval_shape(lambda key: trained(fresh(key)), jax.random.key(0))
+    check_saved(policy)  # before hours of training
 
     def init(key, member, *, axis):
         env = algorithm.wrap(member.env, member.cfg)
@@ -40,7 +50,7 @@ def make_task(name: str, algorithm: ModuleType, args: Any) -> Task:
         env = algorithm.wrap(member.env, member.cfg)
         return algorithm.update(state, key, cfg=member.cfg, env=env, axis=axis)
 
-    given = None if args.init_from is None else load_policy(args.init_from)
+    given = load_policy(args.init_from) if "init_from" in args.files() else None
     return Task(
         name=name,
         init=init,
@@ -52,9 +62,9 @@ def make_task(name: str, algorithm: ModuleType, args: Any) -> Task:
         steps_per_iteration=cfg.num_envs * cfg.num_steps,
         num_blocks=cfg.num_blocks,
         minibatch_rows=cfg.minibatch_rows,
-        outcome=outcome(partial(algorithm.trained_policy, cfg=cfg, env=raw), raw),
-        parts=memory.of_rollouts(cfg, wrapped, partial(algorithm.init, cfg=cfg, env=wrapped)),
-        start=None if given is None else starter(given, algorithm, args, raw),
+        outcome=outcome(trained, raw),
+        parts=memory.of_rollouts(cfg, wrapped, fresh),
+        start=None if given is None else starter(given, policy, trained, algorithm, args.init_from),
     )
 
 
@@ -80,25 +90,37 @@ def outcome(trained: Any, env: Environment) -> Outcome:
 
 
 def reload(folder: Path, args: Any) -> tuple[Policy, Outcome]:
-    """The policies that a finished run kept, and what can be done with them."""
-    return load_policies(folder), outcome(lambda policies: policies, make_env(args))
+    """The policies that a finished run kept, and what can be done with them.
+
+    ValueError where they are not those of the environment that the options name.
+    """
+    policies, env = load_policies(folder), make_env(args)
+    known = policies.spec.observation_space, policies.action_space
+    seen = env.observation_space
+    seen = seen if policies.obs_stats is None else normalized_space(seen)
+    if known != (seen, env.action_space):
+        raise ValueError(
+            f"{folder}/config.json has env={args.env} with the spaces {seen} and "
+            f"{env.action_space}, but policy/policy.json {known[0]} and {known[1]}; copy both "
+            "again from one run."
+        )
+    return policies, outcome(lambda policies: policies, env)
 
 
-def starter(given: Policy, algorithm: ModuleType, args: Any, raw: Environment) -> Any:
+def starter(
+    given: Policy, wanted: Policy, trained: Any, algorithm: ModuleType, source: Path
+) -> Any:
     """A function that gives a fresh state [K, ...] the weights and statistics of a policy.
 
-    Raises ValueError for a policy of other spaces or another network.
+    `wanted` are the shapes of the run's own; `trained` takes them from its state. Raises ValueError
+    for a policy of other spaces or another network.
     """
-    cfg = args.algo
-    trained = partial(algorithm.trained_policy, cfg=cfg, env=raw)
-    fresh = partial(algorithm.init, cfg=cfg, env=algorithm.wrap(raw, cfg))
-    wanted = jax.eval_shape(lambda key: trained(fresh(key)), jax.random.key(0))
     found, known = named_leaves(given), named_leaves(wanted)
     odd = sorted(found.keys() ^ known.keys())
     odd += [n for n in found.keys() & known.keys() if found[n].shape != known[n].shape]
     if odd:
         raise ValueError(
-            f"init_from={args.init_from} does not fit this run: {odd[0]} differs; give it the same "
+            f"init_from={source} does not fit this run: {odd[0]} differs; give it the same "
             "network, observations, actions and normalisation."
         )
 
@@ -123,7 +145,11 @@ def evaluate_policies(policies: Policy, members: Member, episodes: int) -> dict[
         return evaluate(policy, member.env, seed_keys(member.seed)[2], episodes)
 
     played = jax.device_get(jax.jit(jax.vmap(play))(policies, jax.tree.map(jnp.asarray, members)))
-    cut = int((~played.finished).sum())
-    if cut:
-        print(f"{cut} episodes did not end in 100,000 steps; their returns are those so far")
-    return summarize_returns(played.episode_return, played.metrics)
+    summary, cut = summarize_returns(played.episode_return, played.metrics), ~played.finished
+    if cut.any():
+        summary["unfinished"] = int(cut.sum())
+        edge.say(
+            f"note: {cut.sum()} of {cut.size} episodes did not end in 100,000 steps; their returns "
+            "are those so far, the summary's `unfinished` counts them."
+        )
+    return summary

@@ -1,7 +1,8 @@
 """Conversations from a JSONL file as token sequences, for supervised training.
 
 Each line is {"messages": [{"role": "user", "content": "..."}, {"role": "assistant", ...}, ...]}:
-an optional system message, which replaces that of --system, then user and assistant in turn.
+an optional system message, which replaces that of --system, then user and assistant in turn. What
+they say is never a special token; added tokens that are not special, as `<think>`, are one token.
 """
 
 import json
@@ -12,11 +13,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxrl.files import reason_of
 from jaxrl.lm.folders import ChatTokenizer
 from jaxrl.lm.play.episodes import Episodes, empty
-from jaxrl.text.chat import Piece, matching, split_special
+from jaxrl.text.added_tokens import is_control
+from jaxrl.text.chat import Piece, matching, short, spelled
 
 Message = tuple[str, str]  # role, content
+MOST_BYTES = 2**24  # of a line
+MARK = b"\xef\xbb\xbf"  # of the order of bytes, with which some programs begin a file
 
 
 def read(path: Path, tokenizer: ChatTokenizer) -> Episodes:
@@ -25,15 +30,17 @@ def read(path: Path, tokenizer: ChatTokenizer) -> Episodes:
     ValueError with the line's number for the first that is broken; nothing is half-read.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (FileNotFoundError, UnicodeDecodeError) as error:
-        raise ValueError(f"data={path} cannot be read: {error}; give a JSONL file.") from None
+        lines = path.read_bytes().removeprefix(MARK).split(b"\n")
+    except OSError as error:
+        raise ValueError(
+            f"data={path} cannot be read: {reason_of(error)}; give a JSONL file."
+        ) from None
     encode = _Encoder(tokenizer)
     rows = []
     for number, line in enumerate(lines, 1):
         if line.strip():
             try:
-                rows.append(encode.conversation(messages(line)))
+                rows.append(encode.conversation(messages(_text(line))))
             except ValueError as error:
                 raise ValueError(f"data={path}, line {number}: {error}") from None
     if not rows:
@@ -41,30 +48,62 @@ def read(path: Path, tokenizer: ChatTokenizer) -> Episodes:
     return _record(rows)
 
 
+def _text(line: bytes) -> str:
+    if len(line) > MOST_BYTES:
+        raise ValueError(f"{len(line)} bytes are too many; at most {MOST_BYTES} may be in a line.")
+    try:
+        return line.decode()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"it is not UTF-8 (byte {error.start} of the line).") from None
+
+
 def messages(line: str) -> list[Message]:
     """The messages of one line; ValueError that says what is wrong with it."""
     try:
         entry = json.loads(line)
-    except json.JSONDecodeError as error:
+    except RecursionError:
+        raise ValueError("no JSON that can be read (nested too deep).") from None
+    except ValueError as error:
         raise ValueError(f"no JSON ({error}).") from None
     found = entry.get("messages") if isinstance(entry, dict) else None
     if not isinstance(found, list) or not found:
         raise ValueError('an object with a list "messages" is needed.')
-    parsed: list[Message] = []
-    for i, message in enumerate(found):
-        if not isinstance(message, dict) or not isinstance(message.get("content"), str):
-            raise ValueError(f'message {i} needs "role" and "content", a text.')
-        parsed.append((message.get("role", ""), message["content"]))
+    _check_fields(entry, ("messages",), "the object")
+    parsed = [_message(message, f"message {i}") for i, message in enumerate(found)]
     spoken = [role for role, _ in parsed[1 if parsed[0][0] == "system" else 0 :]]
     for i, role in enumerate(spoken):
         wanted = ("user", "assistant")[i % 2]
         if role != wanted:
-            raise ValueError(
-                f"message {i + len(parsed) - len(spoken)} is {role!r}, not {wanted!r}."
-            )
+            number = i + len(parsed) - len(spoken)
+            raise ValueError(f"message {number} is {short(role)}, not {wanted!r}.")
     if len(spoken) < 2:
         raise ValueError("there is no assistant's message to learn from.")
     return parsed
+
+
+def _message(message: Any, name: str) -> Message:
+    """Role and content of one of the messages; ValueError for anything else."""
+    if not isinstance(message, dict):
+        raise ValueError(f'{name} needs "role" and "content", a text; it is {short(message)}.')
+    for field in ("role", "content"):
+        value = message.get(field)
+        if not isinstance(value, str):
+            told = f"its {field} is {short(value)}" if field in message else f"it has no {field}"
+            raise ValueError(f'{name} needs "role" and "content", a text; {told}.')
+        if any("\ud800" <= x <= "\udfff" for x in value):
+            raise ValueError(f"{name}: its {field} holds half of a surrogate pair, no character.")
+    _check_fields(message, ("role", "content"), name)
+    return message["role"], message["content"]
+
+
+def _check_fields(found: dict[str, Any], known: tuple[str, ...], name: str) -> None:
+    """ValueError for a field that nothing here reads: it may have changed what is meant."""
+    unknown = [field for field in found if field not in known]
+    if unknown:
+        raise ValueError(
+            f"{name} has the field {short(unknown[0])}; only {' and '.join(known)} "
+            f"{'is' if len(known) == 1 else 'are'} read, leave it out."
+        )
 
 
 class _Encoder:
@@ -78,22 +117,23 @@ class _Encoder:
                 from tokenizers import Tokenizer
             except ImportError:
                 raise ImportError("JSONL data needs tokenizers: pip install 'jaxrl[hf]'") from None
-            self.library = Tokenizer.from_str(tokenizer.tokenizer_json)
-            self.library.encode_special_tokens = True
+            special = self.chat.tokenizer.special
+            self.library = _library(Tokenizer, tokenizer.tokenizer_json, special)
+        self.user = matching(self.chat.tokenizer, tokenizer.form).user
 
     def text(self, text: str) -> list[int]:
         """Tokens of plain text, of any language."""
         if self.library is None:
             return list(text.encode())
-        return self.library.encode(text, add_special_tokens=False).ids
+        ids = self.library.encode(text, add_special_tokens=False).ids
+        if not self.chat.tokenizer.control.isdisjoint(ids):
+            raise ValueError(f"the tokenizer reads a special token in {short(text)}.")
+        return ids
 
     def opened(self, system: str) -> Piece:
         """What stands around the first user's text after this system message."""
-        words = (
-            self.tokenizer.opening_with(system)
-            + matching(self.chat.tokenizer, self.tokenizer.form).user
-        )
-        parts = split_special(self.chat.tokenizer, words)
+        opening = self.tokenizer.opening_with(system)
+        parts = spelled(self.chat.tokenizer, (*opening, "", self.user))
         prefix = parts.pop() if isinstance(parts[-1], str) else ""
         before: list[int] = []
         for part in parts:
@@ -121,6 +161,25 @@ class _Encoder:
             tokens += new
             action += [role == "assistant"] * len(new)
         return tokens, action
+
+
+def _library(kind: Any, tokenizer_json: str, special: dict[str, int]) -> Any:
+    """The library's tokenizer, which reads as plain text what that inside jit does."""
+    file = json.loads(tokenizer_json)
+    for entry in file.get("added_tokens") or []:
+        entry["special"] = is_control(entry)
+    try:
+        library = kind.from_str(json.dumps(file))
+    except Exception as error:  # the library has no class of its own for it
+        raise ValueError(f"the library tokenizers refuses the tokenizer: {error}") from None
+    library.encode_special_tokens = True
+    for name, index in special.items():
+        if library.token_to_id(name) != index:
+            raise ValueError(
+                f"tokenizer.json gives {name!r} the id {index}, the library tokenizers another "
+                f"({library.token_to_id(name)}); number added tokens on from the vocabulary's end."
+            )
+    return library
 
 
 def _record(rows: list[tuple[list[int], list[bool]]]) -> Episodes:

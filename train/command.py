@@ -1,21 +1,22 @@
 """From a command line to a run of any trainer of the table."""
 
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import jax
-
 from jaxrl import envs
-from jaxrl.train import edge, flags, loop, paths, table
-from jaxrl.train.devices import join, offer_cores
+from jaxrl.train import edge, flags, loop, paths, stop, table
+from jaxrl.train.compiled import keep_compiled_programs
+from jaxrl.train.devices import check_platforms, join, offer_cores
+from jaxrl.train.resume import refuse_changes
 from jaxrl.train.run_folder import read_config
 from jaxrl.train.trainer import Trainer
 
 
 def run(trainer: str | Trainer, argv: Sequence[str] | None = None) -> None:
     """Run a trainer of the table, or one's own: one line and exit code 2 for bad input."""
+    if argv is None:
+        stop.listen()  # the process is this command
     argv = flags.full_names(sys.argv[1:] if argv is None else argv)
     edge.command(lambda: _train(trainer, argv))
 
@@ -24,7 +25,13 @@ def _train(trainer: str | Trainer, argv: Sequence[str]) -> None:
     offer_cores()  # before a module of the user's touches a device
     trainer = choose(trainer, argv)
     args = flags.parse(trainer, argv)
+    if args.resume is not None:
+        before = flags.saved_options(trainer, args.resume)
+        refuse_changes(read_config(args.resume), before, args)
     join(args.hosts)
+    if stop.is_command():
+        stop.listen()  # jax.distributed takes SIGTERM for itself
+    check_platforms()
     keep_compiled_programs()
     loop.train(args, trainer.setup(args))
 
@@ -51,11 +58,3 @@ def choose(trainer: str | Trainer, argv: Sequence[str]) -> Trainer:
         edge.say(f"{env_id} is a language environment: train.{other} takes over")
         return table.trainer(other)
     return trainer
-
-
-def keep_compiled_programs() -> None:
-    """Turn on the persistent compilation cache, unless the user has placed one."""
-    if jax.config.values["jax_compilation_cache_dir"] is None:
-        cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "jaxrl"
-        jax.config.update("jax_compilation_cache_dir", str(cache))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)

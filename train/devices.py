@@ -1,6 +1,7 @@
 """Which devices a run uses: cores of a CPU, the accelerators of one host, or of many."""
 
 import contextlib
+import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -69,6 +70,23 @@ def join(hosts: Distributed) -> None:
             "--hosts.num-processes N --hosts.process-id I, started on every host."
         ) from None
     offer_cores()
+
+
+def check_platforms() -> None:
+    """ValueError where no platform that JAX_PLATFORMS names can be used here."""
+    logger = logging.getLogger("jax._src.xla_bridge")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)  # or a plugin tells the same in fifty lines
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).split("\n")[0].split(" (set JAX_PLATFORMS")[0] or "no such device"
+        raise ValueError(
+            f"JAX_PLATFORMS={jax.config.values['jax_platforms']} cannot be used here ({reason}); "
+            "there is cpu: try JAX_PLATFORMS=cpu, or leave it out."
+        ) from None
+    finally:
+        logger.setLevel(level)
 
 
 def choose(num_devices: int, num_seeds: int, num_blocks: int, rows: int) -> Mesh:

@@ -1,6 +1,7 @@
 """Where every command ends: one line and an exit code, whatever happened inside.
 
 2 is bad input, 1 a run that could not go on, 128 + N a signal; 0 is an answer.
+A signal that does not wait ends the process elsewhere, in `train/stop.py`.
 """
 
 import contextlib
@@ -12,9 +13,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import jax
-
 from jaxrl.files import reason_of
+from jaxrl.printable import printable
+from jaxrl.train import stop
 from jaxrl.train.stop import Diverged, Interrupted, Stopped
 
 
@@ -31,6 +32,8 @@ def command(work: Callable[[], Any]) -> None:
     except Diverged as error:
         leave(f"diverged: {error}", 1)
     except Stopped as error:
+        if stop.is_command():  # no words from threads and buffers that still want to write
+            leave_at_once(f"stopped: {error}", 1)
         leave(f"stopped: {error}", 1)
     except OSError as error:
         if error.errno is None:  # words of our own
@@ -41,8 +44,8 @@ def command(work: Callable[[], Any]) -> None:
         leave(f"error: {error.filename}, line {error.lineno}: {error.msg}", 2)
     except (ValueError, ImportError) as error:
         leave(f"error: {error}{place(error)}", 2)
-    except (MemoryError, jax.errors.JaxRuntimeError) as error:
-        if not any(words in str(error) for words in ("RESOURCE_EXHAUSTED", "Unable to allocate")):
+    except Exception as error:
+        if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):
             raise
         leave(f"error: out of memory ({str(error).partition(chr(10))[0]}); {LESS_MEMORY}", 1)
 
@@ -57,12 +60,24 @@ def leave(text: str, exit_code: int) -> None:
     """One line on standard error, of which a long one loses its middle, and the end."""
     line = " ".join(map(shown, text.split()))
     say(line if len(line) <= LONGEST_LINE else f"{line[:600]} ... {line[-300:]}")
+    try:
+        sys.stdout.flush()
+    except OSError:  # or Python tries again, and says so in lines of its own
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(exit_code)
+
+
+def leave_at_once(text: str, exit_code: int) -> None:
+    """The same without Python's own way out."""
+    try:
+        leave(text, exit_code)
+    finally:
+        os._exit(exit_code)
 
 
 def shown(word: str) -> str:
     """A word as a terminal can show it: short, and without control characters."""
-    word = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in word)
+    word = printable(word, keep="")
     return word if len(word) <= LONGEST_WORD else f"{word[:120]}...{word[-40:]}"
 
 
@@ -71,7 +86,7 @@ LONGEST_WORD, LONGEST_LINE = 240, 1000
 
 def say(text: str) -> None:
     """A line on standard error."""
-    with contextlib.suppress(OSError):  # nobody is there to read it
+    with contextlib.suppress(OSError):  # nobody is there to read it, or a log file on a full disk
         print(text, file=sys.stderr, flush=True)
 
 

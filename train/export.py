@@ -12,12 +12,14 @@ from typing import Any
 import jax
 
 from jaxrl.config import LARGEST, check_fields, check_range
+from jaxrl.files import write_json, write_text
 from jaxrl.lm import folders
 from jaxrl.lm.model import lora, weights
 from jaxrl.text import ByteTokenizer
 from jaxrl.text.bpe import byte_characters
-from jaxrl.text.chat import matching, opening_of, template_of
-from jaxrl.train import flags
+from jaxrl.text.chat import matching
+from jaxrl.text.formats import opening_of, template_of
+from jaxrl.train import flags, stop
 from jaxrl.train.paths import Folder, NewFolder
 
 
@@ -51,10 +53,11 @@ def export(args: Args) -> None:
     args.out.parent.mkdir(parents=True, exist_ok=True)
     beside = Path(mkdtemp(prefix=f".{args.out.name}-", dir=args.out.parent))
     try:
-        weights.save(beside, config, model)
-        save_tokenizer(beside, tokenizer)
-        beside.chmod(0o755)  # mkdtemp's own is for its user alone
-        beside.rename(args.out)
+        with stop.partial(beside):
+            weights.save(beside, config, model)
+            save_tokenizer(beside, tokenizer)
+            beside.chmod(0o755)  # mkdtemp's own is for its user alone
+            beside.rename(args.out)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
 
@@ -62,17 +65,17 @@ def export(args: Args) -> None:
 def save_tokenizer(folder: Path, tokenizer: folders.ChatTokenizer) -> None:
     """tokenizer.json, and what `transformers` wants to know of it, the chat template among it."""
     file = tokenizer.tokenizer_json or json.dumps(byte_file(ByteTokenizer()), indent=2)
-    (folder / "tokenizer.json").write_text(file)
+    write_text(folder / "tokenizer.json", file)
     form = matching(tokenizer.tokenizer, tokenizer.form)
     names: dict[str, str] = {"eos_token": form.end, "pad_token": form.end}
     if tokenizer.template is None:
-        opening = opening_of(form, "") if tokenizer.opening is None else tokenizer.opening
-        template = template_of(form, opening)
+        opening = tokenizer.opening or opening_of(form, None)
+        template = template_of(form, "".join(opening))
     else:
         template, own = tokenizer.template
         names |= own
     about = {"tokenizer_class": "PreTrainedTokenizerFast", "chat_template": template} | names
-    (folder / "tokenizer_config.json").write_text(json.dumps(about, indent=2) + "\n")
+    write_json(folder / "tokenizer_config.json", about)
 
 
 def byte_file(tokenizer: ByteTokenizer) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import io
 import os
+import re
 import typing
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,7 +12,9 @@ from typing import Any, TypeVar
 
 import tyro
 
+from jaxrl import files
 from jaxrl.train import edge, paths
+from jaxrl.train.devices import check_platforms
 from jaxrl.train.run_folder import read_config
 from jaxrl.train.trainer import Trainer
 
@@ -83,14 +86,23 @@ def saved_options(trainer: Trainer, folder: Path) -> Any:
     """The options that a run folder was started with, without those of its machines."""
     options = read_config(folder)["options"]
     options.pop("hosts", None)
-    return from_options(trainer.options, options)
+    options.pop("devices", None)  # a run that goes on keeps its layout, whatever was asked for
+    file = folder / "config.json"
+    with files.reading(file, "start a new run with --run-dir"):
+        return files.as_type(trainer.options, options, f"{file}: options")
 
 
 def run(
     args_type: type[A], description: str, argv: Sequence[str], main: Callable[[A], Any]
 ) -> None:
     """main(options), with one line and exit code 2 for bad input."""
-    edge.command(lambda: main(cli(args_type, description, argv)))
+
+    def work() -> None:
+        args = cli(args_type, description, argv)
+        check_platforms()
+        main(args)
+
+    edge.command(work)
 
 
 def cli(args_type: type[A], description: str, argv: Sequence[str], **how: Any) -> A:
@@ -136,13 +148,15 @@ def _one_line(box: str) -> str:
 
 
 def words_by_flag(argv: Sequence[str]) -> dict[str, str | None]:
-    """{"--env": "Pendulum-v1"}: each flag with what follows it, the last time that it is given."""
+    """{"--env": "Pendulum-v1"}: each flag with what follows it; the last one of several counts."""
     found: dict[str, str | None] = {}
     for i, word in enumerate(argv):
-        if word.startswith("--"):
-            name, separator, value = word.partition("=")
-            follows = [x for x in argv[i + 1 : i + 2] if not x.startswith("--")]
-            found[name] = value if separator else next(iter(follows), None)
+        if not word.startswith("--"):
+            continue
+        name, separator, value = word.partition("=")
+        name = re.sub(r"^(--|.*\.)no-", r"\1", name)  # --no-split is --split too
+        follows = [x for x in argv[i + 1 : i + 2] if not x.startswith("--")]
+        found[name] = value if separator else next(iter(follows), None)
     return found
 
 
@@ -169,14 +183,8 @@ def _full_name(word: str) -> str:
 
 
 def flag_value(argv: Sequence[str], flag: str) -> str | None:
-    """The value of `--flag VALUE` or `--flag=VALUE`, the last where there are several."""
-    found = None
-    for i, word in enumerate(argv):
-        if word == flag and i + 1 < len(argv):
-            found = argv[i + 1]
-        if word.startswith(flag + "="):
-            found = word.split("=", 1)[1]
-    return found
+    """The value of the last `--flag VALUE` or `--flag=VALUE`, None without."""
+    return words_by_flag(argv).get(flag)
 
 
 def without(argv: Sequence[str], *flags: str) -> list[str]:
@@ -187,23 +195,3 @@ def without(argv: Sequence[str], *flags: str) -> list[str]:
             left.append(word)
         skip = not skip and word in flags
     return left
-
-
-def from_options(args_type: type[A], options: dict[str, Any]) -> A:
-    """A dataclass of options from config.json; ValueError for a field it does not have."""
-    hints = typing.get_type_hints(args_type)
-    known = {f.name for f in dataclasses.fields(args_type)}  # pyright: ignore
-    unknown = sorted(options.keys() - known)
-    if unknown:
-        raise ValueError(f"config.json has the option {unknown[0]}, which this version does not.")
-    return args_type(**{name: _from_json(hints[name], value) for name, value in options.items()})
-
-
-def _from_json(hint: Any, value: Any) -> Any:
-    if dataclasses.is_dataclass(hint):
-        return from_options(hint, value)  # pyright: ignore
-    if isinstance(value, list):
-        return tuple(value)
-    if Path in (hint, *typing.get_args(hint)) and value is not None:
-        return Path(value)
-    return value

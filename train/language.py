@@ -1,7 +1,8 @@
 """What the trainers of language agents share: their flags, the agent, evaluation, saving."""
 
+import datetime
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -33,6 +34,11 @@ from jaxrl.train.trainer import Outcome, Task, Trainer
 EVALUATION_LANES = 256
 
 
+def today() -> str:
+    """As 2026-01-31."""
+    return datetime.date.today().isoformat()
+
+
 @dataclass(frozen=True)
 class Options(loop.Options):
     env: str = "language/GuessTheNumber-easy"  # environment id; `python -m envs` lists them
@@ -41,6 +47,7 @@ class Options(loop.Options):
     tokenizer: FileOrFolder | None = None  # a tokenizer.json; by default the model's own, or bytes
     chat: Literal["", "plain", "chatml", "llama3", "gemma"] = ""  # by default what fits
     system: str = ""  # message before the conversation; by default what the model's template has
+    date: str = field(default_factory=today)  # what the model's template takes for now, as of start
     dtype: Literal["float32", "bfloat16"] = "float32"  # of the computation, not of the parameters
     lora_rank: int = 0  # train adapters of this rank beside frozen matrices; 0: every parameter
     lora_alpha: float = 32.0  # what they add is times lora_alpha / lora_rank
@@ -51,6 +58,17 @@ class Options(loop.Options):
     def __post_init__(self):
         super().__post_init__()
         check_lora(self.lora_rank, self.lora_alpha)
+        try:
+            datetime.date.fromisoformat(self.date)
+        except ValueError:
+            raise ValueError(f"date={self.date} is no day; try {today()}.") from None
+
+    def files(self) -> dict[str, Path]:
+        """Those that it reads whenever it starts: the form of conversations lies there too."""
+        named = folders.model_folder(self.model)
+        found = {"tokenizer": self.tokenizer, "data": self.data, "init_from": self.init_from}
+        found["model"] = named if self.init_from is None else None
+        return {name: path for name, path in found.items() if path is not None}
 
 
 def declare(
@@ -64,6 +82,7 @@ def make_task(name: str, algorithm: ModuleType, args: Any) -> Task:
     """An algorithm for language agents as the host loop wants it; ValueError for what cannot be."""
     cfg = args.algo
     tokenizer, agent, weights = make_agent(args, cfg)
+    folders.check_saved(tokenizer, agent.model_config)  # before hours of training
 
     def init(key, member, *, axis):
         return algorithm.init(key, cfg=member.cfg, agent=of(member, agent), axis=axis)
@@ -112,6 +131,11 @@ def reload(folder: Path, args: Any) -> tuple[Any, Outcome]:
         folders.load_chat_tokenizer(folder / "policy"),
     )
     model_config, trained = folders.load_models(folder)
+    if tokenizer.tokenizer.vocab_size > model_config.vocab_size:
+        raise ValueError(
+            f"{folder}/policy/chat.json has a tokenizer of {tokenizer.tokenizer.vocab_size} tokens,"
+            f" model.json a model of {model_config.vocab_size}; copy both again from one run."
+        )
     agent = Agent(env, tokenizer.chat, sizes_of(env, tokenizer.chat, args.algo), model_config)
     return trained, outcome(tokenizer, agent)
 
@@ -136,7 +160,7 @@ def make_agent(
     if scripted:
         check_player(args.env, env, cfg.sft_player)
     tokenizer, model, weights = folders.start(
-        args.model, args.init_from, args.tokenizer, args.chat, args.system, args.dtype
+        args.model, args.init_from, args.tokenizer, args.chat, args.system, args.dtype, args.date
     )
     if args.lora_rank:
         model = replace(model, lora_rank=args.lora_rank, lora_alpha=args.lora_alpha)

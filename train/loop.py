@@ -4,31 +4,35 @@ Every trainer shares it. Nothing here is inside the program: flags, devices, fil
 """
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
+from jax.sharding import Mesh
 
 from jaxrl import memory
-from jaxrl.checkpoint import Checkpoints, abstract
+from jaxrl.checkpoint import Checkpoints, abstract, numbered
 from jaxrl.config import Count, check_fields, check_positive, check_range
-from jaxrl.metrics import Metrics, Sums
+from jaxrl.metrics import Metrics
 from jaxrl.program import Member, Program, make_program, members
+from jaxrl.train.causes import Broken, advice, first_broken
 from jaxrl.train.devices import Distributed, choose
+from jaxrl.train.logs import Lines, known_means
 from jaxrl.train.paths import Folder, NewFolder
 from jaxrl.train.plot import plot_curve
 from jaxrl.train.progress import Progress
-from jaxrl.train.run_folder import RunFolder, jsonable, read_metrics, run_options
-from jaxrl.train.stop import Diverged, Interrupted, StopSignal
+from jaxrl.train.resume import Past, files_of, layout_of, lost_lines
+from jaxrl.train.run_folder import RunFolder, jsonable, numbered_path, read_metrics
+from jaxrl.train.saving import kept, one_error, stopped
+from jaxrl.train.stop import Diverged, Interrupted, StopSignal, leave_with
 from jaxrl.train.trainer import Task
 
 CHUNK_SECONDS = 1.0  # work between two looks at the metrics
 MOST_SEEDS = 2**16
 MAX_CHUNK = 1024  # iterations in a chunk at most
-OF_CHECKPOINTS = ("env", "env_args", "seed", "num_seeds")  # options that a checkpoint belongs to
 
 
 @dataclass(frozen=True)
@@ -62,46 +66,111 @@ class Options:
         if self.eval_episodes < 1:
             raise ValueError(f"eval_episodes={self.eval_episodes} must be at least 1; try 128.")
 
+    @property
+    def begun(self) -> bool:
+        """Whether there is a checkpoint to go on from."""
+        return self.resume is not None and bool(numbered(self.resume / "checkpoints"))
+
+    def files(self) -> dict[str, Path]:
+        """option -> the file or folder whose content the run depends on from here on."""
+        needed = self.init_from is not None and not self.begun
+        return {"init_from": self.init_from} if needed else {}
+
 
 class Run:
     """One run from its first chunk to its summary."""
 
     def __init__(self, args: Options, task: Task):
         self.args, self.task = args, task
-        self.mesh = choose(args.devices, args.num_seeds, task.num_blocks, task.minibatch_rows)
-        check_memory(args, task, list(self.mesh.devices.flat))
+        self.mesh, self.past = self._open()
         self.members = members(range(args.seed, args.seed + args.num_seeds), task.cfg, task.env)
-        self.folder = self._open_folder(writes=jax.process_index() == 0)
-        of_run = {name: run_options(args)[name] for name in OF_CHECKPOINTS}
-        self.checkpoints = Checkpoints(self.folder.checkpoints, {"trainer": task.name} | of_run)
-        saved = self.checkpoints.iterations() if args.resume is not None else []
-        (self.newest,) = agree(saved[-1] if saved else 0)
-        if self.newest:
-            self.checkpoints.check(self.newest)
+        leave_with(self.left_at_once)
+        self.newest = 0 if self.past is None else self.past.iteration
         self.of_env = jax.eval_shape(task.env.reset, jax.random.key(0))[1].metrics.keys()
-        self.log_every = args.log_every or -(-task.num_iterations // 1000)
+        self.lines = Lines(args.log_every or -(-task.num_iterations // 1000))
         self.iteration = self.resumed_at = 0
         self.compile_s = self.run_s = 0.0
         self._pace = 0.0  # s per iteration
 
-    def _open_folder(self, *, writes: bool) -> RunFolder:
+    def _open(self) -> tuple[Mesh, Past | None]:
+        """Enter the run folder; the devices, and of a run that goes on what it was until now."""
+        args, task = self.args, self.task
+        sizes = (task.num_blocks, task.minibatch_rows)
+        if args.resume is None:
+            mesh = choose(args.devices, args.num_seeds, *sizes)
+            check_memory(args, task, list(mesh.devices.flat))
+            layout = asdict(layout_of(mesh, task.num_blocks))
+            self.folder = self._open_folder({"layout": layout, "files": files_of(args)})
+            self.checkpoints = Checkpoints(self.folder.checkpoints)
+            return mesh, None
+        self.folder = self._open_folder({})
+        self.checkpoints = Checkpoints(self.folder.checkpoints)
+        try:
+            (newest,) = agree(max(self.checkpoints.iterations(), default=0))
+            record = self.checkpoints.record(newest) if newest else {}
+            past = Past(self.folder.config, record, newest, self.checkpoints.path(newest), args)
+            mesh = past.mesh(args, *sizes)
+            check_memory(args, task, list(mesh.devices.flat))
+            past.tell(self.folder.writes)
+        except BaseException:
+            self.folder.close()  # or the next one could not enter
+            raise
+        return mesh, past
+
+    def _open_folder(self, about: dict[str, Any]) -> RunFolder:
         args, problem = self.args, None
-        how = {"writes": writes, "wandb": args.wandb, "trainer": self.task.name}
+        how: Any = {"writes": jax.process_index() == 0, "wandb": args.wandb}
+        how["trainer"] = self.task.name
         path = args.resume or args.run_dir
         if path is None:
             (stamp,) = agree(int(time.time()))
             date = time.strftime("%Y%m%d-%H%M%S", time.gmtime(stamp))
             name = args.env.replace("/", "-").replace(":", "-")
             path = Path("runs") / f"{name}-{self.task.name}-{date}"
+        folder = None
         try:
-            enter = RunFolder.create if args.resume is None else RunFolder.reopen
-            folder = enter(path, args, **how)
+            if args.resume is None:
+                folder = RunFolder.create(path, args, about, numbered=args.run_dir is None, **how)
+            else:
+                folder = RunFolder.reopen(path, **how)
         except ValueError as error:
-            folder, problem = None, error
-        (failed,) = agree(int(problem is not None))  # or the other hosts would wait for this one
+            problem = error
+        # or the other hosts would wait for this one, or write to another folder
+        failed, number = agree(int(problem is not None), folder.number if folder else 0)
         if folder is None or failed:
+            if folder is not None:
+                folder.close()
             raise problem or ValueError(f"run_dir={path} was refused on another host; see there.")
+        folder.path = numbered_path(path, number)
         return folder
+
+    def left_at_once(self) -> str:
+        """What a command says that a signal ends at once."""
+        path = self.folder.path
+        return f"stopped; {kept(path, self.checkpoints.iterations())}: go on with --resume {path}"
+
+    def complete(self, progress: Progress) -> dict[str, Any]:
+        """Compile, train, evaluate; the summary.
+
+        Raises Interrupted after a signal; where there is nothing new to save one acts at once.
+        """
+        alone = jax.process_count() == 1  # or the other hosts have to be told
+        with StopSignal(self.left_at_once, at_once=alone) as stop:
+            program, init, execute = self.compile(progress)
+            stop.at_once = False
+            state = self.advance(program, execute, init, progress, stop)
+        (stopping,) = agree(stop.signum)
+        if stopping:
+            raise Interrupted(stopping, self.folder.path)
+        path = self.folder.path
+        leave_with(lambda: f"stopped; training is saved, --resume {path} only evaluates it again")
+        progress.close()
+        self.folder.close_logs()
+        self.checkpoints.close()
+        with progress.phase(f"evaluate {self.args.eval_episodes} episodes a seed"):
+            summary = self.finish(state)
+        leave_with(lambda: f"stopped at its end; all is saved in {path}")
+        return summary
 
     def compile(self, progress: Progress) -> tuple[Program, Any, Any]:
         """The program and its two executables, init and run."""
@@ -118,8 +187,19 @@ class Run:
         state = init(placed)
         if self.newest:
             self.iteration = self.resumed_at = self.newest
-            return self.checkpoints.restore(self.newest, abstract(state))
+            state = self.checkpoints.restore(self.newest, abstract(state))
+            self.checkpoints.refuse_copy(self.newest, int(to_host(state.iteration).flat[0]))
+            return state
         return state if self.task.start is None else self.task.start(state)
+
+    def open_logs(self) -> None:
+        """Open the logs where the run goes on, and see what is left of them."""
+        kept = self.folder.open_logs(self.iteration, self.task.steps(self.iteration))
+        if self.past is not None:
+            self.past.find_lines(kept, self.lines)
+            layout = layout_of(self.mesh, self.task.num_blocks)
+            self.folder.goes_on(self.past.extended(self.args, layout))
+            self.past.tell(self.folder.writes)
 
     def advance(
         self, program: Program, run: Any, init: Any, progress: Progress, stop: StopSignal
@@ -130,7 +210,7 @@ class Run:
         """
         placed = program.place(self.members)
         state = self.start(init, placed)
-        self.folder.open_logs(self.iteration)
+        self.open_logs()
         progress.resumed(self.task.steps(self.iteration))
         pending = None
         self._recorded_at = saved_at = time.monotonic()
@@ -148,10 +228,16 @@ class Run:
                 self.record(*pending, progress)  # nothing is saved before it is known finite
                 pending, saved_at = None, time.monotonic()
                 self.folder.flush()
-                self.checkpoints.save(self.iteration, state)
+                with one_error(self.checkpoints.folder, self.iteration):
+                    self.checkpoints.save(self.iteration, state, self.to_remember())
             if stopping:
                 raise Interrupted(stopping, self.folder.path)
         return state
+
+    def to_remember(self) -> dict[str, Any]:
+        """What a checkpoint keeps beside the state."""
+        folder, lines = self.folder, self.lines.as_json()
+        return {"config": folder.config, "lines": lines, "transcripts": folder.transcribed}
 
     def transcribe(self, state: Any) -> None:
         """Write down the episodes that the state shows, if its task keeps any."""
@@ -164,12 +250,11 @@ class Run:
             self.folder.transcribe(line)
 
     def next_count(self) -> int:
-        """Iterations in the next chunk: about CHUNK_SECONDS, in whole log lines."""
+        """Iterations in the next chunk: about CHUNK_SECONDS, whatever a line of the log takes."""
         seconds = min(CHUNK_SECONDS, self.args.checkpoint_every)
-        wanted = seconds / self._pace if self._pace else 1.0
-        lines = int(np.clip(wanted / self.log_every, 1, max(1, MAX_CHUNK // self.log_every)))
-        (lines,) = agree(lines if jax.process_index() == 0 else 0)
-        return min(lines * self.log_every, self.task.num_iterations - self.iteration)
+        wanted = int(np.clip(seconds / self._pace if self._pace else 1, 1, MAX_CHUNK))
+        (count,) = agree(wanted if jax.process_index() == 0 else 0)
+        return min(count, self.task.num_iterations - self.iteration)
 
     def record(self, last: int, count: int, metrics: Metrics, progress: Progress) -> None:
         """Log the chunk of `count` iterations that ended at iteration `last`."""
@@ -179,21 +264,17 @@ class Run:
         self._pace = (now - self._recorded_at) / count
         self.run_s += now - self._recorded_at
         self._recorded_at = now
-        finite, problem = finite_until(host, count, self.args.seed)
-        for start in range(0, count, self.log_every):
-            end = min(start + self.log_every, count)
-            if end > finite:
-                break
-            done = last - count + end
-            means = known_means(host, start, end)
+        broken = first_broken(host, count, self.of_env)
+        good = count if broken is None else broken.before
+        for done, means in self.lines.add(host, last - count + good, good, task.num_iterations):
             line = {name: jsonable(x) for name, x in means.items()}
             steps = task.steps(done)
             pace = task.steps_per_iteration * self.args.num_seeds / self._pace
             where = {"iteration": done, f"env_{task.unit}": steps}
             self.folder.log(where, line, steps, {f"{task.unit}_per_s": pace}, self.of_env)
-        if finite < count:
+        if broken is not None:
             self.folder.flush()
-            raise Diverged(f"{problem} at iteration {last - count + finite + 1}; {self._advice()}")
+            raise Diverged(self._why(broken, last - count + good + 1))
         over_chunk = {name: float(np.nanmean(x)) for name, x in known_means(host).items()}
         reason = None if task.refuse is None else task.refuse(over_chunk)
         if reason is not None:
@@ -202,10 +283,13 @@ class Run:
         note = f"warm start {last}/{task.warm_up}" if last < task.warm_up else ""
         progress.update(task.steps(last), over_chunk.get("episode_return"), note)
 
-    def _advice(self) -> str:
+    def _why(self, broken: Broken, iteration: int) -> str:
         saved = self.checkpoints.iterations()
-        good = f"{self.checkpoints.folder / str(saved[-1])}" if saved else "none yet"
-        return f"last good checkpoint: {good}. Try a new run with a lower --algo.learning-rate."
+        good = f"{self.checkpoints.path(saved[-1])}" if saved else "none yet"
+        return (
+            f"{broken.what} of seed {self.args.seed + broken.member} is not finite at iteration "
+            f"{iteration}; last good checkpoint: {good}. {advice(broken, self.args.env)}"
+        )
 
     def finish(self, state: Any) -> dict[str, Any]:
         """Save what was trained, evaluate it, plot the curve; the summary."""
@@ -228,6 +312,8 @@ class Run:
             f"{task.unit}_per_s": round(new / self.run_s) if self.run_s else None,
             "final_return": final,
         }
+        if lost := lost_lines(self.folder.config):
+            summary["lost"] = lost
         self.folder.write_json("summary.json", summary)
         title = f"{task.name.upper()} on {args.env}: final return {final['mean']:.4g}"
         path = self.folder.path
@@ -244,7 +330,8 @@ def check_memory(args: Options, task: Task, devices: list[Any]) -> None:
 def train(args: Options, task: Task) -> dict[str, Any]:
     """Run `task` to its end in its run folder; returns the summary.
 
-    Raises ValueError for what cannot work (before anything is compiled), Interrupted, Diverged.
+    Raises ValueError for what cannot work (before anything is compiled), Interrupted, Diverged, and
+    Stopped where the folder cannot be written any more.
     """
     run = Run(args, task)
     progress = Progress(
@@ -253,15 +340,17 @@ def train(args: Options, task: Task) -> dict[str, Any]:
         shows=jax.process_index() == 0,
     )
     try:
-        with StopSignal() as stop:
-            program, init, execute = run.compile(progress)
-            state = run.advance(program, execute, init, progress, stop)
-    finally:
-        progress.close()
-        run.folder.close()
-        run.checkpoints.close()
-    with progress.phase(f"evaluate {args.eval_episodes} episodes a seed"):
-        summary = run.finish(state)
+        try:
+            summary = run.complete(progress)
+        finally:
+            progress.close()
+            run.folder.close()
+            with one_error(run.checkpoints.folder, run.iteration):
+                run.checkpoints.close()
+    except BrokenPipeError:
+        raise  # the terminal's, not the folder's
+    except OSError as error:
+        raise stopped(error, run.folder.path, run.checkpoints.iterations()) from None
     if summary:
         report(summary, run.folder.path, task)
     return summary
@@ -291,30 +380,6 @@ def report(summary: dict[str, Any], path: Path, task: Task) -> None:
     for name, found in final["metrics"].items():
         print(f"final {name}: {found['mean']:.3f}")
     print(f"curve: {path / 'curve.png'}\n{task.outcome.how_to_play.format(path)}")
-
-
-def finite_until(host: Metrics, count: int, first_seed: int) -> tuple[int, str]:
-    """How many iterations come before the first with a number that is not finite, and which."""
-    finite, problem = count, ""
-    for name, sums in host.items():
-        bad = np.argwhere(~np.isfinite(sums.numerator) | ~np.isfinite(sums.denominator))
-        if len(bad) and bad[0][0] < finite:
-            finite, member = (int(x) for x in bad[0])
-            problem = f"{name} of seed {first_seed + member} is not finite"
-    return finite, problem
-
-
-def known_means(host: Metrics, start: int = 0, end: int | None = None) -> dict[str, np.ndarray]:
-    """Means [K] over the iterations start .. end-1, NaN where a member's is unknown.
-
-    Without those that are unknown of every member.
-    """
-    means = {}
-    for name, sums in host.items():
-        over, under = (np.sum(np.asarray(x[start:end], np.float64), 0) for x in Sums(*sums))
-        if np.any(under > 0):
-            means[name] = np.where(under > 0, over / np.where(under > 0, under, 1.0), np.nan)
-    return means
 
 
 def to_host(x: jax.Array) -> np.ndarray:

@@ -1,5 +1,7 @@
 """The learning curve as a picture."""
 
+import logging
+import os
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,8 @@ def plot_curve(metrics: list[dict[str, Any]], title: str, path: Path, unit: str 
 
     The band holds the middle half of the seeds.
     """
+    # it has words to say of a cache that it cannot keep
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -40,7 +44,9 @@ def plot_curve(metrics: list[dict[str, Any]], title: str, path: Path, unit: str 
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     axes.xaxis.set_major_formatter(lambda x, _: f"{x / 1e6:g} M" if x >= 1e6 else f"{x / 1e3:g} k")
-    figure.savefig(path)
+    partial = path.with_name(f".{path.name}.tmp")
+    figure.savefig(partial, format="png")
+    os.replace(partial, path)
 
 
 def _known(value: Any) -> bool:

@@ -5,6 +5,8 @@ import time
 
 from tqdm import tqdm
 
+from jaxrl.train import stop
+
 
 class Progress:
     """A bar of environment steps or episodes; silent on every process but the first."""
@@ -27,6 +29,7 @@ class Progress:
         if not self.shows:
             return
         if self._bar is None:
+            stop.open_line = True
             self._bar = tqdm(
                 total=self._total,
                 initial=self._start,
@@ -47,6 +50,7 @@ class Progress:
     def close(self) -> None:
         if self._bar is not None:
             self._bar.close()
+            stop.open_line = False
 
 
 class Phase:
@@ -59,10 +63,12 @@ class Phase:
     def __enter__(self) -> "Phase":
         if self.shows:
             print(f"{self.text} ...", end="", file=sys.stderr, flush=True)
+            stop.open_line = True
         self._start = time.perf_counter()
         return self
 
     def __exit__(self, *error: object) -> None:
         self.seconds = time.perf_counter() - self._start
         if self.shows:
+            stop.open_line = False
             print(f" {self.seconds:.1f} s", file=sys.stderr, flush=True)

@@ -8,20 +8,25 @@ import json
 import math
 import os
 import platform
+import secrets
 import subprocess
 import time
 from collections.abc import Collection
 from importlib.metadata import PackageNotFoundError, version
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
+from jaxrl import files
+from jaxrl.train.lock import Lock, Taken, claim, give_back
+from jaxrl.train.logs import open_lines, whole_lines
+from jaxrl.train.saving import Events, LineFile, naming
+
 PACKAGES = ("jaxrl", "jax", "jaxlib", "flax", "optax", "chex", "orbax-checkpoint", "numpy")
-TRANSCRIPTS = "transcripts.jsonl"
-UNCHANGEABLE = ("env", "env_args", "seed", "num_seeds", "preset", "algo", "log_every", "init_from")
-MAY_GROW = ("algo.total_steps", "algo.total_episodes")  # of a run that is resumed
+METRICS, TRANSCRIPTS = "metrics.jsonl", "transcripts.jsonl"
 
 
 def run_options(args: Any) -> dict[str, Any]:
@@ -48,78 +53,92 @@ class RunFolder:
         if wandb and importlib.util.find_spec("wandb") is None:
             raise ValueError("wandb=True needs that package: pip install 'jaxrl[wandb]'.")
         self.path = path
+        self.number = 1  # of the runs that began in this second, where their name is the second
         self.writes = writes
+        self._lock: Lock | None = None
         self.trainer = trainer
         self._wandb_wanted = wandb
         self._wandb: Any = None
         self._metrics: Any = None
         self._transcripts: Any = None
         self._events: Any = None
-        self._grown: dict[str, tuple[int, int]] = {}  # options of a run that goes on for longer
+        self.config: dict[str, Any] = {}  # what config.json holds
+        self.transcribed = [0, 0]  # lines of the transcripts, and the iteration of the last
 
     @classmethod
-    def create(cls, path: Path, args: Any, **how: Any) -> "RunFolder":
-        """A new folder; ValueError where one exists already."""
+    def create(
+        cls,
+        path: Path,
+        args: Any,
+        about: dict[str, Any] | None = None,
+        *,
+        numbered: bool = False,
+        **how: Any,
+    ) -> "RunFolder":
+        """A new folder; ValueError where one exists already, or `numbered` the next that is free.
+
+        It is there with its config.json, which `about` enters too, or as it was before.
+        """
         folder = cls(path, **how)
+        config = {"trainer": folder.trainer, "options": run_options(args), **provenance()}
+        folder.config = config | (about or {})
         if not folder.writes:
             return folder
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise ValueError(
-                f"run_dir={path} exists; try another name, or --resume {path} to go on with it."
-            )
-        config = {"trainer": folder.trainer, "options": run_options(args), **provenance()}
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-            folder.write_json("config.json", config)
-        except OSError as error:
-            reason = (error.strerror or str(error)).lower()
-            raise ValueError(f"run_dir={path} cannot be made: {reason}; try another.") from None
+        for folder.number in count(1):
+            made, folder.path = [], numbered_path(path, folder.number)
+            try:
+                folder._lock, made = claim(folder.path)
+                folder.write_json("config.json", folder.config)
+                break
+            except Taken:
+                if not numbered:
+                    raise
+            except OSError as error:
+                folder.close()
+                give_back(made)
+                raise ValueError(
+                    f"run_dir={folder.path} cannot be made: {files.reason_of(error)}; try another."
+                ) from None
         return folder
 
     @classmethod
-    def reopen(cls, path: Path, args: Any, **how: Any) -> "RunFolder":
-        """A folder to go on with; ValueError where it is none or was made with other options."""
-        config, asked = read_config(path), run_options(args)
-        kept = {k: v for k, v in config["options"].items() if k in UNCHANGEABLE}
-        changed = differences(kept, {k: v for k, v in asked.items() if k in UNCHANGEABLE})
-        grown = {k: x for k, x in changed.items() if k in MAY_GROW and x[1] > x[0]}
-        other = "; ".join(
-            f"{k}: {old} -> {new}" for k, (old, new) in changed.items() if k not in grown
-        )
-        if other:
-            raise ValueError(
-                f"resume={path} was started with other options ({other}); leave these out to take "
-                f"the run's own, or start a new run with --run-dir. {MAY_GROW[0]} may grow."
-            )
+    def reopen(cls, path: Path, **how: Any) -> "RunFolder":
+        """A folder to go on with; ValueError where it is none."""
         folder = cls(path, **how)
-        folder._grown = grown
+        folder.config = read_config(path)
+        if folder.writes:
+            folder._lock = Lock(path, "resume")
         return folder
 
     @property
     def checkpoints(self) -> Path:
         return self.path / "checkpoints"
 
-    def open_logs(self, iteration: int) -> None:
-        """Open the metrics for appending, without what was logged after `iteration`."""
-        if not self.writes:
-            return
-        self._grow()
-        self._metrics = _open_lines(self.path / "metrics.jsonl", iteration)
-        if (self.path / TRANSCRIPTS).exists():
-            self._transcripts = _open_lines(self.path / TRANSCRIPTS, iteration)
-        from tensorboardX import SummaryWriter
+    def open_logs(self, iteration: int, step: int) -> dict[str, list[int]]:
+        """Open the logs for appending, without what came after `iteration`, at env step `step`.
 
-        self._events = SummaryWriter(str(self.path), purge_step=iteration or None)
+        file -> the iterations of the lines that it keeps; none on a host that does not write.
+        """
+        if not self.writes:
+            return {}
+        kept: dict[str, list[int]] = {}
+        self._metrics, kept[METRICS] = open_lines(self.path / METRICS, iteration)
+        if (self.path / TRANSCRIPTS).exists():
+            self._transcripts, kept[TRANSCRIPTS] = open_lines(self.path / TRANSCRIPTS, iteration)
+        written = kept.get(TRANSCRIPTS, [])
+        self.transcribed = [len(written), max(written, default=0)]
+        self._events = Events(self.path, (iteration, step))
         if self._wandb_wanted:
             self._wandb = _start_wandb(self.path)
+        return kept
 
-    def _grow(self) -> None:
-        """Keep the run's new length, now that it goes on."""
-        config = read_config(self.path) if self._grown else {}
-        for name, (old, new) in self._grown.items():
-            config["options"]["algo"][name.removeprefix("algo.")] = new
-            self.write_json("config.json", config)
-            print(f"{name}: {old:,} -> {new:,}; what falls linearly now reaches 0 there.")
+    def goes_on(self, config: dict[str, Any]) -> None:
+        """Keep what config.json is to hold, now that the run goes on."""
+        for name, (old, new) in differences(self.config["options"], config["options"]).items():
+            if isinstance(new, int):
+                print(f"{name}: {old:,} -> {new:,}; what falls linearly now reaches 0 there.")
+        self.config = config
+        self.write_json("config.json", config)
 
     def log(
         self,
@@ -135,84 +154,85 @@ class RunFolder:
         """
         if not self.writes:
             return
-        self._metrics.write(json.dumps(where | metrics) + "\n")
+        self._metrics.write(where | metrics)
         for name, value in metrics.items():
             known = [x for x in (value if isinstance(value, list) else [value]) if x is not None]
             group = "episode" if name in of_episodes or "episode" in name else "learning"
-            self._events.add_scalar(f"{group}/{name}", sum(known) / len(known), step)
+            self._events.add(f"{group}/{name}", sum(known) / len(known), step)
         for name, value in pace.items():
-            self._events.add_scalar(f"time/{name}", value, step)
+            self._events.add(f"time/{name}", value, step)
         if self._wandb is not None:
             self._wandb.log(where | metrics | pace, step=step)
 
     def transcribe(self, entry: dict[str, Any]) -> None:
         """One episode as text."""
         if self.writes:
-            self._transcripts = self._transcripts or (self.path / TRANSCRIPTS).open("a")
-            self._transcripts.write(json.dumps(entry) + "\n")
+            self._transcripts = self._transcripts or LineFile(self.path / TRANSCRIPTS)
+            self._transcripts.write(entry)
+            self.transcribed = [self.transcribed[0] + 1, entry["iteration"]]
 
     def flush(self) -> None:
-        """Make what was logged so far survive a crash."""
-        if self._metrics is not None:
-            self._metrics.flush()
-            self._events.flush()
-        if self._transcripts is not None:
-            self._transcripts.flush()
+        """Make what was logged so far survive a crash; OSError too where the folder is gone."""
+        for file in (self._metrics, self._events, self._transcripts):
+            if file is not None:
+                file.flush()
+        if self.writes:
+            os.stat(self.path / "config.json")  # orbax would make a new folder
 
     def write_json(self, name: str, content: dict[str, Any]) -> None:
         """Write a file whole or not at all."""
         if self.writes:
-            partial = self.path / f".{name}.tmp"
-            partial.write_text(json.dumps(content, indent=2) + "\n")
-            os.replace(partial, self.path / name)
+            with naming(self.path / name):
+                files.write_json(self.path / name, content)
 
-    def close(self) -> None:
-        self.flush()
-        if self._metrics is not None:
-            self._metrics.close()
-            self._events.close()
-        if self._transcripts is not None:
-            self._transcripts.close()
+    def close_logs(self) -> None:
+        """No more lines are written."""
+        logs = (self._metrics, self._events, self._transcripts)
+        self._metrics = self._events = self._transcripts = None
+        with contextlib.ExitStack() as every:
+            for file in logs:
+                if file is not None:
+                    every.callback(file.close)
         if self._wandb is not None:
             self._wandb.finish()
+            self._wandb = None
+
+    def close(self) -> None:
+        """The end: another process may enter."""
+        try:
+            self.close_logs()
+        finally:
+            if self._lock is not None:
+                self._lock.release()
+
+
+def numbered_path(path: Path, number: int) -> Path:
+    """The name itself, then NAME-2, NAME-3 and so on."""
+    return path if number == 1 else path.with_name(f"{path.name}-{number}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Started(files.Foreign):
+    """What every config.json holds, whichever version wrote it."""
+
+    options: dict[str, Any]
+    trainer: str | None = None
 
 
 def read_config(path: Path) -> dict[str, Any]:
     """config.json of a run folder; ValueError where there is none."""
     file = path / "config.json"
-    try:
-        config = json.loads(file.read_text())
-        if "options" in config:
-            return config
-        reason = "no options in it"
-    except (FileNotFoundError, NotADirectoryError):
-        raise ValueError(f"{path} holds no config.json: give the folder of a run.") from None
-    except (OSError, ValueError) as error:
-        reason = error
-    raise ValueError(f"{file} cannot be read ({reason}): start a new run with --run-dir.")
+    if not os.path.lexists(file):
+        raise ValueError(f"{path} holds no config.json: give the folder of a run.")
+    with files.reading(file, "start a new run with --run-dir"):
+        config = files.read_json(file)
+        files.as_type(Started, config, str(file))
+    return config
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """The logged lines of a run, oldest first."""
-    return [json.loads(line) for line in _whole_lines(path / "metrics.jsonl")]
-
-
-def _open_lines(path: Path, iteration: int) -> Any:
-    """A file of JSON lines open for appending, without those of after `iteration`."""
-    kept = [line for line in _whole_lines(path) if json.loads(line)["iteration"] <= iteration]
-    if path.exists():
-        partial = path.with_suffix(".tmp")
-        partial.write_text("".join(line + "\n" for line in kept))
-        os.replace(partial, path)
-    return path.open("a")
-
-
-def _whole_lines(path: Path) -> list[str]:
-    """Lines up to the last newline: a killed run may have left half a line."""
-    if not path.exists():
-        return []
-    text = path.read_text()
-    return text[: text.rfind("\n") + 1].splitlines()
+    return [json.loads(line) for _, line in whole_lines(path / METRICS)]
 
 
 def jsonable(values: np.ndarray) -> Any:
@@ -221,17 +241,21 @@ def jsonable(values: np.ndarray) -> Any:
     return numbers[0] if len(numbers) == 1 else numbers
 
 
-def provenance() -> dict[str, Any]:
-    """What a run depends on besides its options."""
+def made_with() -> dict[str, Any]:
+    """The code that runs now."""
     versions = {}
     for package in PACKAGES:
         with contextlib.suppress(PackageNotFoundError):
             versions[package] = version(package)
+    return {"code": _git_version(), "python": platform.python_version(), "packages": versions}
+
+
+def provenance() -> dict[str, Any]:
+    """What a run depends on besides its options, and which it is."""
     return {
+        "id": secrets.token_hex(8),
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "code": _git_version(),
-        "python": platform.python_version(),
-        "packages": versions,
+        **made_with(),
         "devices": [f"{d.platform}:{d.id} {d.device_kind}" for d in jax.devices()],
         "processes": jax.process_count(),
     }

@@ -12,10 +12,11 @@ import jax
 import numpy as np
 
 from jaxrl.config import LARGEST, check_fields, check_range
+from jaxrl.files import write_text
 from jaxrl.language import LanguageEnvironment
 from jaxrl.lm.learn.lengths import Lengths, fixed_answers, longest, players
 from jaxrl.text import FORMATS, BpeTokenizer, Text, make_chat
-from jaxrl.text.chat import special_tokens
+from jaxrl.text.formats import special_tokens
 from jaxrl.text.pretokens import GPT2, PATTERNS
 from jaxrl.train import flags
 from jaxrl.train.language import make_env
@@ -108,7 +109,8 @@ def train(args: Args, corpus: list[str]) -> None:
         show_progress=False,
     )
     tokenizer.train_from_iterator(corpus, trainer)
-    tokenizer.save(str(args.out / "tokenizer.json"))
+    args.out.mkdir(parents=True, exist_ok=True)
+    write_text(args.out / "tokenizer.json", tokenizer.to_str(pretty=True))
 
 
 def main(args: Args) -> dict[str, Lengths]:

@@ -1,21 +1,69 @@
 """Where a language agent's weights and tokenizer come from, and how a run folder keeps them."""
 
 import json
-from dataclasses import asdict, dataclass
+import os
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 
+from jaxrl import files
 from jaxrl.lm.model import lora, weights
-from jaxrl.lm.model.config import PRESETS, RELEASED, ModelConfig, RopeScaling, preset
+from jaxrl.lm.model.config import PRESETS, RELEASED, ModelConfig, preset
 from jaxrl.lm.model.transformer import Transformer
-from jaxrl.policy import fill_leaves, named_leaves, read_weights
+from jaxrl.policy import COPY, fill_leaves, read_weights, save_weights
 from jaxrl.text import BpeTokenizer, ByteTokenizer, Chat, Tokenizer, make_chat
-from jaxrl.text.chat import check_template, matching, opening_of
+from jaxrl.text.chat import matching, opening_by
+from jaxrl.text.formats import Opening, opening_of
+
+WEIGHTS, MODEL, CHAT, TOKENIZER = "weights.npz", "model.json", "chat.json", "tokenizer.json"
+
+
+@dataclass(frozen=True)
+class SavedChat:
+    """chat.json: the form of conversation, and which tokenizer it is for."""
+
+    form: str
+    opening: str | Opening | None
+    template: tuple[str, dict[str, str]] | None = None
+    tokenizer: str | None = None  # "bytes", or the digest of tokenizer.json; None in old folders
+    date: str = ""
+
+
+@dataclass(frozen=True)
+class SavedModel(ModelConfig):
+    """model.json: the structure, and which files belong to it."""
+
+    digests: dict[str, str] | None = None  # None in old folders
+
+
+@dataclass(frozen=True)
+class NamedTemplate(files.Foreign):
+    """One of several chat templates."""
+
+    name: str
+    template: str
+
+
+@dataclass(frozen=True)
+class Token(files.Foreign):
+    """A token's name among what else is known of it."""
+
+    content: str
+
+
+@dataclass(frozen=True)
+class TokenizerConfig(files.Foreign):
+    """What matters of a `tokenizer_config.json`."""
+
+    chat_template: str | list[NamedTemplate] | None = None
+    bos_token: str | Token | None = None
+    eos_token: str | Token | None = None
+    pad_token: str | Token | None = None
+    unk_token: str | Token | None = None
 
 
 @dataclass(frozen=True)
@@ -24,80 +72,112 @@ class ChatTokenizer:
 
     chat: Chat
     form: str  # a name in jaxrl.text.FORMATS; "" takes the one that fits
-    opening: str | None  # before the first user's turn; None: the form's own
+    opening: Opening | None  # before the first user's turn; None: the form's own
     tokenizer_json: str | None  # the file's text; None: bytes
     template: tuple[str, dict[str, str]] | None = None  # the model's own, with its tokens' names
+    date: str = ""  # the day on which that was run; "" takes today
 
     @property
     def tokenizer(self) -> Tokenizer:
         return self.chat.tokenizer
 
-    def opening_with(self, system: str) -> str:
-        """What stands before the first user's turn after this system message, as text."""
-        if self.template is not None:
-            return check_template(self.tokenizer, self.form, system, *self.template)
-        return opening_of(matching(self.tokenizer, self.form), system)
+    def opening_with(self, system: str) -> Opening:
+        """What stands before the first user's turn after this system message."""
+        if self.template is None:
+            return opening_of(matching(self.tokenizer, self.form), system)
+        template, names = self.template
+        return opening_by(template, self.tokenizer, self.form, system, names, self.date)
 
     def save(self, folder: Path) -> None:
         """`chat.json` and, where there is one, `tokenizer.json`."""
+        tokenizer = "bytes"
         if self.tokenizer_json is not None:
-            (folder / "tokenizer.json").write_text(self.tokenizer_json)
-        kept = {"form": self.form, "opening": self.opening, "template": self.template}
-        (folder / "chat.json").write_text(json.dumps(kept, indent=2) + "\n")
+            files.write_text(folder / TOKENIZER, self.tokenizer_json)
+            tokenizer = files.digest_of(folder / TOKENIZER)
+        files.write_json(folder / CHAT, asdict(self.saved(tokenizer)))
+
+    def saved(self, tokenizer: str) -> SavedChat:
+        return SavedChat(self.form, self.opening, self.template, tokenizer, self.date)
 
 
-def chat_tokenizer(tokenizer: Path | None, form: str = "", system: str = "") -> ChatTokenizer:
+def chat_tokenizer(
+    tokenizer: Path | None, form: str = "", system: str = "", date: str = ""
+) -> ChatTokenizer:
     """The conversation of a tokenizer.json, or of the folder it lies in; None: of bytes.
 
-    A chat template beside the file says what opens a conversation and is held against the form;
-    ValueError where they differ.
+    Where no form is asked for, a chat template beside the file says what opens a conversation on
+    this day, and is held against the form that fits; ValueError where they differ.
     """
+    try:
+        system.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"system={system!r} is not UTF-8; write it in that encoding.") from None
     if tokenizer is None:
-        return ChatTokenizer(make_chat(ByteTokenizer(), form, system), form, None, None)
-    path = tokenizer / "tokenizer.json" if tokenizer.is_dir() else tokenizer
-    read = BpeTokenizer.from_file(path)
-    template, names = _template(path.parent)
-    opening = None if template is None else check_template(read, form, system, template, names)
-    own = None if template is None else (template, names)
-    return ChatTokenizer(
-        make_chat(read, form, system, opening), form, opening, path.read_text(), own
-    )
+        read, text, own = ByteTokenizer(), None, None
+    else:
+        path = files.inside(tokenizer, TOKENIZER) if tokenizer.is_dir() else tokenizer
+        read, text = BpeTokenizer.from_file(path), files.read_text(path, files.MOST_BYTES)
+        own = None if form else _template(path.parent)
+    words = matching(read, form)
+    if own is None:
+        template, opening = None, opening_of(words, system or None)
+    else:
+        try:
+            opening = opening_by(own[1], read, form, system or None, own[2], date)
+        except ValueError as error:
+            raise ValueError(f"{own[0]}: {error}") from None
+        template = own[1:]
+    chat = make_chat(read, form, "", opening)
+    return ChatTokenizer(chat, form, opening, text, template, date)
 
 
 def load_chat_tokenizer(folder: Path) -> ChatTokenizer:
-    """The conversation that a run's `policy/` keeps."""
-    path = folder / "chat.json"
-    try:
-        kept = json.loads(path.read_text())
-        form, opening, template = kept["form"], kept["opening"], kept.get("template")
-    except (OSError, json.JSONDecodeError, KeyError, TypeError) as error:
-        raise ValueError(
-            f"{path} is damaged ({error!r}); copy it again from another run of the same model."
-        ) from None
-    found = folder / "tokenizer.json"
-    text = found.read_text() if found.is_file() else None
-    tokenizer = ByteTokenizer() if text is None else BpeTokenizer.from_file(found)
-    own = None if template is None else (template[0], template[1])
-    return ChatTokenizer(make_chat(tokenizer, form, "", opening), form, opening, text, own)
+    """The conversation that a run's `policy/` keeps; ValueError where its tokenizer is another."""
+    path, file = folder / CHAT, folder / TOKENIZER
+    with files.reading(path, COPY):
+        kept = files.read_json(path, SavedChat)
+        there = os.path.lexists(file)
+        if kept.tokenizer is None and not there:  # an old folder of bytes, or a file that is gone
+            known = kept.opening is None and kept.template is None
+            if not (known and _vocabulary(folder) in (None, ByteTokenizer().vocab_size)):
+                raise ValueError(f"{file} is missing, for which {CHAT} was written")
+        elif there == (kept.tokenizer == "bytes"):
+            tells = f"{CHAT} tells of {'bytes' if there else 'a file'}"
+            raise ValueError(f"{file} is {'there' if there else 'missing'}, though {tells}")
+        elif kept.tokenizer is not None and there:
+            files.check_digests(path, {TOKENIZER: kept.tokenizer})
+        text = files.read_text(file, files.MOST_BYTES) if there else None
+        tokenizer = ByteTokenizer() if text is None else BpeTokenizer.from_file(file)
+        opening = (kept.opening,) if isinstance(kept.opening, str) else kept.opening
+        chat = make_chat(tokenizer, kept.form, "", opening)
+    return ChatTokenizer(chat, kept.form, opening, text, kept.template, kept.date)
 
 
-def _template(folder: Path) -> tuple[str | None, dict[str, str]]:
-    """The chat template of a model's folder, and the names of tokens that it may use."""
-    path = folder / "tokenizer_config.json"
-    try:
-        kept = json.loads(path.read_text()) if path.is_file() else {}
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not JSON: {error}.") from None
+def _vocabulary(folder: Path) -> int | None:
+    """That of the model which the folder keeps, None where it keeps none."""
+    file = folder / MODEL
+    return files.read_json(file, SavedModel).vocab_size if os.path.lexists(file) else None
+
+
+def _template(folder: Path) -> tuple[Path, str, dict[str, str]] | None:
+    """The chat template of a model's folder, its file, and the names of tokens that it may use."""
+    path, separate = (
+        files.inside(folder, name) for name in ("tokenizer_config.json", "chat_template.jinja")
+    )
+    kept = TokenizerConfig()
+    if os.path.lexists(path):
+        kept = files.read_json(path, TokenizerConfig)
     names = {
-        name: token["content"] if isinstance(token, dict) else token
-        for name, token in kept.items()
-        if name in ("bos_token", "eos_token", "pad_token", "unk_token") and token
+        name: token.content if isinstance(token, Token) else token
+        for name, token in vars(kept).items()
+        if name.endswith("_token") and token
     }
-    template = kept.get("chat_template")
+    template = kept.chat_template
     if isinstance(template, list):
-        template = next((t["template"] for t in template if t["name"] == "default"), None)
-    separate = folder / "chat_template.jinja"
-    return (separate.read_text() if separate.is_file() else template), names
+        template = next((t.template for t in template if t.name == "default"), None)
+    if os.path.lexists(separate):
+        return separate, files.read_text(separate, files.MOST_BYTES), names
+    return None if template is None else (path, template, names)
 
 
 def start(
@@ -107,14 +187,15 @@ def start(
     form: str,
     system: str,
     dtype: str,
+    date: str = "",
 ) -> tuple[ChatTokenizer, ModelConfig, Transformer | None]:
     """What a run starts with: its conversation, the model's structure, and weights if not random.
 
     `model` is a preset's name or else a folder saved by `transformers` (`./nano` is one, `nano` is
     not); `init_from`, a run's folder or such a one, replaces it.
     """
-    named = model in PRESETS or model in RELEASED or not Path(model).is_dir()
-    folder = init_from or (None if named else Path(model))
+    named = model_folder(model)
+    folder = init_from or (named if named is not None and named.is_dir() else None)
     if folder is not None and is_run(folder):
         if tokenizer is not None:
             raise ValueError(f"tokenizer={tokenizer}: {folder} has its own; leave the option out.")
@@ -122,12 +203,12 @@ def start(
         config, first = lora.merge(config, jax.tree.map(lambda x: x[0], found))
         return load_chat_tokenizer(folder / "policy"), config, first
     if folder is None:
-        spoken = chat_tokenizer(tokenizer, form, system)
+        spoken = chat_tokenizer(tokenizer, form, system, date)
         return spoken, preset(model, spoken.tokenizer.vocab_size, dtype), None
-    found = folder / "tokenizer.json"
-    if tokenizer is None and not found.is_file():
+    found = files.inside(folder, TOKENIZER)
+    if tokenizer is None and not os.path.lexists(found):
         raise ValueError(f"{folder} has no tokenizer.json; give one with --tokenizer FILE.")
-    spoken = chat_tokenizer(tokenizer or found, form, system)
+    spoken = chat_tokenizer(tokenizer or found, form, system, date)
     config, loaded = weights.load(folder, param_dtype="float32", dtype=dtype, on_host=True)
     if spoken.tokenizer.vocab_size > config.vocab_size:
         raise ValueError(
@@ -137,9 +218,14 @@ def start(
     return spoken, config, loaded
 
 
+def model_folder(model: str) -> Path | None:
+    """The folder that an option names, whether it is there or not; None for a preset's name."""
+    return None if model in PRESETS or model in RELEASED else Path(model)
+
+
 def is_run(folder: Path) -> bool:
     """A run's folder, or one that is meant to be; not a model's, which has safetensors files."""
-    if (folder / "policy" / "model.json").is_file():
+    if os.path.lexists(folder / "policy" / MODEL):
         return True
     if not any(folder.glob("*.safetensors")):
         raise ValueError(
@@ -150,29 +236,39 @@ def is_run(folder: Path) -> bool:
 
 
 def save_models(spoken: ChatTokenizer, config: ModelConfig, folder: Path, models: Any) -> None:
-    """Weights of all seeds, the structure and the conversation, into `policy/`."""
-    folder = folder / "policy"
-    folder.mkdir(parents=True, exist_ok=True)
-    leaves: Any = {name: np.asarray(x) for name, x in named_leaves(models).items()}
-    np.savez(folder / "weights.npz", **leaves)
-    (folder / "model.json").write_text(json.dumps(asdict(config), indent=2) + "\n")
-    spoken.save(folder)
+    """Weights of all seeds, the structure and the conversation, into `policy/`, all or nothing."""
+    with files.whole_folder(folder / "policy") as partial:
+        digests = {WEIGHTS: save_weights(partial / WEIGHTS, models)}
+        spoken.save(partial)
+        digests[CHAT] = files.digest_of(partial / CHAT)
+        files.write_json(partial / MODEL, asdict(config) | {"digests": digests})
+
+
+def check_saved(spoken: ChatTokenizer, config: ModelConfig) -> None:
+    """ValueError for a conversation or a structure that could not be loaded again once saved."""
+    for value in (spoken.saved("bytes"), SavedModel(**vars(config), digests={})):
+        name = CHAT if isinstance(value, SavedChat) else MODEL
+        read = files.parse_json(json.dumps(asdict(value)), name)
+        if files.as_type(type(value), read, name) != value:
+            raise ValueError(f"{name} would be loaded as another than {value}.")
 
 
 def load_models(folder: Path) -> tuple[ModelConfig, Transformer]:
     """The models of all seeds of a run folder, leaves [K, ...]."""
-    saved = json.loads((folder / "policy" / "model.json").read_text())
-    known: Any = {name: tuple(x) if isinstance(x, list) else x for name, x in saved.items()}
-    if known.get("rope_scaling"):
-        known["rope_scaling"] = RopeScaling(**known["rope_scaling"])
-    config = ModelConfig(**known)
-    path = folder / "policy" / "weights.npz"
-    leaves = read_weights(path)
-    count = min(len(x) for x in leaves.values())
+    folder = folder / "policy"
+    path = folder / WEIGHTS
+    with files.reading(folder / MODEL, COPY):
+        saved = files.read_json(folder / MODEL, SavedModel)
+        config = ModelConfig(**{f.name: getattr(saved, f.name) for f in fields(ModelConfig)})
+        leaves = read_weights(path)
+        config.check_stored(sum(x.nbytes for x in leaves.values()), WEIGHTS)
+    count = min((x.shape[0] if x.ndim else 0 for x in leaves.values()), default=0)
 
     def stacked():
         model = Transformer(config, nnx.Rngs(0))
         return jax.tree.map(lambda x: jnp.broadcast_to(x, (count, *x.shape)), model)
 
-    found = fill_leaves(jax.eval_shape(stacked), leaves, str(path))
+    with files.reading(folder / MODEL, COPY):
+        found = fill_leaves(jax.eval_shape(stacked), leaves, f"{path} with {MODEL}")
+        files.check_digests(folder / MODEL, saved.digests or {})
     return config, jax.tree.map(jnp.asarray, found)

@@ -1,7 +1,8 @@
 """Text and tokens inside jit."""
 
 from jaxrl.text.bpe import BpeTokenizer
-from jaxrl.text.chat import FORMATS, Chat, make_chat
+from jaxrl.text.chat import Chat, make_chat
+from jaxrl.text.formats import FORMATS
 from jaxrl.text.numbers import from_int, integer, integers
 from jaxrl.text.render import board, listed, render
 from jaxrl.text.template import Template

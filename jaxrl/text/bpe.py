@@ -1,10 +1,10 @@
 """Byte-level BPE inside jit, from a `tokenizer.json` of the GPT-2, Qwen2 or Llama-3 kind.
 
 Equal to the `tokenizers` library token by token for ASCII; bytes above 127 show in `cut`. Names
-of special tokens inside a text are read as plain text, as with its `encode_special_tokens`.
+of special tokens inside a text are read as plain text, as with its `encode_special_tokens`. Added
+tokens that are not special, such as Qwen3's `<think>`, are content: one token wherever they stand.
 """
 
-import json
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -15,11 +15,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxrl.files import MOST_BYTES, as_type, parse_json, read_text
+from jaxrl.text.added_tokens import added_tokens, is_control
 from jaxrl.text.pretokens import GPT2, PATTERNS, Pattern, starts
-from jaxrl.text.text import Text, pack
-from jaxrl.text.tokens import Tokens
+from jaxrl.text.text import Text
+from jaxrl.text.tokens import Spelling, Tokens
 
 NO_RANK = np.iinfo(np.int32).max
+# More than any tokenizer has: beyond them a file is made to fill memory, or to take for ever.
+MOST_SLOTS = 64  # merges in one bucket
+MOST_WORK = 10**8  # squares of the bytes of all tokens
+MOST_WHOLE = 2**14  # pre-tokens that are a token though no merges lead there
+MOST_WIDTH = 1024  # bytes of one of them
 _MULTIPLIERS = (0x9E3779B1, 0x85EBCA6B)  # odd, so that every bit of a token counts
 
 
@@ -31,18 +38,45 @@ class Merges(flax.struct.PyTreeNode):
     merged: jax.Array  # int32 [merges]: the new token, by rank
 
 
+class Words(flax.struct.PyTreeNode):
+    """E texts that are one token each, though no merges lead there."""
+
+    data: jax.Array  # uint8 [E, W]
+    size: jax.Array  # int32 [E]
+    token: jax.Array  # int32 [E]
+
+    @classmethod
+    def of(cls, found: dict[bytes, int]) -> "Words":
+        width = max(map(len, found), default=1)
+        data = [list(word.ljust(width, b"\0")) for word in found]
+        return cls(
+            data=jnp.asarray(np.array(data, np.uint8).reshape(-1, width)),
+            size=jnp.asarray(np.array([len(word) for word in found], np.int32)),
+            token=jnp.asarray(np.array(list(found.values()), np.int32)),
+        )
+
+    def at(self, text: Text) -> jax.Array:
+        """bool [L, E]: the word stands in the text from this place on."""
+        width = self.data.shape[1]
+        padded = jnp.pad(text.bytes, (0, width))
+        place = jnp.arange(text.capacity, dtype=jnp.int32)
+        same = place[:, None] + self.size <= text.length
+        for i in range(width):
+            here = padded[i : i + text.capacity, None] == self.data[:, i]
+            same &= here | (i >= self.size)
+        return same
+
+
 class BpeTokenizer(flax.struct.PyTreeNode):
     """Encodes and decodes as pure functions; `from_file` reads one."""
 
     byte_token: jax.Array  # int32 [256], -1 where a byte has no token
     merges: Merges
-    data: jax.Array  # uint8: the bytes of all tokens, one after the other
-    offset: jax.Array  # int32 [V]: where a token's bytes begin
-    size: jax.Array  # int32 [V]: their number; 0 for special tokens
-    whole_data: jax.Array  # uint8 [E, W]: pre-tokens that are a token though no merges lead there
-    whole_size: jax.Array  # int32 [E]
-    whole_token: jax.Array  # int32 [E]
+    spelling: Spelling
+    whole: Words  # pre-tokens that are a token as they are
+    content: Words  # added tokens that are not special
     specials: tuple[tuple[str, int], ...] = flax.struct.field(pytree_node=False)
+    control: frozenset[int] = flax.struct.field(pytree_node=False)  # no text is encoded to them
     pattern: Pattern = flax.struct.field(pytree_node=False)
     vocab_size: int = flax.struct.field(pytree_node=False)
 
@@ -50,19 +84,22 @@ class BpeTokenizer(flax.struct.PyTreeNode):
     def from_file(cls, path: Path | str) -> "BpeTokenizer":
         """Reads a `tokenizer.json`; ValueError for what could not be exact."""
         path = Path(path)
+        if not path.exists():
+            raise ValueError(f"{path} does not exist; give a tokenizer.json.")
+        text = read_text(path, MOST_BYTES)
         try:
-            return from_json(json.loads(path.read_text()))
-        except FileNotFoundError:
-            raise ValueError(f"{path} does not exist; give a tokenizer.json.") from None
-        except (ValueError, KeyError, TypeError) as error:
-            reason = f"has no {error}" if isinstance(error, KeyError) else str(error)
-            raise ValueError(
-                f"{path} is no tokenizer that can be exact inside jit: {reason}"
-            ) from None
+            return from_json(parse_json(text, "it"))
+        except KeyError as error:
+            reason = f"has no {error}"
+        except ValueError as error:
+            reason = str(error).rstrip(".")
+        except (TypeError, AttributeError, IndexError, OverflowError) as error:
+            reason = f"it is built in an unknown way ({error})"
+        raise ValueError(f"{path} is no tokenizer that can be exact inside jit: {reason}.")
 
     @property
     def special(self) -> dict[str, int]:
-        """Ids of the special tokens by name."""
+        """Ids of the special tokens by name, and of the other added ones."""
         return dict(self.specials)
 
     def encode(self, text: Text, capacity: int) -> Tokens:
@@ -70,9 +107,11 @@ class BpeTokenizer(flax.struct.PyTreeNode):
         size = text.capacity
         place = jnp.arange(size, dtype=jnp.int32)
         inside = place < text.length
-        begins = starts(text, self.pattern)
+        first, gap, added = self._content(text)
+        begins = starts(text, self.pattern, gap) | first
         word = jnp.maximum(jnp.cumsum(begins, dtype=jnp.int32) - 1, 0)
         token, alive = self._whole(text, begins, inside)
+        token, alive = jnp.where(first, added, token), alive & (first | ~gap)
 
         def round_of_merges(carry):
             token, alive, _ = carry
@@ -99,28 +138,46 @@ class BpeTokenizer(flax.struct.PyTreeNode):
         inexact = jnp.any(inside & (text.bytes > 127))
         return Tokens(ids, jnp.minimum(total, capacity), text.cut | (total > capacity) | inexact)
 
+    def _content(self, text: Text) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """(an added token begins here, the byte belongs to one, that token), each [L].
+
+        From the left, the longest one at each place.
+        """
+        size = text.capacity
+        place = jnp.arange(size, dtype=jnp.int32)
+        if self.content.size.shape[0] == 0:
+            none = jnp.zeros(size, jnp.bool_)
+            return none, none, place
+        length = jnp.where(self.content.at(text), self.content.size, 0)
+        best = jnp.argmax(length, 1)
+        length = jnp.take_along_axis(length, best[:, None], 1)[:, 0]
+        # Which places a reader from the left comes to, twice as many steps in each round.
+        reached, jump = place == 0, jnp.append(place + jnp.maximum(length, 1), size)
+        jump = jnp.minimum(jump, size)
+        for _ in range(size.bit_length()):
+            reached = reached.at[jnp.where(reached, jump[:-1], size)].set(True, mode="drop")
+            jump = jump[jump]
+        first = reached & (length > 0)
+        gap = place < jax.lax.cummax(jnp.where(first, place + length, 0))
+        return first, gap, self.content.token[best]
+
     def _whole(
         self, text: Text, begins: jax.Array, inside: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
         """(tokens, where they stand) before the merges: bytes, and pre-tokens that are a token."""
         token = self.byte_token[text.bytes]
-        if self.whole_size.shape[0] == 0:
+        if self.whole.size.shape[0] == 0:
             return token, inside
-        count, width = self.whole_data.shape
         place = jnp.arange(text.capacity, dtype=jnp.int32)
         ends = jnp.append(begins[1:], False) | (place == text.length - 1)
         length = jnp.cumsum(inside, dtype=jnp.int32) - jax.lax.cummax(
             jnp.where(begins, place, 0)
         )  # of the pre-token
-        padded = jnp.pad(text.bytes, (0, width))
-        same = jnp.ones((text.capacity, count), jnp.bool_)
-        for i in range(width):
-            here = padded[i : i + text.capacity, None] == self.whole_data[:, i]
-            same &= here | (i >= self.whole_size)
-        last = jnp.minimum(place[:, None] + self.whole_size - 1, text.capacity - 1)
-        same &= begins[:, None] & ends[last] & (length[last] == self.whole_size)
+        last = jnp.minimum(place[:, None] + self.whole.size - 1, text.capacity - 1)
+        same = self.whole.at(text) & begins[:, None]
+        same &= ends[last] & (length[last] == self.whole.size)
         found = jnp.any(same, 1)
-        token = jnp.where(found, self.whole_token[jnp.argmax(same, 1)], token)
+        token = jnp.where(found, self.whole.token[jnp.argmax(same, 1)], token)
         word_found = found[jax.lax.cummax(jnp.where(begins, place, 0))]
         return token, inside & (begins | ~word_found)
 
@@ -132,13 +189,8 @@ class BpeTokenizer(flax.struct.PyTreeNode):
         return jnp.min(jnp.where(same, self.merges.rank[row], NO_RANK), 1)
 
     def decode(self, tokens: Tokens, capacity: int) -> Text:
-        """The tokens' bytes; special ones, and ids beyond the vocabulary, say nothing."""
-        known = (jnp.arange(tokens.ids.shape[0], dtype=jnp.int32) < tokens.length) & (
-            tokens.ids < self.vocab_size
-        )
-        ids = jnp.where(known, tokens.ids, 0)
-        size = jnp.where(known, self.size[ids], 0)
-        return pack(self.data, self.offset[ids], size, capacity, tokens.cut)
+        """The tokens' bytes, special ones by name."""
+        return self.spelling.decode(tokens, capacity)
 
 
 def _bucket(left: Any, right: Any, buckets: int) -> Any:
@@ -159,22 +211,18 @@ def byte_characters() -> dict[str, int]:
 
 def from_json(file: dict[str, Any]) -> BpeTokenizer:
     """A tokenizer from a parsed `tokenizer.json`; ValueError for what could not be exact."""
-    model = file["model"]
+    model = as_type(dict, as_type(dict, file, "the file")["model"], "model")
     pattern = _pattern(file)
     _check_model(model)
-    vocab: dict[str, int] = model["vocab"]
-    added = {entry["content"]: entry for entry in file.get("added_tokens") or []}
-    special = {name: entry["id"] for name, entry in added.items()}
+    vocab = _vocab(model)
+    added = added_tokens(file)
     characters = byte_characters()
     spelled = {}
     for name, index in vocab.items():
-        if name not in special:
+        if name not in added:
             if not all(char in characters for char in name):
                 raise ValueError(f"token {name!r} is not spelled in byte-level characters")
             spelled[index] = bytes(characters[char] for char in name)
-    added_bytes = {
-        e["id"]: name.encode() for name, e in added.items() if not e.get("special", False)
-    }
     byte_token = np.full(256, -1, np.int32)
     for index, data in spelled.items():
         if len(data) == 1:
@@ -182,29 +230,45 @@ def from_json(file: dict[str, Any]) -> BpeTokenizer:
     lacking = [byte for byte in range(128) if byte_token[byte] < 0]
     if lacking:
         raise ValueError(f"byte {lacking[0]} has no token")
-    ranks = dict(_ranked(model["merges"], vocab))
-    count = max([*vocab.values(), *special.values()]) + 1
-    words = [spelled.get(i) or added_bytes.get(i, b"") for i in range(count)]
-    size = np.array([len(word) for word in words], np.int32)
+    special = {name: entry["id"] for name, entry in added.items()}
+    taken = next((name for name, index in special.items() if index in spelled), None)
+    if taken is not None:
+        raise ValueError(f"added token {taken!r} has the id of another token")
+    control = frozenset(entry["id"] for entry in added.values() if is_control(entry))
+    ranks = dict(_ranked(model["merges"], vocab, control))
+    count = _count([*vocab.values(), *special.values()])
+    spelled_too = spelled | {index: name.encode() for name, index in special.items()}
+    words = [spelled_too.get(i, b"") for i in range(count)]
     whole = _unreachable(spelled, ranks, byte_token) if model.get("ignore_merges") else {}
-    width = max(map(len, whole), default=1)
+    content = {name.encode(): x for name, x in special.items() if x not in control}
     return BpeTokenizer(
         byte_token=jnp.asarray(byte_token),
         merges=_table(ranks),
-        data=jnp.asarray(np.frombuffer(b"".join(words), np.uint8)),
-        offset=jnp.asarray(np.cumsum(size, dtype=np.int32) - size),
-        size=jnp.asarray(size),
-        whole_data=jnp.asarray(
-            np.array([list(word.ljust(width, b"\0")) for word in whole], np.uint8).reshape(
-                -1, width
-            )
-        ),
-        whole_size=jnp.asarray(np.array([len(word) for word in whole], np.int32)),
-        whole_token=jnp.asarray(np.array(list(whole.values()), np.int32)),
+        spelling=jax.tree.map(jnp.asarray, Spelling.of(words)),
+        whole=Words.of(whole),
+        content=Words.of({word: index for word, index in content.items() if word.isascii()}),
         specials=tuple(special.items()),
+        control=control,
         pattern=pattern,
         vocab_size=count,
     )
+
+
+def _vocab(model: dict[str, Any]) -> dict[str, int]:
+    """Ids of tokens by their spelling."""
+    vocab = as_type(dict, model["vocab"], "model.vocab")
+    odd = next((name for name, index in vocab.items() if type(index) is not int), None)
+    if odd is not None:
+        raise ValueError(f"model.vocab gives {odd!r} an id that is no integer")
+    return vocab
+
+
+def _count(ids: list[int]) -> int:
+    """The number of tokens; ValueError for ids that leave far more places than they fill."""
+    if min(ids) < 0 or max(ids) > 4 * len(ids) + 2**16:
+        odd = min(ids) if min(ids) < 0 else max(ids)
+        raise ValueError(f"id {odd} is none that one of {len(ids)} tokens can have")
+    return max(ids) + 1
 
 
 def _check_model(model: dict[str, Any]) -> None:
@@ -220,10 +284,10 @@ def _check_model(model: dict[str, Any]) -> None:
 
 def _pattern(file: dict[str, Any]) -> Pattern:
     """Which of the known ways to split, as the file's normalizer and pre-tokenizer say."""
-    normalizer = file.get("normalizer")
+    normalizer = as_type(dict | None, file.get("normalizer"), "normalizer")
     if normalizer and normalizer["type"] not in ("NFC", "NFKC"):  # ASCII stays as it is
         raise ValueError(f"normalizer {normalizer['type']} is not supported")
-    found: dict[str, Any] = file.get("pre_tokenizer") or {"type": "none"}
+    found = as_type(dict, file.get("pre_tokenizer") or {"type": "none"}, "pre_tokenizer")
     parts: list[dict[str, Any]] = found["pretokenizers"] if found["type"] == "Sequence" else [found]
     kinds = [part["type"] for part in parts]
     if kinds[-1] != "ByteLevel" or parts[-1].get("add_prefix_space"):
@@ -243,14 +307,19 @@ def _pattern(file: dict[str, Any]) -> Pattern:
 
 
 def _ranked(
-    merges: list[Any], vocab: dict[str, int]
+    merges: Any, vocab: dict[str, int], control: frozenset[int]
 ) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
     """((left, right), (rank, merged)) of every merge."""
-    for rank, merge in enumerate(merges):
-        left, right = merge.split(" ") if isinstance(merge, str) else merge
+    for rank, merge in enumerate(as_type(list, merges, "model.merges")):
+        pair = merge.split(" ") if isinstance(merge, str) else merge
+        if not isinstance(pair, list) or list(map(type, pair)) != [str, str]:
+            raise ValueError(f"merge {rank} is {str(merge)[:40]!r}, no pair of tokens")
+        left, right = pair
         for name in (left, right, left + right):
             if name not in vocab:
                 raise ValueError(f"merge {rank} needs token {name!r}, which the vocabulary lacks")
+        if vocab[left + right] in control:
+            raise ValueError(f"merge {rank} makes the special token {left + right!r} of plain text")
         yield (vocab[left], vocab[right]), (rank, vocab[left + right])
 
 
@@ -263,6 +332,8 @@ def _table(ranks: dict[tuple[int, int], tuple[int, int]]) -> Merges:
     row = row[order]
     slot = np.arange(len(row)) - np.searchsorted(row, row)
     slots = int(slot.max(initial=0)) + 1
+    if slots > MOST_SLOTS:
+        raise ValueError(f"{slots} of its merges share a place in the table of {buckets}")
     pair = np.full((buckets, slots, 2), -1, np.int32)
     rank = np.full((buckets, slots), NO_RANK, np.int32)
     pair[row, slot], rank[row, slot] = pairs[order], values[order, 0]
@@ -275,11 +346,17 @@ def _unreachable(
     spelled: dict[int, bytes], ranks: dict[tuple[int, int], tuple[int, int]], byte_token: np.ndarray
 ) -> dict[bytes, int]:
     """ASCII tokens that merging their own bytes does not lead to."""
-    return {
+    if sum(len(word) ** 2 for word in spelled.values()) > MOST_WORK:
+        longest = max(map(len, spelled.values()))
+        raise ValueError(f"its tokens are too long to look at, of up to {longest} bytes")
+    found = {
         word: index
         for index, word in spelled.items()
         if word.isascii() and merge_all([int(byte_token[b]) for b in word], ranks) != [index]
     }
+    if len(found) > MOST_WHOLE or max(map(len, found), default=0) > MOST_WIDTH:
+        raise ValueError(f"{len(found)} tokens are not what their bytes merge to, too many")
+    return found
 
 
 def merge_all(tokens: list[int], ranks: dict[tuple[int, int], tuple[int, int]]) -> list[int]:

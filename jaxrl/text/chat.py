@@ -1,71 +1,22 @@
 """Conversations as tokens: ChatML, Llama-3, Gemma and plain, equal to encoding them whole.
 
 A text is encoded together with the plain words around it up to the next special tokens, which no
-merge can cross; so the pieces of a conversation are the tokens of the whole one.
+merge can cross; so the pieces of a conversation are the tokens of the whole one. Special tokens
+come from the words of the form alone: in what is said, by whomever, their names are plain text.
 """
 
-import json
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import flax.struct
 import jax
 
+from jaxrl.text.formats import FORMATS, Format, Opening, opening_of, special_tokens
+from jaxrl.text.jinja import render
 from jaxrl.text.text import Text, concat, literal, strip
 from jaxrl.text.tokens import Tokenizer, Tokens, constant, join
-
-
-@dataclass(frozen=True)
-class Format:
-    """The words around what is said. `end` is the token that the assistant ends its turn with."""
-
-    name: str
-    opening: str  # before everything
-    system: str  # a system message, {} its text; "" where there is none
-    user: str  # before the user's text
-    reply: str  # after it, up to the response
-    end: str
-    after_end: str  # up to the next `user`
-    strips: bool = False  # white space around texts goes
-
-
-FORMATS = {
-    form.name: form
-    for form in (
-        Format("plain", "", "", "<|user|>", "<|assistant|>", "<|end|>", ""),
-        Format(
-            "chatml",
-            opening="",
-            system="<|im_start|>system\n{}<|im_end|>\n",
-            user="<|im_start|>user\n",
-            reply="<|im_end|>\n<|im_start|>assistant\n",
-            end="<|im_end|>",
-            after_end="\n",
-        ),
-        Format(
-            "llama3",
-            opening="<|begin_of_text|>",
-            system="<|start_header_id|>system<|end_header_id|>\n\n{}<|eot_id|>",
-            user="<|start_header_id|>user<|end_header_id|>\n\n",
-            reply="<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n",
-            end="<|eot_id|>",
-            after_end="",
-            strips=True,
-        ),
-        Format(
-            "gemma",
-            opening="<bos>",
-            system="",
-            user="<start_of_turn>user\n",
-            reply="<end_of_turn>\n<start_of_turn>model\n",
-            end="<end_of_turn>",
-            after_end="\n",
-            strips=True,
-        ),
-    )
-}
 
 
 class Piece(flax.struct.PyTreeNode):
@@ -118,12 +69,13 @@ class Chat(flax.struct.PyTreeNode):
 
 
 def make_chat(
-    tokenizer: Tokenizer, name: str = "", system: str = "", opening: str | None = None
+    tokenizer: Tokenizer, name: str = "", system: str = "", opening: Opening | str | None = None
 ) -> Chat:
     """A form of conversation, by default the one whose special tokens the tokenizer has.
 
-    `opening` replaces everything before the first user's turn, a system message among it. Raises
-    ValueError for an unknown form, or one whose tokens the tokenizer does not have.
+    `opening` replaces everything before the first user's turn, a system message among it: words of
+    the form and the message in turn. Raises ValueError for an unknown form, or one whose tokens the
+    tokenizer does not have.
     """
     form = matching(tokenizer, name)
     missing = [special for special in special_tokens(form) if special not in tokenizer.special]
@@ -133,24 +85,11 @@ def make_chat(
             f"try another of {', '.join(FORMATS)}."
         )
     if opening is None:
-        opening = opening_of(form, system)
-    first = _piece(tokenizer, opening + form.user, form.reply)
-    following = _piece(tokenizer, form.after_end + form.user, form.reply)
+        opening = opening_of(form, system or None)
+    opening = (opening,) if isinstance(opening, str) else opening
+    first = _piece(tokenizer, (*opening, "", form.user), form.reply)
+    following = _piece(tokenizer, (form.after_end + form.user,), form.reply)
     return Chat(tokenizer, first, following, tokenizer.special[form.end], form.strips)
-
-
-def opening_of(form: Format, system: str) -> str:
-    """What precedes the first user's turn; ValueError for a form without system messages."""
-    if system and not form.system:
-        raise ValueError(f"chat={form.name} has no system messages; leave system={system!r} out.")
-    text = system.strip() if form.strips else system
-    return form.opening + (form.system.format(text) if system else "")
-
-
-def special_tokens(form: Format) -> list[str]:
-    """The names of a form's special tokens, each once."""
-    whole = form.opening + form.system + form.user + form.reply + form.end
-    return list(dict.fromkeys(re.findall(r"<[^<>\s]+>", whole)))
 
 
 def matching(tokenizer: Tokenizer, name: str) -> Format:
@@ -168,12 +107,24 @@ def matching(tokenizer: Tokenizer, name: str) -> Format:
     )
 
 
-def _piece(tokenizer: Tokenizer, before: str, after: str) -> Piece:
-    ahead, behind = split_special(tokenizer, before), split_special(tokenizer, after)
+def _piece(tokenizer: Tokenizer, before: Opening, after: str) -> Piece:
+    ahead, behind = spelled(tokenizer, before), split_special(tokenizer, after)
     prefix = ahead.pop() if ahead and isinstance(ahead[-1], str) else ""
     suffix = behind.pop(0) if behind and isinstance(behind[0], str) else ""
     assert isinstance(prefix, str) and isinstance(suffix, str)
     return Piece(_encode(tokenizer, ahead), prefix, suffix, _encode(tokenizer, behind))
+
+
+def spelled(tokenizer: Tokenizer, opening: Opening) -> list[str | int]:
+    """Special tokens of the form's words by id, and between them plain words and what is said."""
+    parts: list[str | int] = []
+    for i, words in enumerate(opening):
+        for part in split_special(tokenizer, words) if i % 2 == 0 else [words]:
+            if isinstance(part, str) and parts and isinstance(parts[-1], str):
+                parts[-1] += part
+            elif part != "":
+                parts.append(part)
+    return parts
 
 
 def split_special(tokenizer: Tokenizer, words: str) -> list[str | int]:
@@ -183,91 +134,99 @@ def split_special(tokenizer: Tokenizer, words: str) -> list[str | int]:
     return [tokenizer.special.get(piece, piece) for piece in pieces if piece]
 
 
+WORDS = 64
+
+
+@jax.jit
+def _plain(tokenizer: Any, text: Text) -> Tokens:
+    return tokenizer.encode(text, text.capacity)
+
+
 def _encode(tokenizer: Tokenizer, parts: Sequence[str | int]) -> tuple[int, ...]:
     ids: list[int] = []
     for part in parts:
         if isinstance(part, int):
             ids.append(part)
         else:
-            text = literal(part)
-            tokens = jax.jit(tokenizer.encode, static_argnums=1)(text, text.capacity)
+            room = -(-len(part.encode()) // WORDS) * WORDS  # few sizes, so few compilations
+            tokens = _plain(tokenizer, literal(part, room))
             if bool(tokens.cut):
                 raise ValueError(
-                    f"the chat's words {part!r} are not ASCII, which is not supported."
+                    f"the chat's words {short(part)} are not ASCII, which is not supported."
                 )
             ids += tokens.ids[: int(tokens.length)].tolist()
     return tuple(ids)
 
 
-def check_template(
-    tokenizer: Tokenizer, name: str, system: str, template: str, tokens: dict[str, str]
-) -> str:
+SPOKEN = (
+    ("user", " Guess 1, or 2.\n"),
+    ("assistant", "It is 2"),
+    ("user", "Too low: <5 & 'low'."),
+)
+# Two messages that show what a template does with a text: which white space it takes away, say.
+SHOWN = (" \n\tSay <A> & 'b'.\t\n ", '\n \tsay "c".\t \n')
+
+
+def opening_by(
+    template: str,
+    tokenizer: Tokenizer,
+    name: str,
+    system: str | None,
+    tokens: Mapping[str, str],
+    date: str = "",
+) -> Opening:
     """What a model's own chat template writes before the first user's turn.
 
-    `tokens` are the names the template uses, such as bos_token. Raises ValueError where a
-    conversation written by the template is not the one of the form. Needs the extra `hf`.
+    `tokens` are the names the template uses, such as bos_token; `date` is its "now". Raises
+    ValueError where a conversation written by the template is not the one of the form, or where it
+    does more to a system message than to take the white space around it away. Needs `hf`.
     """
-    form = matching(tokenizer, name)
-    texts = [
-        ("user", "Guess 1, or 2."),
-        ("assistant", "It is 2"),
-        ("user", "Too low."),
-    ]
-    first = [("system", system)] if system else []
-    theirs = render(template, first + texts, tokens)
+    form, named = matching(tokenizer, name), tuple(tokens.items())
+    if system is None:
+        (theirs,) = render(template, [SPOKEN], tokens, date)
+        return (_before_spoken(form, theirs),)
+    words, strips = _around_system(template, form, named, date)
+    said = system.strip() if strips else system
+    return tuple(part for word in words for part in (word, said))[:-1]
+
+
+@cache
+def _around_system(
+    template: str, form: Format, tokens: tuple[tuple[str, str], ...], date: str
+) -> tuple[tuple[str, ...], bool]:
+    """(words before, between and after a system message's text, white space around it goes)."""
+    conversations = [[("system", text), *SPOKEN] for text in SHOWN]
+    written = render(template, conversations, dict(tokens), date)
+    openings = [_before_spoken(form, theirs) for theirs in written]
+    for strips in (False, True):
+        places = [text.strip() if strips else text for text in SHOWN]
+        first, other = (x.split(place) for x, place in zip(openings, places, strict=True))
+        if first == other and len(first) > 1:
+            return tuple(first), strips
+    raise ValueError(
+        "the chat template leaves system messages out or rewrites them; leave yours out, or name a "
+        f"form with --chat, one of {', '.join(FORMATS)}."
+    )
+
+
+def _before_spoken(form: Format, theirs: str) -> str:
+    """The part of a conversation before the first user's turn; ValueError for another form."""
     ours = "".join(
-        form.user + text + form.reply if role == "user" else text + form.end + form.after_end
-        for role, text in texts
+        form.user + (text.strip() if form.strips else text) + form.reply
+        if role == "user"
+        else text + form.end + form.after_end
+        for role, text in SPOKEN
     )
     if not theirs.endswith(ours):
         raise ValueError(
-            f"chat={form.name} is not what the model's chat template writes: {ours!r} against "
-            f"{theirs!r}; choose another of {', '.join(FORMATS)}."
+            f"chat={form.name} is not what the chat template writes: {short(ours)} against "
+            f"{short(theirs[-len(ours) :])}; name a form with --chat, one of {', '.join(FORMATS)}, "
+            "to go on without the template."
         )
     return theirs.removesuffix(ours)
 
 
-def template_of(form: Format, opening: str) -> str:
-    """A Jinja chat template that writes conversations of this form, for other libraries.
-
-    `opening` stands before the first user's turn where a conversation has no system message.
-    """
-    before, _, after = form.system.partition("{}")
-    trim = " | trim" if form.strips else ""
-    content = f"message['content']{trim}"
-    start = f"{{{{- {json.dumps(opening)} -}}}}"
-    if form.system:
-        own = f"(messages[0]['content']{trim})"
-        start = f"""{{%- if messages[0]['role'] == 'system' -%}}
-{{{{- {json.dumps(form.opening + before)} + {own} + {json.dumps(after)} -}}}}
-{{%- else -%}}
-{start}
-{{%- endif -%}}"""
-    return f"""{start}
-{{%- for message in messages -%}}
-{{%- if message['role'] == 'user' -%}}
-{{{{- {json.dumps(form.user)} + ({content}) + {json.dumps(form.reply)} -}}}}
-{{%- elif message['role'] == 'assistant' -%}}
-{{{{- ({content}) + {json.dumps(form.end + form.after_end)} -}}}}
-{{%- endif -%}}
-{{%- endfor -%}}"""
-
-
-def render(template: str, texts: Sequence[tuple[str, str]], tokens: dict[str, str]) -> str:
-    """A conversation as a Jinja template writes it, up to the next response."""
-    try:
-        from jinja2.sandbox import ImmutableSandboxedEnvironment
-    except ImportError:
-        raise ImportError("chat templates need jinja2: pip install 'jaxrl[hf]'") from None
-
-    def refuse(message: str):
-        raise ValueError(f"the model's chat template refuses a conversation: {message}")
-
-    sandbox = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
-    )
-    sandbox.globals["raise_exception"] = refuse
-    messages = [{"role": role, "content": text} for role, text in texts]
-    return sandbox.from_string(template).render(
-        messages=messages, add_generation_prompt=True, tools=None, **tokens
-    )
+def short(value: Any, most: int = 300) -> str:
+    """A text in quotes, or any other value, cut where it is long."""
+    text = repr(value[: most + 1] if isinstance(value, str) else value)
+    return text if len(text) <= most else text[: most - 3] + "..."

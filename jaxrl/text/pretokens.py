@@ -140,26 +140,30 @@ def _classes() -> np.ndarray:
     return classes
 
 
-def starts(text: Text, pattern: Pattern) -> jax.Array:
-    """bool [L]: a pre-token begins at this byte. Exact for ASCII."""
+def starts(text: Text, pattern: Pattern, gap: jax.Array | None = None) -> jax.Array:
+    """bool [L]: a pre-token begins at this byte. Exact for ASCII.
+
+    Bytes in a gap belong to none; what stands before and after one are texts of their own.
+    """
     size = text.capacity
-    symbol = _symbols(text, pattern)
+    inside = jnp.arange(size, dtype=jnp.int32) < text.length
+    inside = inside if gap is None else inside & ~gap
+    symbol = _symbols(text, inside, pattern)
     following, begins = (jnp.asarray(table) for table in _tables(pattern))
-    step = following[symbol]  # [L, states]
+    step = jnp.where(inside[:, None], following[symbol], START)  # [L, states]
 
     def then(first, second):
         return jnp.take_along_axis(second, first, -1)
 
     after = jax.lax.associative_scan(then, step)[:, START]
     before = jnp.concatenate([jnp.full(1, START, after.dtype), after[:-1]])
-    return begins[symbol, before] & (jnp.arange(size, dtype=jnp.int32) < text.length)
+    return begins[symbol, before] & inside
 
 
-def _symbols(text: Text, pattern: Pattern) -> jax.Array:
-    """int32 [L]: each byte with what of the text after it matters."""
+def _symbols(text: Text, inside: jax.Array, pattern: Pattern) -> jax.Array:
+    """int32 [L]: each byte with what of the text after it matters, up to where `inside` ends."""
     size = text.capacity
     place = jnp.arange(size, dtype=jnp.int32)
-    inside = place < text.length
     kind = jnp.where(inside, jnp.asarray(_classes())[text.bytes], -1)
     white = kind >= _NEWLINE
     newline = (kind == _NEWLINE) & pattern.modern
@@ -169,11 +173,11 @@ def _symbols(text: Text, pattern: Pattern) -> jax.Array:
         at = jnp.append(jnp.where(here, place, size), size)
         return jax.lax.cummin(at, reverse=True)[1:]
 
-    before_newline = following(newline) < following(inside & ~white)
+    before_newline = following(newline) < following(~white)
     after = jnp.append(kind[1:], -1)
     last = (after >= 0) & (after < _NEWLINE)
     other = jnp.where(after == _LETTER, OTHER_BEFORE_LETTER, OTHER)
-    contraction = _contractions(text, pattern)
+    contraction = _contractions(text, inside, pattern)
     other = jnp.where(contraction == 0, other, jnp.where(contraction == 1, SHORT, LONG))
     blank = jnp.where(last, jnp.where(kind == _SPACE, LAST_SPACE, LAST_BLANK), BLANK)
     blank = jnp.where(before_newline, BLANK_BEFORE_NEWLINE, blank)
@@ -182,11 +186,9 @@ def _symbols(text: Text, pattern: Pattern) -> jax.Array:
     return jnp.where(newline, jnp.where(before_newline, NEWLINE_INSIDE, NEWLINE), symbol)
 
 
-def _contractions(text: Text, pattern: Pattern) -> jax.Array:
+def _contractions(text: Text, inside: jax.Array, pattern: Pattern) -> jax.Array:
     """int32 [L]: letters of the contraction that would begin at this byte, 0 where none."""
-    data = jnp.pad(
-        jnp.where(jnp.arange(text.capacity, dtype=jnp.int32) < text.length, text.bytes, 0), (0, 2)
-    )
+    data = jnp.pad(jnp.where(inside, text.bytes, 0), (0, 2))
     if pattern.modern:
         data = jnp.where((data >= 65) & (data <= 90), data + 32, data)
     first, second, third = data[:-2], data[1:-1], data[2:]

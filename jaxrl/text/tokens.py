@@ -6,8 +6,11 @@ from typing import Protocol
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from jaxrl.text.text import Text
+from jaxrl.text.text import Text, pack
+
+UNKNOWN = b"<|unknown|>"  # what an id beyond the vocabulary says: a model's may be padded
 
 
 class Tokens(flax.struct.PyTreeNode):
@@ -35,6 +38,34 @@ def constant(ids: Sequence[int]) -> Tokens:
     return Tokens(jnp.asarray(ids, jnp.int32), length, jnp.asarray(False))
 
 
+class Spelling(flax.struct.PyTreeNode):
+    """The bytes of every token, one after the other; those of an unknown one come last.
+
+    A special token says its name. So it cannot hide in what an agent writes: a pattern that it
+    stands in is broken, and whoever reads sees it.
+    """
+
+    data: jax.Array | np.ndarray  # uint8
+    offset: jax.Array | np.ndarray  # int32 [V + 1]: where a token's bytes begin
+    size: jax.Array | np.ndarray  # int32 [V + 1]: their number
+
+    @classmethod
+    def of(cls, words: Sequence[bytes]) -> "Spelling":
+        """Of these tokens; one without bytes is unknown."""
+        words = [*(word or UNKNOWN for word in words), UNKNOWN]
+        size = np.array([len(word) for word in words], np.int32)
+        offset = np.cumsum(size, dtype=np.int32) - size
+        return cls(np.frombuffer(b"".join(words), np.uint8), offset, size)
+
+    def decode(self, tokens: Tokens, capacity: int) -> Text:
+        """The tokens' bytes."""
+        inside = jnp.arange(tokens.ids.shape[0], dtype=jnp.int32) < tokens.length
+        ids = jnp.clip(tokens.ids, 0, self.size.shape[0] - 1)
+        size = jnp.where(inside, jnp.asarray(self.size)[ids], 0)
+        offset = jnp.asarray(self.offset)[ids]
+        return pack(jnp.asarray(self.data), offset, size, capacity, tokens.cut)
+
+
 class Tokenizer(Protocol):
     """What turns texts into tokens inside jit, and back."""
 
@@ -42,11 +73,21 @@ class Tokenizer(Protocol):
     def special(self) -> dict[str, int]: ...
 
     @property
+    def control(self) -> frozenset[int]: ...
+
+    @property
     def vocab_size(self) -> int: ...
+
+    @property
+    def spelling(self) -> Spelling: ...
 
     def encode(self, text: Text, capacity: int) -> Tokens: ...
 
     def decode(self, tokens: Tokens, capacity: int) -> Text: ...
+
+
+BYTES_SPECIAL = {"<|end|>": 256, "<|user|>": 257, "<|assistant|>": 258, "<|pad|>": 259}
+BYTES = Spelling.of([*(bytes([i]) for i in range(256)), *map(str.encode, BYTES_SPECIAL)])
 
 
 class ByteTokenizer(flax.struct.PyTreeNode):
@@ -55,11 +96,20 @@ class ByteTokenizer(flax.struct.PyTreeNode):
     @property
     def special(self) -> dict[str, int]:
         """Ids of the special tokens by name."""
-        return {"<|end|>": 256, "<|user|>": 257, "<|assistant|>": 258, "<|pad|>": 259}
+        return dict(BYTES_SPECIAL)
+
+    @property
+    def control(self) -> frozenset[int]:
+        """Tokens that no text is encoded to."""
+        return frozenset(BYTES_SPECIAL.values())
 
     @property
     def vocab_size(self) -> int:
         return 260
+
+    @property
+    def spelling(self) -> Spelling:
+        return BYTES
 
     def encode(self, text: Text, capacity: int) -> Tokens:
         """One token a byte."""
@@ -67,10 +117,5 @@ class ByteTokenizer(flax.struct.PyTreeNode):
         return join([raw], capacity)
 
     def decode(self, tokens: Tokens, capacity: int) -> Text:
-        """The bytes among the tokens; special ones say nothing."""
-        step = jnp.arange(tokens.ids.shape[0], dtype=jnp.int32)
-        kept = (step < tokens.length) & (tokens.ids < 256)
-        at = jnp.where(kept, jnp.cumsum(kept, dtype=jnp.int32) - 1, capacity)
-        out = jnp.zeros(capacity, jnp.uint8).at[at].set(tokens.ids.astype(jnp.uint8), mode="drop")
-        total = jnp.sum(kept, dtype=jnp.int32)
-        return Text(out, jnp.minimum(total, capacity), tokens.cut | (total > capacity))
+        """The tokens' bytes, special ones by name."""
+        return BYTES.decode(tokens, capacity)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 from jaxrl.lm.play.episodes import Episodes
 from jaxrl.lm.play.rounds import Work
-from jaxrl.metrics import Metrics, Sums, mean
+from jaxrl.metrics import HIDDEN, Metrics, Sums, mean
 
 
 def outcome_metrics(episodes: Episodes) -> Metrics:
@@ -33,6 +33,8 @@ def played_metrics(episodes: Episodes, work: Work, mask: jax.Array) -> Metrics:
         "response_tokens": Sums(tokens, turns),
         "learned_share": Sums(jnp.sum(mask, dtype=jnp.float32), tokens),
         "lane_occupancy": Sums(work.busy, work.steps),
+        HIDDEN + "action": mean(~jnp.isfinite(episodes.log_prob)),
+        HIDDEN + "reward": mean(~jnp.isfinite(episodes.reward)),
     }
 
 

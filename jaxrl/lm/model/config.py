@@ -8,6 +8,7 @@ from jaxrl.config import check_divides, check_positive, check_range
 Family = Literal["qwen2", "qwen3", "llama", "gemma2", "gemma3_text"]
 FAMILIES: tuple[Family, ...] = ("qwen2", "qwen3", "llama", "gemma2", "gemma3_text")
 DTYPES = ("float32", "bfloat16")
+MOST_LAYERS = 10_000
 
 
 def check_lora(rank: int, alpha: float) -> None:
@@ -25,6 +26,10 @@ class RopeScaling:
     low: float = 1.0  # llama3: turns in the original context below which a frequency is slowed
     high: float = 4.0  # llama3: turns above which it is left alone
     original: int = 8192  # llama3: context of the first training
+
+    def __post_init__(self):
+        for field in ("factor", "low", "high", "original"):
+            check_positive(field, getattr(self, field), 8)
 
 
 @dataclass(frozen=True)
@@ -63,8 +68,15 @@ class ModelConfig:
     dtype: str = "float32"  # of the computation
 
     def __post_init__(self):
-        for field in ("vocab_size", "width", "num_layers", "head_dim", "hidden", "context"):
-            check_positive(field, getattr(self, field), 64)
+        for field in ("vocab_size", "width", "num_heads", "head_dim", "hidden", "context"):
+            check_range(field, getattr(self, field), 1, 2**31 - 1, 64)
+        check_range("num_layers", self.num_layers, 1, MOST_LAYERS, 24)
+        for field in ("norm_eps", "rope_base", "local_rope_base", "attention_scale"):
+            check_positive(field, getattr(self, field), getattr(type(self), field))
+        for field in ("window", "attention_cap", "final_cap"):
+            check_range(field, getattr(self, field), 0, 2**31 - 1, 0)
+        for token in self.end_ids:
+            check_range("end_ids", token, 0, 2**31 - 1, 0)
         check_divides("num_kv_heads", self.num_kv_heads, "num_heads", self.num_heads)
         check_lora(self.lora_rank, self.lora_alpha)
         if self.head_dim % 2:
@@ -84,6 +96,33 @@ class ModelConfig:
     def kinds(self) -> tuple[int, ...]:
         """For each layer 0 for global attention, 1 for windowed."""
         return tuple(int(w) for w in self.windowed) or (0,) * self.num_layers
+
+    @property
+    def num_parameters(self) -> int:
+        """Of the whole model, adapters included; known before anything is built."""
+        width, heads = self.width, self.num_heads * self.head_dim
+        kv_heads = self.num_kv_heads * self.head_dim
+        matrices = [(width, heads), (width, kv_heads), (width, kv_heads), (heads, width)]
+        matrices += [(width, self.hidden), (width, self.hidden), (self.hidden, width)]
+        layer = sum(inputs * outputs for inputs, outputs in matrices)
+        layer += sum(self.lora_rank * (inputs + outputs) for inputs, outputs in matrices)
+        layer += width * (4 if self.post_norms else 2)
+        layer += 2 * self.head_dim * self.qk_norm + (heads + 2 * kv_heads) * self.qkv_bias
+        embeddings = self.vocab_size * width * (1 if self.tied else 2)
+        return embeddings + self.num_layers * layer + width
+
+    def check_stored(self, num_bytes: int, where: str) -> None:
+        """ValueError where weights of so many bytes cannot be all of this structure's.
+
+        Of a released file each number has 2 bytes at least.
+        """
+        if 2 * self.num_parameters > num_bytes:
+            sizes = ("num_layers", "width", "hidden", "num_heads", "head_dim", "vocab_size")
+            said = ", ".join(f"{name}={getattr(self, name)}" for name in sizes)
+            raise ValueError(
+                f"{self.num_parameters} parameters ({said}) are more than the {num_bytes} bytes of "
+                f"{where} hold."
+            )
 
     @property
     def score_scale(self) -> float:

@@ -1,9 +1,99 @@
 """A model's structure from a Hugging Face `config.json`, in its old and new spellings, and back."""
 
-from dataclasses import asdict, fields
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal
 
-from jaxrl.lm.model.config import FAMILIES, Family, ModelConfig, RopeScaling
+from jaxrl.config import check_range
+from jaxrl.files import Foreign, as_type
+from jaxrl.lm.model.config import (
+    FAMILIES,
+    MOST_LAYERS,
+    Family,
+    ModelConfig,
+    RopeScaling,
+)
+
+
+class Numbers(Foreign):
+    """Fields whose numbers are positive, and no larger than what a model may have."""
+
+    def __post_init__(self):
+        for name, value in vars(self).items():
+            if type(value) is int:
+                least = 0 if name in ("eos_token_id", "max_window_layers") else 1
+                most = MOST_LAYERS if name == "num_hidden_layers" else 2**31 - 1
+                check_range(name, value, least, most, 32)
+            elif type(value) is float and not 0 < value < 1e30:
+                raise ValueError(f"{name}={value} must lie between 0 and 1e30; leave it out.")
+
+
+@dataclass(frozen=True)
+class Rope(Numbers):
+    """How positions are told: of all layers, or of each kind of layer."""
+
+    rope_type: str | None = None
+    type: str | None = None
+    rope_theta: float | None = None
+    factor: float | None = None
+    low_freq_factor: float | None = None
+    high_freq_factor: float | None = None
+    original_max_position_embeddings: int | None = None
+    partial_rotary_factor: float | None = None
+    full_attention: "Rope | None" = None
+    sliding_attention: "Rope | None" = None
+
+
+@dataclass(frozen=True)
+class Top(Numbers):
+    """The fields of a whole `config.json` that matter here; null is the same as left out."""
+
+    text_config: dict[str, Any] | None = None
+    tie_word_embeddings: bool | None = None
+    eos_token_id: int | tuple[int, ...] | None = None
+    dtype: str | None = None
+    torch_dtype: str | None = None
+
+
+@dataclass(frozen=True)
+class Fields(Top):
+    """Those of its text part, which is most often the whole."""
+
+    model_type: str | None = None
+    vocab_size: int | None = None
+    hidden_size: int | None = None
+    intermediate_size: int | None = None
+    num_hidden_layers: int | None = None
+    num_attention_heads: int | None = None
+    num_key_value_heads: int | None = None
+    head_dim: int | None = None
+    max_position_embeddings: int | None = None
+    hidden_act: str | None = None
+    hidden_activation: str | None = None
+    rms_norm_eps: float | None = None
+    rope_theta: float | None = None
+    rope_local_base_freq: float | None = None
+    rope_scaling: Rope | None = None
+    rope_parameters: Rope | None = None
+    sliding_window: int | None = None
+    sliding_window_pattern: int | None = None
+    use_sliding_window: bool | None = None
+    max_window_layers: int | None = None
+    layer_types: tuple[Literal["full_attention", "sliding_attention"], ...] | None = None
+    attn_logit_softcapping: float | None = None
+    final_logit_softcapping: float | None = None
+    query_pre_attn_scalar: float | None = None
+    attention_bias: bool | None = None
+    mlp_bias: bool | None = None
+    use_bidirectional_attention: bool | str | None = None
+
+
+@dataclass(frozen=True)
+class Generation(Foreign):
+    """What matters of a `generation_config.json`."""
+
+    eos_token_id: int | tuple[int, ...] | None = None
+
 
 REQUIRED = ("hidden_size", "intermediate_size", "num_hidden_layers")
 GEMMA_DEFAULTS = {
@@ -58,16 +148,21 @@ DTYPES = {"float32": "float32", "bfloat16": "bfloat16", "float16": "float32"}
 UNSUPPORTED = ("attention_bias", "mlp_bias", "use_bidirectional_attention")
 
 
-def from_hf(file: dict[str, Any]) -> ModelConfig:
-    """The structure that a parsed `config.json` describes; a multimodal file's text part."""
-    text = file["text_config"] if isinstance(file.get("text_config"), dict) else file
+def from_hf(file: dict[str, Any], where: str = "config.json") -> ModelConfig:
+    """The structure that a parsed `config.json` describes; a multimodal file's text part.
+
+    ValueError, which names the field, for another type and for what is not supported.
+    """
+    as_type(Top, file, where)
+    text = file.get("text_config") or file
+    as_type(Fields, text, where if text is file else f"{where}: text_config")
     family = _family(text)
     gemma = family.startswith("gemma")
-    raw = COMMON_DEFAULTS | DEFAULTS[family] | {k: v for k, v in text.items() if v is not None}
+    raw = COMMON_DEFAULTS | DEFAULTS[family] | _without_nulls(text)
     raw |= {k: None for k in ("attn_logit_softcapping", "final_logit_softcapping") if _off(text, k)}
     missing = [k for k in (*REQUIRED, "num_attention_heads", "vocab_size") if k not in raw]
     if missing:
-        raise ValueError(f"config.json has no {missing[0]}; a {family} file needs it.")
+        raise ValueError(f"{where} has no {missing[0]}; a {family} file needs it.")
     _refuse(raw)
     depth, heads = raw["num_hidden_layers"], raw["num_attention_heads"]
     windowed = _windowed(family, raw, depth)
@@ -90,7 +185,7 @@ def from_hf(file: dict[str, Any]) -> ModelConfig:
         post_norms=gemma,
         activation=_activation(raw["hidden_activation" if gemma else "hidden_act"]),
         scale_embedding=gemma,
-        tied=file.get("tie_word_embeddings", raw["tie_word_embeddings"]),
+        tied=_without_nulls(file).get("tie_word_embeddings", raw["tie_word_embeddings"]),
         rope_base=rope[0],
         rope_scaling=rope[1],
         local_rope_base=rope[2],
@@ -99,10 +194,19 @@ def from_hf(file: dict[str, Any]) -> ModelConfig:
         attention_cap=raw.get("attn_logit_softcapping") or 0.0,
         final_cap=raw.get("final_logit_softcapping") or 0.0,
         attention_scale=raw["query_pre_attn_scalar"] ** -0.5 if gemma else None,
-        end_ids=_ids(file.get("eos_token_id", text.get("eos_token_id"))),
+        end_ids=ids(file.get("eos_token_id", text.get("eos_token_id"))),
         param_dtype=dtype,
         dtype=dtype,
     )
+
+
+def _without_nulls(part: dict[str, Any]) -> dict[str, Any]:
+    """A field that is null is one that is left out, further inside too."""
+    return {
+        name: _without_nulls(x) if isinstance(x, dict) else x
+        for name, x in part.items()
+        if x is not None
+    }
 
 
 def _family(text: dict[str, Any]) -> Family:
@@ -168,6 +272,10 @@ def _scaling(rope: dict[str, Any]) -> RopeScaling | None:
         )
     if kind == "default":
         return None
+    needed = {"linear": ("factor",), "llama3": LLAMA3_ROPE}.get(kind, ())
+    missing = [name for name in needed if name not in rope]
+    if missing:
+        raise ValueError(f"rope_type={kind} needs {missing[0]}; see the model's own config.json.")
     if kind == "linear":
         return RopeScaling("linear", float(rope["factor"]))
     if kind == "llama3":
@@ -181,6 +289,14 @@ def _scaling(rope: dict[str, Any]) -> RopeScaling | None:
     raise ValueError(f"rope_type={kind} is not supported; try default, linear or llama3.")
 
 
+LLAMA3_ROPE = (
+    "factor",
+    "low_freq_factor",
+    "high_freq_factor",
+    "original_max_position_embeddings",
+)
+
+
 def _dtype(file: dict[str, Any], text: dict[str, Any]) -> str:
     found = [part[key] for part in (text, file) for key in ("dtype", "torch_dtype") if key in part]
     name = next((name for name in found if name), "float32")
@@ -189,8 +305,9 @@ def _dtype(file: dict[str, Any], text: dict[str, Any]) -> str:
     return DTYPES[name]
 
 
-def _ids(eos: int | list[int] | None) -> tuple[int, ...]:
-    return () if eos is None else tuple(eos) if isinstance(eos, list) else (eos,)
+def ids(eos: int | Sequence[int] | None) -> tuple[int, ...]:
+    """Tokens that end a turn: one, several or none."""
+    return () if eos is None else (eos,) if isinstance(eos, int) else tuple(eos)
 
 
 def to_hf(cfg: ModelConfig) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """Models as Hugging Face folders: strict loading, shard by shard, and saving."""
 
-import json
+import os
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,10 +10,12 @@ import jax
 import numpy as np
 from flax import nnx
 
+from jaxrl import files
 from jaxrl.lm.model.config import ModelConfig
-from jaxrl.lm.model.hf_config import from_hf, to_hf
+from jaxrl.lm.model.hf_config import Generation, from_hf, ids, to_hf
 from jaxrl.lm.model.transformer import Transformer
 
+AGAIN = "download it again"
 FILE_BYTES = 5 * 10**9  # most that goes into one file
 IGNORED = ("vision_tower.", "multi_modal_projector.")  # parts of models that also see
 IGNORED_ENDS = (".rotary_emb.inv_freq",)  # constants in files of before 2024
@@ -71,16 +73,26 @@ def load(
     cfg = read_config(folder)
     param_dtype = param_dtype or cfg.param_dtype
     cfg = replace(cfg, param_dtype=param_dtype, dtype=dtype or param_dtype)
-    abstract = nnx.eval_shape(lambda: Transformer(cfg, nnx.Rngs(0)))
-    paths, treedef = jax.tree_util.tree_flatten_with_path(abstract)
     tensors = _open(folder)
-    wanted = {parameter_name(path): leaf for path, leaf in paths}
+    with files.reading(folder / "config.json", AGAIN):
+        paths = _files(folder)
+        names = ", ".join(path.name for path in paths[:2]) + ", ..." * (len(paths) > 2)
+        cfg.check_stored(sum(map(files.check_regular, paths)), names)
+    if sharding is None:
+        size = cfg.num_parameters * np.dtype(param_dtype).itemsize
+        files.check_memory(size, f"{folder} in {param_dtype}")
+    abstract = nnx.eval_shape(lambda: Transformer(cfg, nnx.Rngs(0)))
+    leaves, treedef = jax.tree_util.tree_flatten_with_path(abstract)
+    wanted = {parameter_name(path): leaf for path, leaf in leaves}
     sources = {name: source(cfg, name, len(leaf.shape)) for name, leaf in wanted.items()}
     _check(folder, cfg, tensors, wanted, sources)
 
     def place(name: str, leaf: Any) -> Any:
         def part(index: Any) -> np.ndarray:  # a slice for each axis
-            return _read(tensors, sources[name], leaf.shape, index).astype(leaf.dtype)
+            found = _read(tensors, sources[name], leaf.shape, index).astype(leaf.dtype)
+            if not np.all(np.isfinite(found)):
+                raise ValueError(f"{folder}: {name} holds numbers that are not finite; {AGAIN}.")
+            return found
 
         if sharding is None:
             whole = part(tuple(slice(None) for _ in leaf.shape))
@@ -92,23 +104,18 @@ def load(
 
 def read_config(folder: str | Path) -> ModelConfig:
     """The structure of a folder's model, without its weights."""
-    path = Path(folder) / "config.json"
-    if not path.is_file():
+    folder = Path(folder)
+    path = files.inside(folder, "config.json")
+    if not os.path.lexists(path):
         raise ValueError(f"{folder} has no config.json; give a folder saved by transformers.")
-    cfg = from_hf(_json(path))
-    generation = Path(folder) / "generation_config.json"
-    if not generation.is_file():
+    with files.reading(path):
+        cfg = from_hf(files.read_json(path), str(path))
+    generation = files.inside(folder, "generation_config.json")
+    if not os.path.lexists(generation):
         return cfg
-    eos = _json(generation).get("eos_token_id") or []
-    ends = (*cfg.end_ids, *(eos if isinstance(eos, list) else [eos]))
-    return replace(cfg, end_ids=tuple(dict.fromkeys(ends)))
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text())
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not JSON: {error}.") from None
+    with files.reading(generation):
+        more = ids(files.read_json(generation, Generation).eos_token_id)
+        return replace(cfg, end_ids=tuple(dict.fromkeys((*cfg.end_ids, *more))))
 
 
 def parameter_name(path: tuple[Any, ...]) -> str:
@@ -135,32 +142,45 @@ def _open(folder: Path) -> dict[str, Any]:
             short = name.replace("language_model.", "")
             short = f"model.{short}" if short.startswith(BARE) else short
             ignored = any(part in name for part in IGNORED) or name.endswith(IGNORED_ENDS)
+            if not ignored and short in tensors:
+                raise ValueError(f"{path} holds {name}, as another file does; {AGAIN}.")
             if not ignored:
                 tensors[short] = tensor
     return tensors
 
 
+@dataclass(frozen=True)
+class Index(files.Foreign):
+    """Which file each tensor lies in."""
+
+    weight_map: dict[str, str]
+
+
 def _files(folder: Path) -> list[Path]:
-    index = folder / "model.safetensors.index.json"
-    if index.is_file():
-        names = sorted(set(_json(index).get("weight_map", {}).values()))
-    elif (folder / "model.safetensors").is_file():
-        names = ["model.safetensors"]
+    index = files.inside(folder, "model.safetensors.index.json")
+    if os.path.lexists(index):
+        with files.reading(index, AGAIN):
+            names = sorted(set(files.read_json(index, Index).weight_map.values()))
+            paths = [files.inside(folder, name) for name in names]
     else:
-        raise ValueError(f"{folder} has no model.safetensors and no index of several.")
-    missing = [name for name in names if not (folder / name).is_file()]
+        paths = [files.inside(folder, "model.safetensors")]
+        if not os.path.lexists(paths[0]):
+            raise ValueError(f"{folder} has no model.safetensors and no index of several.")
+    missing = [path.name for path in paths if not os.path.lexists(path)]
     if missing:
-        raise ValueError(f"{folder} has no {missing[0]}, which its index names; download it again.")
-    return [folder / name for name in names]
+        raise ValueError(f"{folder} has no {missing[0]}, which its index names; {AGAIN}.")
+    return paths
 
 
 def _tensors(path: Path) -> Iterator[tuple[str, Any]]:
     safetensors = _safetensors()
+    files.check_regular(path)
     try:
         file = safetensors.safe_open(path, framework="numpy")
-    except safetensors.SafetensorError as error:
-        raise ValueError(f"{path} is damaged: {error}; download it again.") from None
-    for name in file.keys():  # noqa: SIM118, a file is no mapping
+        names = list(file.keys())
+    except (safetensors.SafetensorError, OSError) as error:
+        raise ValueError(f"{path} is damaged: {error}; {AGAIN}.") from None
+    for name in names:
         yield name, file.get_slice(name)
 
 
@@ -233,19 +253,19 @@ def save(
     config = to_hf(cfg)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    files = _split(cfg, model, file_bytes)
-    if len(files) == 1:
+    parts = _split(cfg, model, file_bytes)
+    if len(parts) == 1:
         names = ["model.safetensors"]
     else:
-        names = [f"model-{i + 1:05}-of-{len(files):05}.safetensors" for i in range(len(files))]
-    for name, tensors in zip(names, files, strict=True):
+        names = [f"model-{i + 1:05}-of-{len(parts):05}.safetensors" for i in range(len(parts))]
+    for name, tensors in zip(names, parts, strict=True):
         save_file(tensors, folder / name, metadata={"format": "pt"})
-    if len(files) > 1:
-        total = sum(x.nbytes for tensors in files for x in tensors.values())
-        where = {key: n for n, tensors in zip(names, files, strict=True) for key in tensors}
-        text = json.dumps({"metadata": {"total_size": total}, "weight_map": where}, indent=2)
-        (folder / "model.safetensors.index.json").write_text(text)
-    (folder / "config.json").write_text(json.dumps(config, indent=2))
+    if len(parts) > 1:
+        total = sum(x.nbytes for tensors in parts for x in tensors.values())
+        where = {key: n for n, tensors in zip(names, parts, strict=True) for key in tensors}
+        index = {"metadata": {"total_size": total}, "weight_map": where}
+        files.write_json(folder / "model.safetensors.index.json", index)
+    files.write_json(folder / "config.json", config)
 
 
 def _split(cfg: ModelConfig, model: Transformer, most: int) -> list[dict[str, np.ndarray]]:

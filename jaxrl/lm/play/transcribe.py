@@ -1,33 +1,38 @@
 """Episodes as text, for `transcripts.jsonl`: who said what, and what each turn paid."""
 
-from functools import cache
+import math
+from functools import cached_property
 from typing import Any
 
 import jax
 import numpy as np
 
 from jaxrl.lm.play.episodes import Episodes
-from jaxrl.text import Tokens, to_str
-
-BYTES_PER_TOKEN = 16  # room for the text of a conversation, a token on average
+from jaxrl.text import Tokenizer
 
 
 class Transcriber:
     """Turns records of one agent's episodes into plain dictionaries."""
 
-    def __init__(self, tokenizer: Any, group_size: int):
+    def __init__(self, tokenizer: Tokenizer, group_size: int):
         self.tokenizer, self.group_size = tokenizer, group_size
 
-    @cache  # noqa: B019 - one decoder for each length, as long as the run
-    def _decoder(self, size: int) -> Any:
-        return jax.jit(lambda tokens: self.tokenizer.decode(tokens, size * BYTES_PER_TOKEN))
+    @cached_property
+    def _words(self) -> list[bytes]:
+        """What each token says, an unknown one last."""
+        data, offset, size = jax.tree.leaves(jax.device_get(self.tokenizer.spelling))
+        whole = data.tobytes()
+        return [whole[at : at + n] for at, n in zip(offset.tolist(), size.tolist(), strict=True)]
 
-    def text(self, tokens: np.ndarray, size: int) -> str:
-        """The text of some of a conversation's tokens, special ones left out."""
-        ids = np.zeros(size, np.int32)
-        ids[: len(tokens)] = tokens
-        row = Tokens(ids, np.int32(len(tokens)), np.asarray(False))  # pyright: ignore
-        return to_str(self._decoder(size)(row))
+    def text(self, tokens: np.ndarray) -> str:
+        """The text of some of a conversation's tokens, special ones by name."""
+        words = self._words
+        raw = b"".join(words[min(token, len(words) - 1)] for token in tokens.tolist())
+        return raw.decode("utf-8", errors="backslashreplace")
+
+    def observation(self, tokens: np.ndarray) -> str:
+        """What an environment said, without the form's special tokens: it cannot say any."""
+        return self.text(tokens[~np.isin(tokens, [*self.tokenizer.control])])
 
     def __call__(
         self, shown: Episodes, iteration: int, env_episodes: int, first_seed: int
@@ -44,21 +49,33 @@ class Transcriber:
 
     def episode(self, one: Episodes) -> dict[str, Any]:
         """Turns, return and ending of one episode."""
-        length, size = int(one.length), one.token.shape[0]
+        length = int(one.length)
         token, action, turn = (np.asarray(x)[:length] for x in (one.token, one.action, one.turn))
+        cut = [bool(x) for x in one.cut]
         turns = [
             {
-                "observation": self.text(token[(turn == t) & ~action], size),
-                "response": self.text(token[(turn == t) & action], size),
-                "reward": round(float(one.reward[t]), 6),
-                "cut": bool(one.cut[t]),
+                "observation": self.observation(token[(turn == t) & ~action]),
+                "response": self.text(_said(token[(turn == t) & action], cut[t])),
+                "reward": _number(one.reward[t]),
+                "cut": cut[t],
             }
             for t in range(int(one.played.sum()))
         ]
         ended = "terminated" if one.terminated else "truncated"
         return {
             "turns": turns,
-            "return": round(float(one.reward.sum()), 6),
-            "metrics": {name: round(float(x), 6) for name, x in sorted(one.metrics.items())},
+            "return": _number(one.reward.sum()),
+            "metrics": {name: _number(x) for name, x in sorted(one.metrics.items())},
             "ended": ended,
         }
+
+
+def _said(tokens: np.ndarray, cut: bool) -> np.ndarray:
+    """A response without the end of turn, which it has unless it was cut."""
+    return tokens if cut else tokens[:-1]
+
+
+def _number(value: Any) -> float | None:
+    """For JSON, which has no NaN."""
+    number = float(value)
+    return round(number, 6) if math.isfinite(number) else None
