@@ -204,19 +204,10 @@ def names_of(case: Case) -> list[str]:
     name = case.flag.rpartition(".")[2].lstrip("-")
     words = [word[:60] for word in case.argv if len(word) > 1 and word.isprintable()]
     words += [word.partition("=")[0] for word in words if "=" in word]
-    return [
-        x
-        for x in (
-            name,
-            name.replace("-", "_"),
-            *words,
-            repr(case.value),
-            "options: 3",
-            "options: maybe",
-            "topology",
-        )
-        if x
-    ]
+    words += [os.path.dirname(word) for word in words if word.startswith("/")]  # made on the way
+    unknown = ["options: 3", "options: maybe"]  # behind a flag that takes no value
+    words += [name, name.replace("-", "_"), repr(case.value), *unknown, "topology"]
+    return [word for word in words if word]
 
 
 def check_advice(case: Case, field: str, value: str, folder: Path, capfd) -> None:
