@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import io
 import os
-import re
 import typing
 from collections.abc import Callable, Sequence
 from pathlib import Path
