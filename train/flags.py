@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import io
 import os
-import re
 import typing
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -155,7 +154,6 @@ def words_by_flag(argv: Sequence[str]) -> dict[str, str | None]:
         if not word.startswith("--"):
             continue
         name, separator, value = word.partition("=")
-        name = re.sub(r"^(--|.*\.)no-", r"\1", name)  # --no-split is --split too
         follows = [x for x in argv[i + 1 : i + 2] if not x.startswith("--")]
         found[name] = value if separator else next(iter(follows), None)
     return found

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from campaign.figures import Figures, side_by_side
 from campaign.processes import told
-from campaign.sandbox import Bad, refuse
+from campaign.sandbox import Bad, Spoil, refuse
 from campaign.shelf import Shelf
 from campaign.spoiling import edit, half, lose, poison, renumber, write
 
@@ -53,6 +53,12 @@ ODD_RUN += "--algo.num-steps 8 --algo.num-minibatches 1 --algo.hidden 4 --eval-e
 def odd(name: str, line: str, codes: tuple[int, ...] = (0, 1, 2)) -> Bad:
     """An environment of the user's own with one line of its own."""
     return Bad(name, ODD_RUN, spoil=write("odd.py", ODD + line + "\n"), codes=codes, writes=True)
+
+
+def lost(name: str, spoil: Spoil) -> Bad:
+    """Metrics of a run that goes on without them: it says which are lost."""
+    says = "lacks the lines of iterations"
+    return Bad(name, RUN, "run", spoil, codes=(0,), writes=True, says=says)
 
 
 PPO = "python -m train.ppo --run-dir out"
@@ -171,8 +177,8 @@ RESUMES = [
         never="delete",
     ),
     Bad("a checkpoint under another number", RUN, "run", renumber),
-    Bad("metrics that are gone", RUN, "run", lose("run/metrics.jsonl")),
-    Bad("metrics cut short", RUN, "run", half("run/metrics.jsonl")),
+    lost("metrics that are gone", lose("run/metrics.jsonl")),
+    lost("metrics cut short", half("run/metrics.jsonl")),
     Bad(
         "a policy without its tokenizer",
         EVALUATE.replace(" run", " lm"),

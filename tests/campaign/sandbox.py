@@ -43,6 +43,7 @@ class Bad:
     spoil: Spoil | None = None
     codes: tuple[int, ...] = (1, 2)  # 0 where it is no mistake but may look like one
     writes: bool = False  # a run that begins before it fails leaves its folder
+    says: str = ""  # must be said, whatever the exit code
     never: str = "\x1b"  # must not be shown
 
 
@@ -93,9 +94,9 @@ def _model(vocab_size: int):
 
 
 def tree(folder: Path) -> dict[str, tuple[int, int]]:
-    """Everything below a folder: its size and when it was changed."""
+    """Everything below a folder but locks: its size and when it was changed."""
     found = {}
-    for path in folder.rglob("*"):
+    for path in (p for p in folder.rglob("*") if p.name != ".lock"):
         status = path.lstat()
         is_folder = path.is_dir() and not path.is_symlink()
         found[str(path.relative_to(folder))] = (
@@ -125,6 +126,8 @@ def refuse(shelf: Shelf, bad: Bad, *, inside: bool = False) -> tuple[list[str], 
     )
     if odd and not bad.writes:
         found.append(f"written ({', '.join(odd[:3])})")
+    if bad.says not in ended.err:
+        found.append("silent")
     if bad.never in ended.out + ended.err:
         found.append("shown")
     if any(file.stat().st_atime > 0 for file in (folder / "outside").iterdir()):
