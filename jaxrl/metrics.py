@@ -48,19 +48,20 @@ def merged(*parts: Metrics) -> Metrics:
 
 
 def add_up(metrics: Metrics) -> Metrics:
-    """Sums stacked along a first axis (of minibatches, say) as the sums over all of it.
+    """Sums stacked along a first axis (of minibatches, say) as the sums over all of it."""
+    return jax.tree.map(lambda x: jnp.sum(x, 0), metrics)
 
-    Or over what comes before the first that is not finite, and that one: of a run that diverges
-    the sums tell what diverged first.
+
+def until_broken(stacked: Any) -> Any:
+    """Leaves [S, ...] with zeros after the first entry that is not finite.
+
+    Of a run that diverges their sums then tell what diverged first, not all that followed.
     """
-    leaves = jax.tree.leaves(metrics)
-    bad = sum(jnp.any(~jnp.isfinite(x).reshape(x.shape[0], -1), 1) for x in leaves)
-    counts = jnp.cumsum(bad) - bad == 0
-
-    def total(x: jax.Array) -> jax.Array:
-        return jnp.sum(jnp.where(counts.reshape(-1, *[1] * (x.ndim - 1)), x, 0), 0)
-
-    return jax.tree.map(total, metrics) if leaves else metrics
+    leaves = jax.tree.leaves(stacked)
+    steps = jnp.arange(leaves[0].shape[0])
+    bad = sum(jnp.any(~jnp.isfinite(x).reshape(x.shape[0], -1), 1) for x in leaves) > 0
+    kept = steps <= jnp.min(jnp.where(bad, steps, steps.size))
+    return jax.tree.map(lambda x: jnp.where(kept.reshape(-1, *[1] * (x.ndim - 1)), x, 0), stacked)
 
 
 HIDDEN = "first_broken_"  # begins the names of metrics that are not logged, but tell why

@@ -17,7 +17,7 @@ from jax.flatten_util import ravel_pytree
 
 from jaxrl import config, mesh
 from jaxrl.env import per_env_keys
-from jaxrl.metrics import Metrics, Sums
+from jaxrl.metrics import Metrics, Sums, until_broken
 
 C = TypeVar("C")
 Loss = Callable[[Any, Any], tuple[Sums, Metrics]]  # (params, rows) -> the loss, its parts
@@ -252,7 +252,8 @@ def epochs(
     """Run `step(carry, (minibatch, extra))` over the blocks of `rows` [N, ...] that `order` lists.
 
     `order` is that of `shuffled_rows`; `extra` has leaves [epochs * minibatches, ...], one entry
-    for each block. Returns the last carry and the stacked second outputs.
+    for each block. Returns the last carry and the stacked second outputs, zeros after the first
+    that is not finite.
     """
 
     form: list[Callable] = []
@@ -267,7 +268,7 @@ def epochs(
         return carry, flat
 
     carry, flat = jax.lax.scan(body, carry, (order.reshape(-1, order.shape[-1]), extra))
-    return carry, jax.vmap(form[0])(flat)
+    return carry, jax.vmap(form[0])(until_broken(flat))
 
 
 def take_rows(rows: Any, index: jax.Array) -> Any:

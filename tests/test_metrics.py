@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxrl import sgd
-from jaxrl.metrics import HIDDEN, Sums, add_up, mean, merged, quotient, value
+from jaxrl.metrics import HIDDEN, Sums, add_up, mean, merged, quotient, until_broken, value
 from train.causes import first_broken
 from train.logs import known_means
 
@@ -142,7 +142,7 @@ def test_what_follows_the_first_broken_minibatch_is_not_added_up():
     nan = np.nan
     stacked = {"loss": Sums(np.float32([1, 2, nan]), np.ones(3, np.float32))}
     stacked["grad_norm"] = Sums(np.float32([1, nan, nan]), np.ones(3, np.float32))
-    total = add_up(jax.tree.map(jnp.asarray, stacked))
+    total = add_up(until_broken(jax.tree.map(jnp.asarray, stacked)))
     assert total["loss"] == (3, 2) and np.isnan(total["grad_norm"].numerator)
 
 

@@ -291,9 +291,9 @@ def broken_at(*where: tuple[str, int]) -> list[float]:
         obs=obs, action=np.zeros(shape, np.int32), terminated=still, truncated=still, **fields
     )
     zero = jnp.zeros(2)
-    means = Ended({}, zero, zero, zero, first_broken(steps)).means(
-        lambda sums: jax.tree.map(jnp.sum, sums)
-    )
+    broken = ~np.isfinite(steps.reward)
+    unpaid = np.where(broken.any(0), broken.argmax(0), 3)
+    means = Ended({}, zero, zero, zero, first_broken(steps, unpaid)).means(lambda sums: sums)
     return [float(means[HIDDEN + part].numerator) for part in PARTS]
 
 

@@ -104,7 +104,8 @@ def improve(
         shown=shown(episodes, agent.num_shown, axis),
         iteration=state.iteration + 1,
     )
-    return state, metrics.merged(metrics.add_up(learning), mesh.psum(known, axis))
+    learning = metrics.add_up(metrics.until_broken(learning))
+    return state, metrics.merged(learning, mesh.psum(known, axis))
 
 
 def learn(
