@@ -104,7 +104,7 @@ def test_hostile_files_are_refused(shelf):
 
 def test_bad_command_lines_are_refused(shelf):
     names = ["an env arg that is the id", "environments beyond 32 bits", "data that is a folder"]
-    names += ["a run folder of 300 letters", "a module that raises"]
+    names += ["a run folder of 300 letters", "a module with an error in it"]
     refused("bad inputs", shelf, every(inputs.TABLE, *names), inside=True).check()
 
 
