@@ -117,7 +117,7 @@ BROKEN = [
     (line("a", "b").replace('"user"', '"tool"'), "line 2: message 0 is 'tool', not 'user'."),
     (line("a", "b").replace('"role": "user"', '"name": "x", "role": "user"'),
      "line 2: message 0 has the field 'name'; only role and content are read"),
-    (line("a", "b")[:-1] + ', "tools": []}', "line 2: the object has the field 'tools'"),
+    (line("a", "b")[:-1] + ', "tools": [{}]}', "line 2: the object has 'tools', which no form"),
     (line("a", "x" * 2**24), "bytes are too many; at most 16777216 may be in a line"),
     (b'{"messages": "\xff"}', "line 2: it is not UTF-8 (byte 14 of the line)"),
     (line("a", "b").encode("utf-16"), "line 2: it is not UTF-8 (byte 0 of the line)"),
@@ -278,6 +278,11 @@ def test_what_a_terminal_would_obey_is_shown_as_escapes(tmp_path, capsys):
     escaped = r"\x1b[2J\x1b]0;x\x07\x9b31m\r\x08\x7f\u202e\u2066\u2028"
     assert printable(CONTROLS + "\ud800", keep="") == escaped + r"\ud800"
     assert f"agent | \\boxed{{5}}{escaped} \u00e9\u4f60\tok" in shown and f"| {escaped}" in shown
+
+
+def test_what_else_stands_in_a_row_is_left_alone():
+    row = line("a", "b")[:-1] + ', "id": 7, "source": {"file": "x"}, "tools": null}'
+    assert chat_data.messages(row) == [("user", "a"), ("assistant", "b")]
 
 
 BROKEN_TRANSCRIPTS = [

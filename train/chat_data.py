@@ -20,6 +20,8 @@ from jaxrl.text.added_tokens import is_control
 from jaxrl.text.chat import Piece, matching, short, spelled
 
 Message = tuple[str, str]  # role, content
+# Of a row: what else stands there, as an id or a source, says nothing to the model.
+CHANGES_MEANING = ("tools", "functions", "documents", "images", "chat_template_kwargs")
 MOST_BYTES = 2**24  # of a line
 MARK = b"\xef\xbb\xbf"  # of the order of bytes, with which some programs begin a file
 
@@ -68,7 +70,9 @@ def messages(line: str) -> list[Message]:
     found = entry.get("messages") if isinstance(entry, dict) else None
     if not isinstance(found, list) or not found:
         raise ValueError('an object with a list "messages" is needed.')
-    _check_fields(entry, ("messages",), "the object")
+    meant = [field for field in CHANGES_MEANING if entry.get(field)]
+    if meant:
+        raise ValueError(f"the object has {meant[0]!r}, which no form here says; leave it out.")
     parsed = [_message(message, f"message {i}") for i, message in enumerate(found)]
     spoken = [role for role, _ in parsed[1 if parsed[0][0] == "system" else 0 :]]
     for i, role in enumerate(spoken):
@@ -92,18 +96,13 @@ def _message(message: Any, name: str) -> Message:
             raise ValueError(f'{name} needs "role" and "content", a text; {told}.')
         if any("\ud800" <= x <= "\udfff" for x in value):
             raise ValueError(f"{name}: its {field} holds half of a surrogate pair, no character.")
-    _check_fields(message, ("role", "content"), name)
-    return message["role"], message["content"]
-
-
-def _check_fields(found: dict[str, Any], known: tuple[str, ...], name: str) -> None:
-    """ValueError for a field that nothing here reads: it may have changed what is meant."""
-    unknown = [field for field in found if field not in known]
+    unknown = [field for field in message if field not in ("role", "content")]
     if unknown:
         raise ValueError(
-            f"{name} has the field {short(unknown[0])}; only {' and '.join(known)} "
-            f"{'is' if len(known) == 1 else 'are'} read, leave it out."
+            f"{name} has the field {short(unknown[0])}; only role and content are read, leave it "
+            "out."
         )
+    return message["role"], message["content"]
 
 
 class _Encoder:

@@ -32,7 +32,11 @@ class Args:
 
 def main(args: Args) -> dict[str, Any]:
     """Prints and returns the statistics; ValueError for a folder that holds no finished run."""
-    trainer = table.trainer(read_config(args.run).get("trainer") or "")
+    made_by = read_config(args.run).get("trainer") or ""
+    if made_by not in table.TRAINERS:
+        known = ", ".join(table.TRAINERS)
+        raise ValueError(f"{args.run / 'config.json'}: trainer={made_by} is none of {known}.")
+    trainer = table.trainer(made_by)
     options = flags.saved_options(trainer, args.run)
     trained, outcome = trainer.reload(args.run, options)
     env = envs.make(options.env, **flags.parse_fields(options.env_args))

@@ -57,6 +57,7 @@ def parse(trainer: Trainer, argv: Sequence[str]) -> Any:
 
     Raises ValueError, in one line, for bad values.
     """
+    paths.check(trainer.options, words_by_flag(argv))
     resumed, preset = flag_value(argv, "--resume"), flag_value(argv, "--preset")
     default = trainer.options()
     if resumed is not None:

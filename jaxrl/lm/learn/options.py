@@ -69,7 +69,7 @@ class WarmStartConfig:
     def _check_warm_start(self) -> None:
         for name in ("sft_learning_rate", "sft_episodes", "sft_coef"):
             config.check_positive(name, getattr(self, name), 1)
-        config.check_range("sft_steps", self.sft_steps, 0, 2**30, 250)
+        config.check_range("sft_steps", self.sft_steps, 0, 2**30, 0)
         config.check_range("sft_moves", self.sft_moves, 0.0, 1e6, 1.0)
 
 
