@@ -31,7 +31,7 @@ def _recipe(name: str, trainer: str, flags: str) -> Recipe:
 
 
 # Two seeds on two devices; a run of values; and an agent that a warm start has taught to answer,
-# so that its rewards vary and its weights change. TINY is for the short form.
+# so that its rewards vary and its weights change. SMALL is for the short form.
 PPO = _recipe(
     "ppo",
     "ppo",
@@ -59,8 +59,6 @@ SMALL = _recipe(
     "--env SimpleCorridor-v0 --devices 1 --num-envs 4 --total-steps 60000 --algo.num-steps 8 "
     "--algo.hidden 8 --algo.num-epochs 1 --algo.num-minibatches 1 --eval-episodes 2",
 )
-
-TINY = Recipe("tiny", SMALL.trainer, (*SMALL.flags, "--total-steps", "24000"))
 
 
 @dataclass(frozen=True)
