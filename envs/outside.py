@@ -5,6 +5,7 @@ import importlib
 import importlib.util
 import os
 import sys
+import traceback
 from types import ModuleType
 from typing import Any
 
@@ -26,6 +27,14 @@ def import_module(name: str) -> ModuleType:
         raise ValueError(
             f"No module {name!r} in {folder} or where Python looks for modules; start where it "
             "lies, or install it."
+        ) from error
+    except (ValueError, ImportError, SyntaxError, OSError):
+        raise
+    except Exception as error:
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        raise ValueError(
+            f"module {name!r} cannot be imported: {type(error).__name__}: {error} "
+            f"({last.filename}, line {last.lineno})."
         ) from error
     finally:
         sys.path.remove(folder)

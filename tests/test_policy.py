@@ -261,6 +261,8 @@ def test_weights_that_are_not_finite_are_refused(tmp_path, bad):
     name = next(name for name in weights if weights[name].ndim == 3)
     weights[name][1, 0, 0] = bad
     np.savez(tmp_path / "weights.npz", **weights)
-    with pytest.raises(ValueError, match=r"weights\.npz: .* is not finite") as error:
+    with pytest.raises(
+        ValueError, match=r"weights\.npz: .* holds numbers that are not finite"
+    ) as error:
         load_policies(tmp_path)
     assert name in str(error.value)
