@@ -1,11 +1,13 @@
 """Environments of a user's own: `my_module:Id`, and what may be registered."""
 
+import contextlib
 import functools
 import importlib
 import importlib.util
 import os
 import sys
 import traceback
+from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
@@ -19,7 +21,8 @@ def import_module(name: str) -> ModuleType:
         sys.path.append(folder)
     sys.path.insert(0, folder)
     try:
-        return importlib.import_module(name)
+        with telling(f"module {name!r} cannot be imported"):
+            return importlib.import_module(name)
     except ModuleNotFoundError as error:
         missing = error.name or ""
         if name != missing and not name.startswith(f"{missing}."):
@@ -28,16 +31,22 @@ def import_module(name: str) -> ModuleType:
             f"No module {name!r} in {folder} or where Python looks for modules; start where it "
             "lies, or install it."
         ) from error
-    except (ValueError, ImportError, SyntaxError, OSError):
-        raise
-    except Exception as error:
-        last = traceback.extract_tb(error.__traceback__)[-1]
-        raise ValueError(
-            f"module {name!r} cannot be imported: {type(error).__name__}: {error} "
-            f"({last.filename}, line {last.lineno})."
-        ) from error
     finally:
         sys.path.remove(folder)
+
+
+@contextlib.contextmanager
+def telling(what: str) -> Iterator[None]:
+    """Whatever a user's own code raises in here is a ValueError that says where; theirs pass."""
+    try:
+        yield
+    except (ValueError, ImportError, SyntaxError, OSError):
+        raise
+    except (Exception, SystemExit) as error:
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        raise ValueError(
+            f"{what}: {type(error).__name__}: {error} ({last.filename}, line {last.lineno})."
+        ) from error
 
 
 def unwrapped(constructor: Any) -> Any:

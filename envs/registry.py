@@ -17,7 +17,7 @@ from jaxrl.envs.fields import check_fields, check_finite, check_max_steps, field
 from jaxrl.envs.grid.corridor import SimpleCorridor
 from jaxrl.envs.grid.gridworld import GridWorld
 from jaxrl.envs.language import games
-from jaxrl.envs.outside import check_constructor, environments, import_module, unwrapped
+from jaxrl.envs.outside import check_constructor, environments, import_module, telling, unwrapped
 from jaxrl.envs.probe import loop, value
 from jaxrl.envs.reasoning.chain_sum import ChainSum
 from jaxrl.envs.reasoning.countdown import Countdown
@@ -153,7 +153,8 @@ def make(id: str, /, **fields: Any) -> Environment:
     known = fields_of(row.constructor)
     own = any(p.kind is p.VAR_KEYWORD for p in parameters.values())  # it checks its fields itself
     fields = fields if own else check_fields(id, fields, known)
-    env = row.constructor(**fields)
+    with telling(f"{id} cannot be made"):
+        env = row.constructor(**fields)
     check_finite(id, {} if own else fields, known)
     if not isinstance(env, Environment):
         raise ValueError(f"{id}: its function returned a {type(env).__name__}, no Environment.")

@@ -1,6 +1,7 @@
 """`envs.make` and what is around it: ids, fields, time limits, errors, the listing."""
 
 import functools
+import importlib
 import re
 import subprocess
 import sys
@@ -346,3 +347,23 @@ def test_the_examples_of_the_documentation_run(registered):
         said, obs, ts = play(jax.random.key(0))
     assert [to_str(text) for text in obs][::2] == [r"5 stones, take 1-3: \boxed{N}", "won"]
     assert to_str(said[0]) == r"\boxed{1}" and ts.terminated and ts.reward == 1
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        ("1 / 0", "module 'broken' cannot be imported: ZeroDivisionError: division by zero ("),
+        ("raise SystemExit(0)", "module 'broken' cannot be imported: SystemExit: 0 ("),
+        ("def Odd(): return [][0]", "broken:Odd cannot be made: IndexError: list index out of"),
+        ("def Odd(): return {}['k']", "broken:Odd cannot be made: KeyError: 'k' ("),
+    ],
+)
+def test_what_a_users_own_code_raises_is_told_with_its_place(tmp_path, monkeypatch, code, words):
+    (tmp_path / "broken.py").write_text(code + "\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "broken", raising=False)
+    importlib.invalidate_caches()
+    with pytest.raises(ValueError) as error:
+        envs.make("broken:Odd")
+    assert str(error.value).startswith(words) and ", line " in str(error.value)
+    sys.modules.pop("broken", None)

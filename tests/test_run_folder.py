@@ -330,3 +330,9 @@ def test_a_platform_that_is_not_here_is_named(monkeypatch, error):
     monkeypatch.setattr(jax, "devices", devices_of_none)
     with pytest.raises(ValueError, match=r"JAX_PLATFORMS=cpu cannot be used here \(.*\); there is"):
         devices.check_platforms()
+
+
+def test_a_pipe_in_a_lines_place_is_an_error_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "metrics.jsonl")
+    with pytest.raises(OSError, match=r"metrics\.jsonl"):
+        LineFile(tmp_path / "metrics.jsonl")

@@ -39,7 +39,9 @@ class LineFile:
 
     def __init__(self, path: Path):
         self.path = path
-        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+        # Without O_NONBLOCK a pipe of that name would be waited for.
+        how = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NONBLOCK
+        self._file = os.open(path, how, 0o666)
 
     def write(self, entry: dict[str, Any]) -> None:
         line = (json.dumps(entry) + "\n").encode()
