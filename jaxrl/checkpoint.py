@@ -1,6 +1,5 @@
 """Checkpoints of the whole state, by orbax: each device writes its shards, renamed when whole."""
 
-import hashlib
 import importlib
 import os
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import Any
 
 import jax
 
-from jaxrl.files import read_json, write_json
+from jaxrl.files import digest_of, read_json, write_json
 from jaxrl.policy import fill_leaves, named_leaves
 
 KEEP = 3  # newest checkpoints that stay
@@ -21,6 +20,7 @@ class Checkpoints:
     def __init__(self, folder: Path):
         self.folder = folder.absolute()
         self._manager: Any = None
+        self._whole: set[int] = set()  # those whose digests have been compared, once a process
 
     def save(self, iteration: int, state: Any, record: dict[str, Any] | None = None) -> None:
         """Write `state` (all hosts call this); returns once it is safe to donate the state.
@@ -104,8 +104,11 @@ class Checkpoints:
 
     def _refuse_damage(self, iteration: int) -> None:
         path = self.path(iteration)
+        if iteration in self._whole:
+            return
         if damage := _damage(path):
             raise ValueError(f"checkpoint {path} is damaged: {damage}; {self._way_out(iteration)}")
+        self._whole.add(iteration)
 
     def _unreadable(self, iteration: int, error: Exception) -> ValueError:
         """What to say of a checkpoint that orbax does not read: its files may be whole."""
@@ -127,7 +130,8 @@ def numbered(folder: Path) -> list[int]:
     """The whole checkpoints of a folder, oldest first."""
     if not folder.is_dir():
         return []
-    return sorted(int(p.name) for p in folder.iterdir() if p.name.isdigit())
+    names = [p.name for p in folder.iterdir() if p.name.isdecimal() and p.is_dir()]
+    return sorted(int(name) for name in names if name == str(int(name)))
 
 
 def _orbax() -> Any:
@@ -145,9 +149,7 @@ def _sums(path: Path) -> dict[str, str]:
     sums = {}
     for file in sorted(path.rglob("*")):
         if file.is_file() and file.name != SUMS:
-            with file.open("rb") as content:
-                name = file.relative_to(path).as_posix()
-                sums[name] = hashlib.file_digest(content, "sha256").hexdigest()
+            sums[file.relative_to(path).as_posix()] = digest_of(file)
     return sums
 
 

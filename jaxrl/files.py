@@ -59,13 +59,6 @@ def check_regular(path: Path) -> int:
     return found.st_size
 
 
-def check_memory(size: int, what: str) -> None:
-    """ValueError for more bytes than this machine's memory: a file may be long and hold nothing."""
-    most = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    if size > most:
-        raise ValueError(f"{what} takes {size} bytes, this machine has {most} of memory.")
-
-
 def read_text(path: Path, most: int | None = None) -> str:
     """The text of a UTF-8 file, whatever the locale, without a byte order mark.
 
@@ -80,12 +73,6 @@ def read_text(path: Path, most: int | None = None) -> str:
         raise ValueError(f"{path} is not UTF-8 (byte {error.start}).") from None
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {reason_of(error)}.") from None
-
-
-def read_lines(path: Path) -> list[str]:
-    """The lines of a UTF-8 file, split at newlines alone: U+2028 may stand inside JSON strings."""
-    lines = read_text(path).split("\n")
-    return lines if lines[-1] else lines[:-1]
 
 
 def parse_json(text: str, where: str, infinite: bool = False) -> Any:
@@ -230,6 +217,15 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, content: Any) -> None:
     """The same with JSON that a person can read."""
     write_text(path, json.dumps(content, indent=2) + "\n")
+
+
+def without_nan(content: Any) -> Any:
+    """The same with null, which JSON has, for numbers that are not finite, which it has not."""
+    if isinstance(content, dict):
+        return {name: without_nan(x) for name, x in content.items()}
+    if isinstance(content, list | tuple):
+        return [without_nan(x) for x in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content
 
 
 def as_type(hint: Any, value: Any, where: str) -> Any:

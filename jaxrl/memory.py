@@ -73,6 +73,14 @@ def check_host(option: str, value: int, size: int) -> None:
         )
 
 
+def check_file(what: str, size: int) -> None:
+    """ValueError for a file that this machine cannot hold: it may be long and hold nothing."""
+    if size > of_machine():
+        raise ValueError(
+            f"{what} takes {in_gib(size)}, and this machine has {in_gib(of_machine())}."
+        )
+
+
 def in_gib(size: int) -> str:
     """1,234.5 GiB."""
     return f"{size / GIB:,.3g} GiB" if size < 1000 * GIB else f"{size / GIB:,.0f} GiB"

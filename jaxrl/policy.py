@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrl import actions, distributions, files, networks, spaces
+from jaxrl import actions, distributions, files, memory, networks, spaces
 from jaxrl.actions import Scaling
 from jaxrl.config import check_range
 from jaxrl.networks import NetworkSpec
@@ -152,7 +152,7 @@ def read_weights(path: Path) -> dict[str, np.ndarray]:
     What the file says of itself is held against its length before anything is read by it.
     """
     size = files.check_regular(path)
-    files.check_memory(size, str(path))
+    memory.check_file(str(path), size)
     try:
         with ZipFile(path) as archive:
             parts = archive.infolist()

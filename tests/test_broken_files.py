@@ -261,13 +261,17 @@ def test_a_broken_file_of_a_run_is_refused_in_one_line(file, damage, words, copy
     check(lambda: load(folder), copy / file, damage, words)
 
 
-def test_a_folder_of_an_older_version_loads(copy):
+def test_a_folder_of_an_older_version_loads(whole, copy):
     """Without digests, and with nothing said of the tokenizer."""
     for name in ("arrays/policy/policy.json", "language/policy/model.json"):
         put(digests=...)(copy / name)
     put(tokenizer=..., opening=None)(copy / "language" / "policy" / "chat.json")
     for name, load in LOADERS.items():
         load(copy / name)
+    old, new = (policy.load_policies(folder / "arrays") for folder in (copy, whole))
+    assert jax.tree.all(jax.tree.map(np.array_equal, old, new))
+    assert folders.load_models(copy / "language")[0] == agents.MODEL
+    assert folders.load_chat_tokenizer(copy / "language" / "policy").tokenizer_json is None
 
 
 def test_a_tokenizer_that_is_gone_is_never_replaced_by_bytes(tmp_path):

@@ -84,7 +84,7 @@ def test_bytes_may_be_of_any_language(tmp_path):
 
 
 BROKEN = [
-    ("{", "line 2: no JSON"),
+    ("{", "line 2: it is not JSON"),
     ("[]", 'line 2: an object with a list "messages" is needed.'),
     ('{"messages": []}', 'line 2: an object with a list "messages" is needed.'),
     ('{"messages": [{"role": "user"}]}', 'line 2: message 0 needs "role" and "content"'),
@@ -97,9 +97,9 @@ BROKEN = [
         "line 2: message 1 is 'user', not 'assistant'.",
     ),
     (line("only"), "line 2: there is no assistant's message to learn from."),
-    (line("a", "b")[:-9], "line 2: no JSON (Un"),
-    ("[" * 100_000, "line 2: no JSON that can be read (nested too deep)"),
-    ("9" * 5000, "line 2: no JSON ("),
+    (line("a", "b")[:-9], "line 2: it is not JSON: Un"),
+    ("[" * 100_000, "line 2: it is nested deeper than 100 levels"),
+    ("9" * 5000, "line 2: it holds the number"),
     ("null", 'line 2: an object with a list "messages" is needed.'),
     ('{"messages": {"role": "user"}}', 'line 2: an object with a list "messages" is needed.'),
     ('{"messages": ["hi"]}', "a text; it is 'hi'."),
@@ -113,7 +113,7 @@ BROKEN = [
     ),
     ('{"messages": [{"role": ["user"], "content": "x"}]}', "its role is ['user']."),
     ('{"messages": [{"content": "x"}]}', "message 0 needs", ),
-    (line("a", "b").replace('"b"', '"\\ud800"'), "line 2: message 1: its content holds half of"),
+    (line("a", "b").replace('"b"', '"\\ud800"'), "line 2: it holds half of a surrogate pair"),
     (line("a", "b").replace('"user"', '"tool"'), "line 2: message 0 is 'tool', not 'user'."),
     (line("a", "b").replace('"role": "user"', '"name": "x", "role": "user"'),
      "line 2: message 0 has the field 'name'; only role and content are read"),

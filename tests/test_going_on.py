@@ -9,7 +9,8 @@ from typing import Any
 import jax.numpy as jnp
 import pytest
 
-from jaxrl.checkpoint import Checkpoints
+from jaxrl import checkpoint
+from jaxrl.checkpoint import Checkpoints, numbered
 from jaxrl.train.resume import Past, files_of, layout_of, refuse_changes
 from train import command, flags, grpo, loop, ppo
 from train.devices import choose
@@ -365,3 +366,23 @@ def test_an_older_versions_checkpoint_goes_on_with_a_word(go_on, tmp_path):
     said = refused(go_on, folder)
     assert "is of another run, or" in said and "its seed is 0, not 7" in said
     assert "put 0 back into config.json" in said and "delete" not in said
+
+
+def test_only_folders_with_a_numbers_own_name_are_checkpoints(go_on, run_dir):
+    kept = run_dir / "checkpoints"
+    for name in ("0008", "\u00b2"):
+        shutil.copytree(kept / "2", kept / name)
+    (kept / "900").write_text("notes")
+    assert accepted(go_on, run_dir) == ""
+    assert numbered(kept) == [2, NEWEST]
+
+
+def test_a_checkpoints_files_are_read_for_their_digests_once(run_dir, monkeypatch):
+    seen = []
+    monkeypatch.setattr(checkpoint, "_damage", lambda path: seen.append(path) or "")
+    saved = Checkpoints(run_dir / "checkpoints")
+    saved.record(NEWEST)
+    state = {"weight": jnp.zeros(9), "iteration": jnp.zeros((1,), jnp.int32)}
+    assert saved.restore(NEWEST, state)["weight"].tolist() == list(range(9))
+    saved.close()
+    assert seen == [run_dir / "checkpoints" / str(NEWEST)]

@@ -336,3 +336,9 @@ def test_a_pipe_in_a_lines_place_is_an_error_and_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "metrics.jsonl")
     with pytest.raises(OSError, match=r"metrics\.jsonl"):
         LineFile(tmp_path / "metrics.jsonl")
+
+
+def test_what_is_not_finite_is_null_in_a_runs_files(tmp_path):
+    folder = RunFolder(tmp_path, writes=True)
+    folder.write_json("summary.json", {"mean": float("nan"), "ci95": (1.0, float("inf"))})
+    assert files.read_json(tmp_path / "summary.json") == {"mean": None, "ci95": [1.0, None]}

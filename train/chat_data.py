@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrl.files import reason_of
+from jaxrl.files import parse_json, reason_of
 from jaxrl.lm.folders import ChatTokenizer
 from jaxrl.lm.play.episodes import Episodes, empty
 from jaxrl.text.added_tokens import is_control
@@ -61,12 +61,7 @@ def _text(line: bytes) -> str:
 
 def messages(line: str) -> list[Message]:
     """The messages of one line; ValueError that says what is wrong with it."""
-    try:
-        entry = json.loads(line)
-    except RecursionError:
-        raise ValueError("no JSON that can be read (nested too deep).") from None
-    except ValueError as error:
-        raise ValueError(f"no JSON ({error}).") from None
+    entry = parse_json(line, "it")
     found = entry.get("messages") if isinstance(entry, dict) else None
     if not isinstance(found, list) or not found:
         raise ValueError('an object with a list "messages" is needed.')
@@ -94,8 +89,6 @@ def _message(message: Any, name: str) -> Message:
         if not isinstance(value, str):
             told = f"its {field} is {short(value)}" if field in message else f"it has no {field}"
             raise ValueError(f'{name} needs "role" and "content", a text; {told}.')
-        if any("\ud800" <= x <= "\udfff" for x in value):
-            raise ValueError(f"{name}: its {field} holds half of a surrogate pair, no character.")
     unknown = [field for field in message if field not in ("role", "content")]
     if unknown:
         raise ValueError(

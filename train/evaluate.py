@@ -10,6 +10,7 @@ import jax
 
 from jaxrl import envs, memory
 from jaxrl.config import check_fields
+from jaxrl.files import without_nan
 from jaxrl.program import members
 from jaxrl.train import flags, table
 from jaxrl.train.paths import Folder
@@ -45,7 +46,7 @@ def main(args: Args) -> dict[str, Any]:
     parts = [replace(part, option="episodes") for part in outcome.parts(args.episodes)]
     memory.check(parts, count, jax.devices()[:1])
     result = outcome.evaluate(trained, players, args.episodes)
-    print(json.dumps(result, indent=2))
+    print(json.dumps(without_nan(result), indent=2))
     return result
 
 

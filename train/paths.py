@@ -12,6 +12,8 @@ from typing import Annotated, Any
 
 from jaxrl.files import reason_of
 
+EMPTY = "''"
+
 
 class Kind(Enum):
     """Named as in an error: `data=x is a folder; give a file`."""
@@ -39,7 +41,7 @@ def check(options: type[Any], given: Mapping[str, str | None]) -> None:
         if text is not None:
             problem = _problem(text, kind)
             if problem:
-                raise ValueError(f"{name}={_short(text)} {problem}.")
+                raise ValueError(f"{name}={text or EMPTY} {problem}.")
 
 
 def _kinds(options: type[Any]) -> Iterator[tuple[str, Kind]]:
@@ -50,11 +52,6 @@ def _kinds(options: type[Any]) -> Iterator[tuple[str, Kind]]:
             for note in getattr(part, "__metadata__", ()):
                 if isinstance(note, Kind):
                     yield name, note
-
-
-def _short(text: str) -> str:
-    shown = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text) or "''"
-    return shown if len(shown) <= 120 else f"{shown[:80]}...{shown[-30:]}"
 
 
 def _problem(text: str, kind: Kind) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from jaxrl.files import as_type, read_text, reason_of
+from jaxrl.files import as_type, digest_of, read_text, reason_of
 from jaxrl.train import edge
 from jaxrl.train.devices import choose
 from jaxrl.train.logs import Lines, Spans, extend, found
@@ -23,10 +23,8 @@ from jaxrl.train.run_folder import METRICS, TRANSCRIPTS, differences, made_with,
 # Whatever is not in here must stay: of an option that is new, nobody has thought yet.
 MAY_CHANGE = ("run_dir", "resume", "devices", "hosts", "checkpoint_every", "eval_episodes", "wandb")
 MAY_GROW = ("algo.total_steps", "algo.total_episodes")
-WEIGHTS = (
-    ".safetensors",
-    ".npz",
-)  # read at the start alone: a checkpoint holds what became of them
+# Read at the start alone: a checkpoint holds what became of them.
+WEIGHTS = (".safetensors", ".npz")
 BESIDE = ("tokenizer_config.json", "chat_template.jinja")  # read with a tokenizer.json
 OF_FOLDERS = (*WEIGHTS, ".json", ".jinja")
 
@@ -80,9 +78,9 @@ def digests(path: Path) -> dict[str, str]:
 def _digest(file: Path) -> str:
     """Of large weights the size and both ends: what another training leaves alone is in neither."""
     size, end = file.stat().st_size, 2**20
+    if file.suffix not in WEIGHTS or size < 64 * end:
+        return digest_of(file)
     with file.open("rb") as content:
-        if file.suffix not in WEIGHTS or size < 64 * end:
-            return hashlib.file_digest(content, "sha256").hexdigest()
         ends = content.read(end)
         content.seek(size - end)
         return hashlib.sha256(b"%d" % size + ends + content.read()).hexdigest()
@@ -102,9 +100,10 @@ def refuse_changes(config: Mapping[str, Any], before: Any, args: Any) -> None:
     changed = _changed(run_options(before), run_options(args), known)
     if changed:
         words = "; ".join(f"{name}: {old} -> {new}" for name, (old, new) in changed.items())
+        grows = next(n for n in MAY_GROW if hasattr(args.algo, n.removeprefix("algo.")))
         raise ValueError(
             f"resume={folder} was started with other options ({words}); leave these out to take "
-            f"the run's own, or start a new run with --run-dir. {MAY_GROW[0]} may grow."
+            f"the run's own, or start a new run with --run-dir. {grows} may grow."
         )
     for name, path in args.files().items():
         if name in known:

@@ -183,7 +183,7 @@ class RunFolder:
         """Write a file whole or not at all."""
         if self.writes:
             with naming(self.path / name):
-                files.write_json(self.path / name, content)
+                files.write_json(self.path / name, files.without_nan(content))
 
     def close_logs(self) -> None:
         """No more lines are written."""

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from flax import nnx
 
-from jaxrl import files
+from jaxrl import files, memory
 from jaxrl.lm.model.config import ModelConfig
 from jaxrl.lm.model.hf_config import Generation, from_hf, ids, to_hf
 from jaxrl.lm.model.transformer import Transformer
@@ -80,7 +80,7 @@ def load(
         cfg.check_stored(sum(map(files.check_regular, paths)), names)
     if sharding is None:
         size = cfg.num_parameters * np.dtype(param_dtype).itemsize
-        files.check_memory(size, f"{folder} in {param_dtype}")
+        memory.check_file(f"{folder} in {param_dtype}", size)
     abstract = nnx.eval_shape(lambda: Transformer(cfg, nnx.Rngs(0)))
     leaves, treedef = jax.tree_util.tree_flatten_with_path(abstract)
     wanted = {parameter_name(path): leaf for path, leaf in leaves}
