@@ -95,7 +95,13 @@ def init(key: jax.Array, *, cfg: AgentConfig, agent: Agent, axis: str | None = N
         params=params,
         opt_state=optimizer(cfg).init(params.trained()),  # pyright: ignore
         reference=jax.tree.map(jnp.copy, params) if cfg.keeps_reference else None,
-        shown=empty(agent.num_shown, sizes.context, sizes.max_turns, metric_names(agent.env)),
+        shown=empty(
+            agent.num_shown,
+            sizes.context,
+            sizes.max_turns,
+            metric_names(agent.env),
+            sizes.first,
+        ),
         iteration=jnp.zeros((), jnp.int32),
     )
 

@@ -165,6 +165,11 @@ class GroupConfig(AgentConfig):
         return self.group_size
 
     @property
+    def prompt_shared_by(self) -> int:
+        """Rows that lie side by side in a micro-batch and begin with the same prompt."""
+        return math.gcd(self.learned_of_group, self.micro_batch)
+
+    @property
     def minibatch(self) -> int:
         """Episodes that an optimizer step learns from."""
         return self.num_prompts * self.learned_of_group // self.num_minibatches

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from jaxrl.lm.model.transformer import Transformer, logits, read, unstack
+from jaxrl.lm.model.transformer import Transformer, logits, read, read_after, unstack
 
 
 def hidden_states(model: Transformer, token: jax.Array, remat: bool = False) -> jax.Array:
@@ -13,6 +13,13 @@ def hidden_states(model: Transformer, token: jax.Array, remat: bool = False) -> 
     Without it they are taken apart: such a loop would copy what the backward pass needs.
     """
     return read(model if remat else unstack(model), token[:, :-1], remat=remat)
+
+
+def hidden_after(
+    model: Transformer, prompt: jax.Array, length: jax.Array, rest: jax.Array, remat: bool = False
+) -> tuple[jax.Array, jax.Array]:
+    """Hidden states of `read_after`, the layers taken apart or not as `hidden_states` does."""
+    return read_after(model if remat else unstack(model), prompt, length, rest, remat=remat)
 
 
 def token_log_prob(

@@ -108,7 +108,8 @@ def play(
         group_size=group_size,
     )
     prompts = open_prompts(context, prompt_key, prompt_index)
-    record = empty(context.num_episodes, sizes.context, sizes.max_turns, metric_names(env))
+    names = metric_names(env)
+    record = empty(context.num_episodes, sizes.context, sizes.max_turns, names, sizes.first)
 
     def unfinished(carry):
         lanes, _, queue, _ = carry
