@@ -125,12 +125,24 @@ def loss(params: learn.Params, batch: learn.TokenBatch, cfg: Config) -> tuple[Su
         if cfg.kl != "k1":  # which is in the reward
             token_loss = token_loss + cfg.kl_coef * distance
     token_loss = token_loss - cfg.entropy_coef * entropy
+    return mean(token_loss, mask, cfg), metrics | learn.token_means(mask, entropy=entropy)
+
+
+def mean(token_loss: jax.Array, mask: jax.Array, cfg: Config) -> Sums:
+    """The loss of tokens [N, C-1], averaged."""
     means = {
         "token": objectives.token_mean,
         "sequence": objectives.sequence_mean,
         "constant": partial(objectives.constant_mean, length=mask.shape[1]),
     }
-    return means[cfg.mean](token_loss, mask), metrics | learn.token_means(mask, entropy=entropy)
+    return means[cfg.mean](token_loss, mask)
 
 
-init, layout, update = learn.init, learn.layout, partial(learn.update, prepare, loss)
+def idle(batch: learn.TokenBatch, cfg: Config) -> tuple[jax.Array, Sums]:
+    """Whether all rows are of groups with equal rewards, which teach nothing; their loss then."""
+    still = learn.without_advantage(batch, cfg)
+    return still, mean(jnp.zeros_like(batch.advantage), batch.mask, cfg)
+
+
+init, layout = learn.init, learn.layout
+update = partial(learn.update, prepare, loss, idle=idle)

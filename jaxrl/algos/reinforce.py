@@ -65,4 +65,11 @@ def loss(params: learn.Params, batch: learn.TokenBatch, cfg: Config) -> tuple[Su
     return objectives.token_mean(token_loss, batch.mask), metrics
 
 
-init, layout, update = learn.init, learn.layout, partial(learn.update, prepare, loss)
+def idle(batch: learn.TokenBatch, cfg: Config) -> tuple[jax.Array, Sums]:
+    """Whether no token has an advantage, and the rows' loss then."""
+    still = learn.without_advantage(batch, cfg)
+    return still, objectives.token_mean(jnp.zeros_like(batch.advantage), batch.mask)
+
+
+init, layout = learn.init, learn.layout
+update = partial(learn.update, prepare, loss, idle=idle)

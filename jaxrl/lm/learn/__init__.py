@@ -10,6 +10,7 @@ from jaxrl.lm.learn.batch import (
     predict_responses,
     ratio_metrics,
     token_means,
+    without_advantage,
     without_unread,
 )
 from jaxrl.lm.learn.imitation import imitate
@@ -41,5 +42,6 @@ __all__ = [
     "ratio_metrics",
     "token_means",
     "update",
+    "without_advantage",
     "without_unread",
 ]

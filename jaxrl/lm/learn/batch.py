@@ -113,6 +113,13 @@ def learned_reward(episodes: Episodes, cfg: GroupConfig) -> jax.Array:
     return episodes.reward - episodes.cut if cfg.overlong == "penalise" else episodes.reward
 
 
+def without_advantage(batch: TokenBatch, cfg: AgentConfig) -> jax.Array:
+    """bool []: nothing is in the loss but the policy gradient, and all its advantages are 0."""
+    if batch.ref_log_prob is not None:
+        return jnp.zeros((), jnp.bool_)
+    return ~jnp.any(batch.mask & (batch.advantage != 0)) & (cfg.entropy_coef == 0)
+
+
 def token_means(mask: jax.Array, **tokens: jax.Array) -> Metrics:
     """Of each of these arrays [N, C-1] over the tokens that the mask keeps."""
     return {name: mean(x, mask) for name, x in tokens.items()}

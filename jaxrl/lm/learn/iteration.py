@@ -20,6 +20,8 @@ from jaxrl.metrics import Metrics, Sums
 # this device; and (params, some rows of it, cfg) -> the loss, metrics.
 Prepare = Callable[..., tuple[Any, Metrics]]
 Loss = Callable[..., tuple[Sums, Metrics]]
+# (some rows of it, cfg) -> whether none of them has a gradient, and their loss then.
+Idle = Callable[..., tuple[jax.Array, Sums]]
 
 
 def update(
@@ -31,13 +33,14 @@ def update(
     cfg: GroupConfig,
     agent: Agent,
     axis: str | None = None,
+    idle: Idle | None = None,
 ) -> tuple[State, Metrics]:
     """One iteration: of the warm start while its `sft_steps` last, then of `improve`.
 
     Both are branches of the one program.
     """
     how = {"cfg": cfg, "agent": agent, "axis": axis}
-    improving = jax.jit(partial(improve, prepare, loss, **how))  # traced once, below too
+    improving = jax.jit(partial(improve, prepare, loss, idle=idle, **how))  # traced once, below too
     if not cfg.sft_steps:
         return improving(state, key)
     _, like = jax.eval_shape(improving, state, key)
@@ -71,6 +74,7 @@ def improve(
     cfg: GroupConfig,
     agent: Agent,
     axis: str | None,
+    idle: Idle | None = None,
 ) -> tuple[State, Metrics]:
     """Play P*G episodes, see what was worth more than expected, learn it in minibatches."""
     play_key, order_key, scripted_key = jax.random.split(key, 3)
@@ -91,7 +95,7 @@ def improve(
         scripted = jax.tree.map(lambda x: x[minibatch], examples)
         params, opt_state = carry
         params, opt_state, learning = learn(
-            loss, params, opt_state, batch, scripted, cfg=cfg, layout=layout
+            loss, params, opt_state, batch, scripted, cfg=cfg, layout=layout, idle=idle
         )
         return (params, opt_state), learning
 
@@ -117,14 +121,31 @@ def learn(
     *,
     cfg: GroupConfig,
     layout: Any,
+    idle: Idle | None = None,
 ) -> tuple[Any, Any, Metrics]:
-    """(parameters, optimiser state, metrics) after one step; all numbers are the iteration's."""
+    """(parameters, optimiser state, metrics) after one step; all numbers are the iteration's.
+
+    Groups that are `idle` come last, and the pieces that hold no others are not computed.
+    """
     whole = layout.gather(params)
+    is_idle = idle and partial(idle, cfg=cfg)
+    if is_idle is not None:
+        batch = idle_last(batch, is_idle, cfg.learned_of_group)
 
     def loss_of_part(part, piece):
         return loss(whole.with_trained(part), piece, cfg)
 
-    grads, known = sgd.gradient(loss_of_part, whole.trained(), batch, cfg.micro_batch, layout.sum)
+    grads, known = sgd.gradient(
+        loss_of_part, whole.trained(), batch, cfg.micro_batch, layout.sum, is_idle
+    )
     grads = with_rehearsal(grads, whole, examples, cfg, layout)
     params, opt_state, step = descend(grads, params, opt_state, cfg=cfg, layout=layout)
     return params, opt_state, known | step
+
+
+def idle_last(batch: Any, idle: Idle, group_size: int) -> Any:
+    """The rows with their groups in another order: those that have a gradient first."""
+    groups = jax.tree.map(lambda x: x.reshape(-1, group_size, *x.shape[1:]), batch)
+    still, _ = jax.vmap(idle)(groups)
+    order = jnp.argsort(still, stable=True)
+    return jax.tree.map(lambda x, like: x[order].reshape(like.shape), groups, batch)

@@ -2,10 +2,11 @@
 
 A lane plays one episode at a time. A round has three parts: `respond` (every lane writes its
 response token by token), `step_environments`, and `answer` (what they say enters the cache in one
-pass, and lanes whose episode is over take the next one of the queue). The prompt's keys and values
-are computed once for a group of samples.
+pass, if another turn follows, and lanes whose episode is over take the next one of the queue). The
+prompt's keys and values are computed once for a group of samples.
 """
 
+from functools import partial
 from typing import Any
 
 import flax.struct
@@ -263,7 +264,12 @@ def answer(
     reads = ready & ~over
     if context.env.truncates:
         reads |= over & ~ts.terminated
-    lanes, record, hidden = read_answer(context, lanes, record, ts.obs, reads)
+    hidden = jnp.zeros((over.shape[0], context.model.cfg.width), context.model.cfg.dtype)
+    if context.env.max_turns > 1 or context.env.truncates:  # or nobody ever reads an answer
+        reading = partial(read_answer, context, obs=ts.obs, who=reads)
+        lanes, record, hidden = jax.lax.cond(
+            jnp.any(reads), reading, lambda *kept: (*kept, hidden), lanes, record
+        )
     lanes = lanes.replace(episode=jnp.where(over, context.num_episodes, lanes.episode))
     lanes, record, queue, fresh, first = take_episodes(context, prompts, lanes, record, queue)
     hidden = jnp.where(fresh[:, None], first, hidden)
@@ -271,7 +277,8 @@ def answer(
     lanes = lanes.replace(
         written=jnp.where(starts, 0, lanes.written), waiting=lanes.waiting & ~starts
     )
-    lanes, record = put_token(context, lanes, record, hidden, starts)
+    putting = partial(put_token, context, hidden=hidden, who=starts)
+    lanes, record = jax.lax.cond(jnp.any(starts), putting, lambda *kept: kept, lanes, record)
     return lanes, record, queue
 
 
