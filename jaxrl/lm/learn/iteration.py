@@ -14,6 +14,8 @@ from jaxrl.lm.learn.imitation import imitate, rehearsal, with_rehearsal
 from jaxrl.lm.learn.optimizer import descend
 from jaxrl.lm.learn.options import GroupConfig
 from jaxrl.lm.learn.report import played_metrics, shown
+from jaxrl.lm.model.params import Params
+from jaxrl.lm.model.transformer import unstack
 from jaxrl.metrics import Metrics, Sums
 
 # An algorithm's own: (params, reference, episodes, cfg, axis) -> what is learned from, metrics of
@@ -80,7 +82,7 @@ def improve(
     play_key, order_key, scripted_key = jax.random.split(key, 3)
     cfg = cfg.at_iteration(state.iteration)
     layout = agent.layout(cfg, axis)
-    whole = layout.gather(state.params)
+    whole = in_layers(layout.gather(state.params), cfg)
     index = mesh.global_index(cfg.num_prompts // mesh.axis_size(axis), axis)
     episodes, work = agent.play(whole.policy, play_key, index, cfg, cfg.group_size, axis)
     rows, known = prepare(whole, layout.gather(state.reference), episodes, cfg, axis)
@@ -95,10 +97,12 @@ def improve(
         scripted = jax.tree.map(lambda x: x[minibatch], examples)
         params, opt_state = carry
         params, opt_state, learning = learn(
-            loss, params, opt_state, batch, scripted, cfg=cfg, layout=layout, idle=idle
+            loss, params, opt_state, batch, scripted, idle=idle, frozen=frozen, **how
         )
         return (params, opt_state), learning
 
+    frozen = whole if agent.model_config.lora_rank else None
+    how: Any = {"cfg": cfg, "layout": layout}
     minibatch = jnp.arange(cfg.num_steps, dtype=jnp.int32) % cfg.num_minibatches
     carry = (state.params, state.opt_state)
     (params, opt_state), learning = jax.lax.scan(step, carry, (order, minibatch))
@@ -122,18 +126,21 @@ def learn(
     cfg: GroupConfig,
     layout: Any,
     idle: Idle | None = None,
+    frozen: Any = None,
 ) -> tuple[Any, Any, Metrics]:
     """(parameters, optimiser state, metrics) after one step; all numbers are the iteration's.
 
-    Groups that are `idle` come last, and the pieces that hold no others are not computed.
+    Groups that are `idle` come last, and the pieces that hold no others are not computed. With
+    adapters the rest of the parameters is that of `frozen`, where there is one.
     """
     whole = layout.gather(params)
+    base = whole if frozen is None else frozen
     is_idle = idle and partial(idle, cfg=cfg)
     if is_idle is not None:
         batch = idle_last(batch, is_idle, cfg.learned_of_group)
 
     def loss_of_part(part, piece):
-        return loss(whole.with_trained(part), piece, cfg)
+        return loss(base.with_trained(part), piece, cfg)
 
     grads, known = sgd.gradient(
         loss_of_part, whole.trained(), batch, cfg.micro_batch, layout.sum, is_idle
@@ -149,3 +156,13 @@ def idle_last(batch: Any, idle: Idle, group_size: int) -> Any:
     still, _ = jax.vmap(idle)(groups)
     order = jnp.argsort(still, stable=True)
     return jax.tree.map(lambda x, like: x[order].reshape(like.shape), groups, batch)
+
+
+def in_layers(whole: Params, cfg: GroupConfig) -> Params:
+    """Whole parameters with the policy's layers taken apart, where none of its matrices is trained.
+
+    Once for an iteration: what plays and what learns read the same copy.
+    """
+    if cfg.remat or not whole.policy.cfg.lora_rank:
+        return whole
+    return whole.replace(policy=unstack(whole.policy))

@@ -120,11 +120,14 @@ class Transformer(nnx.Module):
 
 
 def unstack(model: Transformer) -> Transformer:
-    """The same model with a list of layers and matrices in the compute dtype, for decoding.
+    """The same model with a list of layers and matrices in the compute dtype.
 
-    Taken once, outside the decoding loop, so that no step slices or casts a weight.
+    Taken once, outside the decoding loop, so that no step slices or casts a weight. A model whose
+    layers are a list already is returned as it is.
     """
     cfg = model.cfg
+    if not isinstance(model.layers, Layer):
+        return model
 
     def cast(x: jax.Array) -> jax.Array:
         return x.astype(cfg.dtype)
