@@ -106,6 +106,7 @@ def make_task(name: str, algorithm: ModuleType, args: Any) -> Task:
         warm_up=cfg.sft_steps,
         num_blocks=cfg.num_blocks,
         minibatch_rows=cfg.episodes * agent.limits.context,
+        weights=agent.model_config.num_bytes,
         one_by_one=True,
         start=None if weights is None else partial(load_weights, weights=named_leaves(weights)),
         shown=lambda state: state.shown,

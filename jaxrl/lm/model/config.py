@@ -111,6 +111,11 @@ class ModelConfig:
         embeddings = self.vocab_size * width * (1 if self.tied else 2)
         return embeddings + self.num_layers * layer + width
 
+    @property
+    def num_bytes(self) -> int:
+        """Of the parameters as they are computed with."""
+        return self.num_parameters * (2 if self.dtype == "bfloat16" else 4)
+
     def check_stored(self, num_bytes: int, where: str) -> None:
         """ValueError where weights of so many bytes cannot be all of this structure's.
 
