@@ -81,6 +81,8 @@ class Tokenizer(Protocol):
     @property
     def spelling(self) -> Spelling: ...
 
+    def unread(self, text: str) -> str: ...
+
     def encode(self, text: Text, capacity: int) -> Tokens: ...
 
     def decode(self, tokens: Tokens, capacity: int) -> Text: ...
@@ -110,6 +112,11 @@ class ByteTokenizer(flax.struct.PyTreeNode):
     @property
     def spelling(self) -> Spelling:
         return BYTES
+
+    def unread(self, text: str) -> str:
+        """Why this text could not be read exactly inside jit: every text can."""
+        del text
+        return ""
 
     def encode(self, text: Text, capacity: int) -> Tokens:
         """One token a byte."""
