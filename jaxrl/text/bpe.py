@@ -31,6 +31,7 @@ class BpeTokenizer(flax.struct.PyTreeNode):
     byte_token: jax.Array  # int32 [256], -1 where a byte has no token
     letters: Table | None  # tokens of code points, -1 where it is spelled in bytes; None: all are
     merges: Merges
+    joins: jax.Array  # bool [256 * 256]: a merge joins what ends and begins with these two bytes
     spelling: Spelling
     whole: Words  # pre-tokens that are a token as they are
     content: Words  # added tokens that are not special
@@ -70,6 +71,7 @@ class BpeTokenizer(flax.struct.PyTreeNode):
             byte_token=jnp.asarray(file.byte_token),
             letters=letters,
             merges=Merges.of(file.ranks),
+            joins=jnp.asarray(_joins(file)),
             spelling=jax.tree.map(jnp.asarray, Spelling.of(file.words)),
             whole=Words.of(file.whole),
             content=Words.of(file.content),
@@ -107,7 +109,11 @@ class BpeTokenizer(flax.struct.PyTreeNode):
         lacks = jnp.any(alive & (token < 0))
         token, alive = self._whole(text, begins, gap, token, alive & (token >= 0))
         token, alive = jnp.where(first, added, token), alive | first
-        token, alive = self.merges.apply(token, alive, begins)
+        # Shorter words take fewer rounds: one of Gemma's is a whole text, but no merge joins a
+        # letter and a space behind it.
+        byte = text.bytes.astype(jnp.int32)
+        seam = ~self.joins[jnp.append(0, byte[:-1]) * 256 + byte] & found.first
+        token, alive = self.merges.apply(token, alive, begins | (seam & inside))
         total = jnp.sum(alive, dtype=jnp.int32)
         at = jnp.where(alive, jnp.cumsum(alive, dtype=jnp.int32) - 1, capacity)
         ids = jnp.zeros(capacity, jnp.int32).at[at].set(token, mode="drop")
@@ -163,3 +169,12 @@ class BpeTokenizer(flax.struct.PyTreeNode):
     def decode(self, tokens: Tokens, capacity: int) -> Text:
         """The tokens' bytes, special ones by name."""
         return self.spelling.decode(tokens, capacity)
+
+
+def _joins(file: BpeFile) -> np.ndarray:
+    first = np.array([word[0] if word else 0 for word in file.words])
+    last = np.array([word[-1] if word else 0 for word in file.words])
+    left, right = np.array(list(file.ranks), np.int32).reshape(-1, 2).T
+    joins = np.zeros(2**16, np.bool_)
+    joins[last[left] * 256 + first[right]] = True
+    return joins
