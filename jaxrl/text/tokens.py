@@ -76,6 +76,9 @@ class Tokenizer(Protocol):
     def control(self) -> frozenset[int]: ...
 
     @property
+    def lacking(self) -> frozenset[int]: ...
+
+    @property
     def vocab_size(self) -> int: ...
 
     @property
@@ -104,6 +107,11 @@ class ByteTokenizer(flax.struct.PyTreeNode):
     def control(self) -> frozenset[int]:
         """Tokens that no text is encoded to."""
         return frozenset(BYTES_SPECIAL.values())
+
+    @property
+    def lacking(self) -> frozenset[int]:
+        """Bytes without a token."""
+        return frozenset()
 
     @property
     def vocab_size(self) -> int:
