@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl.files import MOST_BYTES, parse_json, read_text
-from jaxrl.text.bpe_file import BpeFile, from_json
+from jaxrl.text.bpe_file import SPACE, BpeFile, from_json
 from jaxrl.text.characters import POINTS, UNKNOWN, Characters, Table, characters, classes, normal
 from jaxrl.text.merges import Merges
 from jaxrl.text.pretokens import Pattern, starts
@@ -109,11 +109,8 @@ class BpeTokenizer(flax.struct.PyTreeNode):
         lacks = jnp.any(alive & (token < 0))
         token, alive = self._whole(text, begins, gap, token, alive & (token >= 0))
         token, alive = jnp.where(first, added, token), alive | first
-        # Shorter words take fewer rounds: one of Gemma's is a whole text, but no merge joins a
-        # letter and a space behind it.
-        byte = text.bytes.astype(jnp.int32)
-        seam = ~self.joins[jnp.append(0, byte[:-1]) * 256 + byte] & found.first
-        token, alive = self.merges.apply(token, alive, begins | (seam & inside))
+        begins |= self._seam(text, found) & inside
+        token, alive = self.merges.apply(token, alive, begins)
         total = jnp.sum(alive, dtype=jnp.int32)
         at = jnp.where(alive, jnp.cumsum(alive, dtype=jnp.int32) - 1, capacity)
         ids = jnp.zeros(capacity, jnp.int32).at[at].set(token, mode="drop")
@@ -166,12 +163,24 @@ class BpeTokenizer(flax.struct.PyTreeNode):
         alive = jnp.where(of_whole & ~gap, is_whole, alive)
         return jnp.where(is_whole, found, token), alive
 
+    def _seam(self, text: Text, found: Characters) -> jax.Array:
+        """bool [L]: no merge joins this character and the one before it.
+
+        Shorter words take fewer rounds: to Gemma a text is one, but none of its merges joins a
+        letter and the space behind it.
+        """
+        byte = text.bytes.astype(jnp.int32)
+        if self.letters is not None:  # there the two are the same
+            byte = jnp.where(found.point == ord(SPACE), ord(" "), byte)
+        return ~self.joins[jnp.append(0, byte[:-1]) * 256 + byte] & found.first
+
     def decode(self, tokens: Tokens, capacity: int) -> Text:
         """The tokens' bytes, special ones by name."""
         return self.spelling.decode(tokens, capacity)
 
 
 def _joins(file: BpeFile) -> np.ndarray:
+    """Which bytes a merge joins, of a token's end and of another's beginning."""
     first = np.array([word[0] if word else 0 for word in file.words])
     last = np.array([word[-1] if word else 0 for word in file.words])
     left, right = np.array(list(file.ranks), np.int32).reshape(-1, 2).T

@@ -5,7 +5,7 @@ UNKNOWN, for a later version of Unicode may have made a letter of it.
 """
 
 import unicodedata
-from functools import cache
+from functools import cache, partial
 from typing import NamedTuple
 
 import jax
@@ -66,7 +66,8 @@ def characters(text: Text) -> Characters:
     for i in range(1, 4):
         point = jnp.where(size > i, point << 6 | ahead[i : i + text.capacity], point)
     least = jnp.asarray([0, 0, 0x80, 0x800, 0x10000])[size]
-    sound = (point >= least) & (point < POINTS) & ((point < 0xD800) | (point > 0xDFFF))
+    sound = (point >= least) & (point < POINTS) & (byte < 0xF8)
+    sound &= (point < 0xD800) | (point > 0xDFFF)
     continued = jnp.zeros_like(first)
     point = jnp.clip(point, 0, POINTS - 1)
     for i in (3, 2, 1):  # the nearest last
@@ -128,18 +129,23 @@ def _hangul(left: jax.Array, right: jax.Array) -> jax.Array:
 
 @cache
 def _canonical() -> tuple[Table, Pairs]:
-    """(combining classes, pairs of code points that NFC makes one)."""
+    """(combining classes, pairs of code points that NFC makes others of)."""
     order = np.zeros(POINTS, np.uint8)
-    pairs = []
+    letters, marks = set(), set()
     for point in range(POINTS):
         char = chr(point)
         order[point] = unicodedata.combining(char)
         parts = unicodedata.decomposition(char).split()
         if parts and not parts[0].startswith("<"):
-            if unicodedata.normalize("NFC", char) != char:
+            if _nfc(char) != char:
                 order[point] = _NEVER
             elif len(parts) == 2:
-                pairs.append([int(part, 16) for part in parts])
+                letters |= {char, chr(int(parts[0], 16))}
+                marks.add(chr(int(parts[1], 16)))
+    pairs = [(ord(x), ord(y)) for x in letters for y in marks if _nfc(x + y) != x + y]
     pair = np.array(pairs, np.int32)
     with jax.ensure_compile_time_eval():
         return Table.of(order), Pairs.of(pair, np.zeros_like(pair))
+
+
+_nfc = partial(unicodedata.normalize, "NFC")
