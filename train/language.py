@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jaxrl import config, envs, memory
 from jaxrl.algos import sft
 from jaxrl.env import Wrapper
+from jaxrl.envs.fields import fields_of
 from jaxrl.language import LanguageEnvironment
 from jaxrl.lm import folders
 from jaxrl.lm.learn.agent import Agent, load_weights
@@ -29,6 +30,7 @@ from jaxrl.statistics import summarize_returns
 from jaxrl.text import Chat
 from jaxrl.train import chat_data, flags, loop
 from jaxrl.train.paths import File, FileOrFolder, Folder
+from jaxrl.train.run_folder import read_config
 from jaxrl.train.trainer import Outcome, Task, Trainer
 
 EVALUATION_LANES = 256
@@ -75,7 +77,27 @@ def declare(
     name: str, algorithm: ModuleType, presets: Mapping[str, Any], options: type[Any]
 ) -> Trainer:
     """The trainer of an algorithm for language agents."""
-    return Trainer(name, algorithm, presets, options, partial(make_task, name, algorithm), reload)
+    setup = partial(make_task, name, algorithm)
+    return Trainer(name, algorithm, presets, options, setup, reload, complete)
+
+
+def complete(args: Any) -> Any:
+    """The options with `prompt=instruct` for a model that knows words; a run's own for its model.
+
+    Left as they are where the prompt is given, or the environment has none.
+    """
+    field = fields_of(envs.spec(args.env).constructor).get("prompt")
+    if field is None or field.default != "terse" or "prompt" in flags.parse_fields(args.env_args):
+        return args
+    folder = args.init_from or folders.model_folder(args.model)
+    if folder is None:
+        return args
+    prompt = "instruct"
+    if folder.is_dir() and folders.is_run(folder):
+        options = read_config(folder)["options"] if (folder / "config.json").is_file() else {}
+        prompt = flags.parse_fields(options.get("env_args", ())).get("prompt", "terse")
+    given = () if prompt == "terse" else (f"prompt={prompt}",)
+    return replace(args, env_args=(*args.env_args, *given))
 
 
 def make_task(name: str, algorithm: ModuleType, args: Any) -> Task:

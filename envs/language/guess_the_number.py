@@ -52,7 +52,7 @@ class GuessTheNumber(Game):
         return RANDOM_TURNS if self.random_level else self.turns
 
     @property
-    def prompt(self) -> Template:
+    def task(self) -> Template:
         widest = {"low": MOST, "high": MOST, "turns": self.max_turns}
         return Template(r"Guess {low}-{high}, {turns} turns: \boxed{{N}}", widest)
 

@@ -61,7 +61,7 @@ class Mastermind(Game):
         return int(self.level[-1, 2])
 
     @property
-    def prompt(self) -> Template:
+    def task(self) -> Template:
         widest = {"length": 4, "numbers": 9, "turns": self.max_turns}
         return Template(
             r"Code: {length} different of 1-{numbers}, {turns} turns: \boxed{{1 2}}", widest

@@ -48,7 +48,7 @@ class TowerofHanoi(Game):
         return int(RANDOM_LEVELS[-1, 1]) if self.random_level else self.turns
 
     @property
-    def prompt(self) -> Template:
+    def task(self) -> Template:
         widest = {"pegs": "9" * self.most + "||", "turns": self.max_turns}
         return Template(r"{pegs} all to C, {turns} turns: \boxed{{AC}}", widest)
 

@@ -9,6 +9,7 @@ from jaxrl.env import TimeStep, check_numbers, static
 from jaxrl.envs.reasoning.arithmetic import evaluate
 from jaxrl.envs.reasoning.question import Question
 from jaxrl.text import Template, Text, from_int, listed
+from jaxrl.text.answers import Reading
 from jaxrl.text.patterns import boxed
 from jaxrl.text.text import pack
 
@@ -49,7 +50,7 @@ class Countdown(Question):
         check_numbers(self, numbers=(2, self.max_numbers), largest=(1, self.max_largest))
 
     @property
-    def prompt(self) -> Template:
+    def task(self) -> Template:
         widest = " ".join([str(self.max_largest)] * self.max_numbers)
         return Template(
             r"Make {target} of {numbers}, each once: \boxed{{1+2}}",
@@ -101,7 +102,8 @@ class Countdown(Question):
         value = evaluate(answer.payload, state.number, self.count, depth)
         whole = jnp.where(value.denominator == 0, 1, value.denominator)
         right = (value.numerator % whole == 0) & (value.numerator // whole == state.target)
-        return state, self.verdict(answer.found, value.valid & right)
+        reading = Reading(answer.payload, answer.found, answer.found)
+        return state, self.verdict(reading, value.valid & right)
 
     def expert(self, state: State, key: jax.Array) -> Text:
         """The solution that the question was made from."""

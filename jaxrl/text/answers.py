@@ -1,0 +1,164 @@
+r"""Reading an answer out of free text, honestly: the last one counts, and all of it.
+
+What a number is: digits, or digits in groups of three with commas between (`1,234`), with a
+fraction behind a point (`12.50`, `.5`). A point that no digit follows ends a sentence. A minus (`-`
+or U+2212) right before it, or before its `$`, is a sign unless a letter or a digit stands before
+that. Digits with two points (`1.2.3`) are no number, and neither is the end of an expression: what
+an operator joins to a number before it (`8-4`, `3 + 4`, `2*3`, but not the 4 of `8-4=4`). Letters,
+`$`, `%` and units around a number say nothing.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxrl.text.numbers import LARGEST, integer
+from jaxrl.text.patterns import OPENING
+from jaxrl.text.text import Text, matches_at, substring
+
+NUMBER_BYTES = 32  # of a number in one spelling; a longer one is cut, and equals none
+CLOSING = b" \t\r\n.*_`\"')]}$%\\"  # what may stand behind an answer that ends a response
+MULTIPLIER = 16777619  # of the Fowler-Noll-Vo hash
+
+
+class Reading(NamedTuple):
+    """An answer that was read."""
+
+    text: Text  # in one spelling
+    found: jax.Array  # bool []
+    formed: jax.Array  # bool []: found, and in the form that was asked for
+
+
+def last_box(text: Text) -> tuple[jax.Array, jax.Array]:
+    r"""int32 [], int32 []: first byte of the last complete `\\boxed{...}`'s payload, its brace.
+
+    The payload may hold pairs of braces. (-1, -1) where there is none.
+    """
+    place = jnp.arange(text.capacity, dtype=jnp.int32)
+    depth = jnp.cumsum((text.bytes == ord("{")).astype(jnp.int32) - (text.bytes == ord("}")))
+    lowest = jax.lax.cummin(depth, reverse=True)
+    begins = jnp.pad(matches_at(text, OPENING), (len(OPENING) - 1, 0))[: text.capacity]
+    last = jnp.max(jnp.where(begins & (lowest < depth), place, -1))  # its opening brace
+    closes = (place > last) & (depth < depth[last])
+    found = last >= 0
+    return jnp.where(found, last + 1, -1), jnp.where(found, jnp.argmax(closes), -1).astype(
+        jnp.int32
+    )
+
+
+def last_number(text: Text) -> Reading:
+    r"""The last number of the last `\\boxed{...}`, or without one of all the text.
+
+    In one spelling: no commas, no zeros in front or at the end of a fraction, a minus if not 0.
+    It is formed if the text ends with it but for marks and white space. A text that was cut has
+    no answer: more may have followed.
+    """
+    start, brace = last_box(text)
+    boxed = brace >= 0
+    inside = substring(
+        text, jnp.maximum(start, 0), jnp.where(boxed, brace, text.length), text.capacity
+    )
+    digit, member = _members(inside)
+    place = jnp.arange(text.capacity, dtype=jnp.int32)
+    end = jnp.max(jnp.where(digit, place, -1))
+    begin = jnp.max(jnp.where(~member & (place < end), place + 1, 0))
+    token = (place >= begin) & (place <= end)
+    points = token & (inside.bytes == ord("."))
+    negative, expression = _before(inside, begin)
+    found = (end >= 0) & (jnp.sum(points) < 2) & ~expression & ~text.cut
+    behind = place > jnp.where(boxed, brace, end)
+    closing = jnp.any(text.bytes[:, None] == jnp.asarray([*CLOSING], jnp.uint8), 1)
+    formed = found & jnp.all(closing | ~behind | (place >= text.length))
+    return Reading(_spelled(inside, token & digit, points, negative, found), found, formed)
+
+
+def whole(number: Text) -> jax.Array:
+    """int32 []: a number in one spelling; a fraction or a larger one reads as the largest."""
+    fraction = jnp.any(number.bytes == ord("."))
+    return jnp.where(fraction, LARGEST, integer(number))
+
+
+def fingerprint(reading: Reading) -> jax.Array:
+    """float32 []: an integer below 2^24, the same for the same answer; -1 without one."""
+    power = np.cumprod(np.full(reading.text.capacity, MULTIPLIER, np.uint32), dtype=np.uint32)
+    mixed = jnp.sum(reading.text.bytes * jnp.asarray(power), dtype=jnp.uint32)
+    mixed = (mixed ^ (mixed >> 15)) * jnp.uint32(0x85EBCA6B)
+    return jnp.where(reading.found, (mixed >> 8).astype(jnp.float32), -1.0)
+
+
+def _members(text: Text) -> tuple[jax.Array, jax.Array]:
+    """bool [L], bool [L]: digits; what is part of a number, its commas and its point included."""
+    data = jnp.where(jnp.arange(text.capacity) < text.length, text.bytes, 0)
+    digit = _is_digit(data)
+
+    def at(mask, step):
+        """The mask `step` places further on."""
+        padded = jnp.pad(mask, (4, 4))
+        return jax.lax.dynamic_slice_in_dim(padded, 4 + step, mask.shape[0])
+
+    point = data == ord(".")
+    three = at(digit, 1) & at(digit, 2) & at(digit, 3) & ~at(digit, 4)
+    group = jnp.zeros_like(digit)  # one to three digits before it, which are no fraction
+    for size in (1, 2, 3):
+        run = jnp.all(jnp.stack([at(digit, -i) for i in range(1, size + 1)]), 0)
+        group |= run & ~at(digit, -size - 1) & ~at(point, -size - 1)
+    comma = (data == ord(",")) & three & group
+    opens = ~at(_is_word(data) | point, -1)  # .5
+    return digit, digit | comma | (point & at(digit, 1) & (at(digit, -1) | opens))
+
+
+def _before(text: Text, begin: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """bool [], bool []: the number that begins here is negative; it is part of an expression."""
+
+    def at(place):
+        return jnp.where(place >= 0, text.bytes[jnp.maximum(place, 0)], 0)
+
+    def is_space(place):
+        return at(place) == ord(" ")
+
+    start = begin - (at(begin - 1) == ord("$"))
+    start -= (start < begin) & (at(start - 1) == ord("\\"))
+    apart = is_space(start - 1)
+    last = start - 1 - apart  # byte of what may be an operator
+    true_minus = (at(last) == 0x92) & (at(last - 1) == 0x88) & (at(last - 2) == 0xE2)
+    times = ((at(last) == 0x97) | (at(last) == 0xB7)) & (at(last - 1) == 0xC3)
+    minus = true_minus | (at(last) == ord("-"))
+    operator = minus | times | jnp.any(at(last) == jnp.asarray([*b"+*/^"], jnp.uint8))
+    before = last - jnp.where(true_minus, 3, jnp.where(times, 2, 1))
+    operand = at(before - is_space(before))
+    joined = operator & (_is_digit(operand) | ((operand == ord(")")) & (apart | ~is_space(before))))
+    return minus & ~apart & ~_is_word(at(before)), joined
+
+
+def _spelled(
+    text: Text, digit: jax.Array, point: jax.Array, negative: jax.Array, found: jax.Array
+) -> Text:
+    """The number of these digits with its point, in one spelling."""
+    place = jnp.arange(text.capacity, dtype=jnp.int32)
+    split = jnp.where(jnp.any(point), jnp.argmax(point), text.capacity)
+    solid = digit & (text.bytes != ord("0"))
+    first, last = jnp.argmax(solid), jnp.max(jnp.where(solid, place, -1))
+    zero = ~jnp.any(solid)
+    keep = digit & jnp.where(place < split, place >= first, place <= last)
+    keep |= point & (last > split)
+    keep &= ~zero & found
+    count = jnp.cumsum(keep, dtype=jnp.int32)
+    out = jnp.arange(NUMBER_BYTES, dtype=jnp.int32) - (negative & ~zero)
+    source = jnp.sum(count[None] <= out[:, None], 1)
+    data = jnp.take(text.bytes, source, mode="clip")
+    data = jnp.where(out < 0, ord("-"), jnp.where(zero & (out == 0), ord("0"), data))
+    total = jnp.where(found, jnp.where(zero, 1, count[-1] + negative), 0)
+    inside = jnp.arange(NUMBER_BYTES) < total
+    data = jnp.where(inside, data, 0).astype(jnp.uint8)
+    return Text(data, jnp.minimum(total, NUMBER_BYTES), total > NUMBER_BYTES)
+
+
+def _is_digit(data: jax.Array) -> jax.Array:
+    return (data - ord("0")) <= 9
+
+
+def _is_word(data: jax.Array) -> jax.Array:
+    letter = ((data | 32) - ord("a")) < 26
+    return _is_digit(data) | letter
