@@ -31,7 +31,7 @@ class LanguageEnvironment(Environment):
     thought_bytes: int | None = static(None)
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        if isinstance(vars(cls).get("prompt"), property):
+        if isinstance(vars(cls).get("prompt"), property | Template):
             raise TypeError(f"{cls.__name__}.prompt is a field; name the first observation `task`.")
         super().__init_subclass__(**kwargs)
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from jaxrl.text.numbers import LARGEST, integer
 from jaxrl.text.patterns import OPENING
-from jaxrl.text.text import Text, matches_at, substring
+from jaxrl.text.text import Text, concat, matches_at, substring, where
 
 NUMBER_BYTES = 32  # of a number in one spelling; a longer one is cut, and equals none
 CLOSING = b" \t\r\n.*_`\"')]}$%\\"  # what may stand behind an answer that ends a response
@@ -68,10 +68,24 @@ def last_number(text: Text) -> Reading:
     points = token & (inside.bytes == ord("."))
     negative, expression = _before(inside, begin)
     found = (end >= 0) & (jnp.sum(points) < 2) & ~expression & ~text.cut
-    behind = place > jnp.where(boxed, brace, end)
-    closing = jnp.any(text.bytes[:, None] == jnp.asarray([*CLOSING], jnp.uint8), 1)
-    formed = found & jnp.all(closing | ~behind | (place >= text.length))
+    formed = found & ends(text, jnp.where(boxed, brace, end))
     return Reading(_spelled(inside, token & digit, points, negative, found), found, formed)
+
+
+def ends(text: Text, last: jax.Array) -> jax.Array:
+    """bool []: nothing but marks and white space stands behind this place."""
+    place = jnp.arange(text.capacity, dtype=jnp.int32)
+    closing = jnp.any(text.bytes[:, None] == jnp.asarray([*CLOSING], jnp.uint8), 1)
+    return jnp.all(closing | (place <= last) | (place >= text.length))
+
+
+def kept(text: Text, mask: jax.Array, capacity: int) -> Text:
+    """The bytes where the mask [L] is set, one after the other."""
+    count = jnp.cumsum(mask, dtype=jnp.int32)
+    place = jnp.arange(capacity, dtype=jnp.int32)
+    source = jnp.sum(count[None] <= place[:, None], 1)
+    data = jnp.where(place < count[-1], jnp.take(text.bytes, source, mode="clip"), 0)
+    return Text(data, jnp.minimum(count[-1], capacity), text.cut | (count[-1] > capacity))
 
 
 def whole(number: Text) -> jax.Array:
@@ -143,16 +157,9 @@ def _spelled(
     zero = ~jnp.any(solid)
     keep = digit & jnp.where(place < split, place >= first, place <= last)
     keep |= point & (last > split)
-    keep &= ~zero & found
-    count = jnp.cumsum(keep, dtype=jnp.int32)
-    out = jnp.arange(NUMBER_BYTES, dtype=jnp.int32) - (negative & ~zero)
-    source = jnp.sum(count[None] <= out[:, None], 1)
-    data = jnp.take(text.bytes, source, mode="clip")
-    data = jnp.where(out < 0, ord("-"), jnp.where(zero & (out == 0), ord("0"), data))
-    total = jnp.where(found, jnp.where(zero, 1, count[-1] + negative), 0)
-    inside = jnp.arange(NUMBER_BYTES) < total
-    data = jnp.where(inside, data, 0).astype(jnp.uint8)
-    return Text(data, jnp.minimum(total, NUMBER_BYTES), total > NUMBER_BYTES)
+    size = kept(text, keep & ~zero & found, NUMBER_BYTES)
+    signs = where(zero, "0", where(negative, "-", ""))
+    return concat([where(found, signs, ""), size], NUMBER_BYTES)
 
 
 def _is_digit(data: jax.Array) -> jax.Array:
