@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 import jax
 
-from jaxrl.env import Environment, static
+from jaxrl.env import Environment, TimeStep, static
 from jaxrl.metrics import HIDDEN
 from jaxrl.spaces import TextSpace
 from jaxrl.text import Template, Text, resize, select
@@ -82,6 +82,24 @@ class LanguageEnvironment(Environment):
         """Bytes of an action."""
         room = THOUGHTS if self.in_words else 0
         return self.response.size + (room if self.thought_bytes is None else self.thought_bytes)
+
+    @property
+    def num_rows(self) -> int:
+        """Questions in the fixed list that episodes begin with; 0 where there is no such list."""
+        return 0
+
+    def reset_row(self, row: jax.Array | int, key: jax.Array) -> tuple[Any, TimeStep]:
+        """As `reset`, with a row of the list, counted from 0."""
+        raise NotImplementedError(f"{type(self).__name__} has no rows")
+
+    def row_name(self, row: int) -> str:
+        """What a user calls a row."""
+        return f"row {row}"
+
+    @property
+    def held_out(self) -> "LanguageEnvironment":
+        """What to evaluate in after training: this one, or what was kept apart."""
+        return self
 
     @property
     def observation_space(self) -> TextSpace:

@@ -53,7 +53,7 @@ class Options(loop.Options):
     dtype: Literal["float32", "bfloat16"] = "float32"  # of the computation, not of the parameters
     lora_rank: int = 0  # train adapters of this rank beside frozen matrices; 0: every parameter
     lora_alpha: float = 32.0  # what they add is times lora_alpha / lora_rank
-    data: File | None = None  # JSONL of chat messages to imitate instead of scripted play
+    data: File | None = None  # rows of --env dataset; or JSONL of chat messages to imitate
     split: bool = False  # parameters and optimiser state over the devices, for a large model
     eval_episodes: int = 1024  # fresh episodes of each seed for the final return
 
@@ -149,7 +149,7 @@ def outcome(tokenizer: folders.ChatTokenizer, agent: Agent) -> Outcome:
 def reload(folder: Path, args: Any) -> tuple[Any, Outcome]:
     """The models that a finished run kept, and what can be done with them."""
     env, tokenizer = (
-        make_env(args.env, args.env_args),
+        make_env(args.env, args.env_args, args.data),
         folders.load_chat_tokenizer(folder / "policy"),
     )
     model_config, trained = folders.load_models(folder)
@@ -176,9 +176,10 @@ def make_agent(
     """
     if args.split and cfg.optimizer == "muon":
         raise ValueError("optimizer=muon needs whole matrices; leave --split out or try adam.")
-    env = make_env(args.env, args.env_args)
+    env = make_env(args.env, args.env_args, args.data)
+    data = None if reads_data(args.env) else args.data
     imitates = bool(cfg.sft_steps) or cfg.sft_coef is not None or isinstance(cfg, sft.Config)
-    scripted = imitates and args.data is None
+    scripted = imitates and data is None
     if scripted:
         check_player(args.env, env, cfg.sft_player)
     tokenizer, model, weights = folders.start(
@@ -188,7 +189,7 @@ def make_agent(
         model = replace(model, lora_rank=args.lora_rank, lora_alpha=args.lora_alpha)
     sizes = sizes_of(env, tokenizer.chat, cfg)
     check_lengths(args.env, env, tokenizer.chat, sizes, cfg, scripted)
-    examples = None if args.data is None else chat_data.read(args.data, tokenizer)
+    examples = None if data is None else chat_data.read(data, tokenizer)
     if examples is not None:
         longest = examples.token.shape[1]
         if 0 < cfg.context < longest:
@@ -210,9 +211,17 @@ def make_agent(
     return tokenizer, Agent(env, tokenizer.chat, sizes, model, args.split, examples), weights
 
 
-def make_env(env_id: str, env_args: Any) -> LanguageEnvironment:
+def reads_data(env_id: str) -> bool:
+    """Whether `--data` names the environment's own rows, not conversations to imitate."""
+    return "data" in fields_of(envs.spec(env_id).constructor)
+
+
+def make_env(env_id: str, env_args: Any, data: Path | None = None) -> LanguageEnvironment:
     """The environment that is spoken to; ValueError where the id names another kind."""
-    env = inner = envs.make(env_id, **flags.parse_fields(env_args))
+    fields = flags.parse_fields(env_args)
+    if data is not None and reads_data(env_id):
+        fields["data"] = str(data)
+    env = inner = envs.make(env_id, **fields)
     if isinstance(env, LanguageEnvironment):
         return env
     while isinstance(inner, Wrapper):
