@@ -20,6 +20,7 @@ from jaxrl.lm import folders
 from jaxrl.lm.learn.agent import Agent, load_weights
 from jaxrl.lm.learn.lengths import check_lengths, unread_reason
 from jaxrl.lm.learn.options import AgentConfig, PlayConfig
+from jaxrl.lm.learn.rows import longest_row, with_rows
 from jaxrl.lm.learn.sizes import OF_A_TOKEN, evaluation_parts, training_parts
 from jaxrl.lm.model.config import check_lora
 from jaxrl.lm.model.transformer import Transformer
@@ -158,7 +159,8 @@ def reload(folder: Path, args: Any) -> tuple[Any, Outcome]:
             f"{folder}/policy/chat.json has a tokenizer of {tokenizer.tokenizer.vocab_size} tokens,"
             f" model.json a model of {model_config.vocab_size}; copy both again from one run."
         )
-    agent = Agent(env, tokenizer.chat, sizes_of(env, tokenizer.chat, args.algo), model_config)
+    cfg = with_rows(env, tokenizer.chat, args.algo)
+    agent = Agent(env, tokenizer.chat, sizes_of(env, tokenizer.chat, cfg), model_config)
     return trained, outcome(tokenizer, agent)
 
 
@@ -187,6 +189,7 @@ def make_agent(
     )
     if args.lora_rank:
         model = replace(model, lora_rank=args.lora_rank, lora_alpha=args.lora_alpha)
+    cfg = with_rows(env, tokenizer.chat, cfg)
     sizes = sizes_of(env, tokenizer.chat, cfg)
     check_lengths(args.env, env, tokenizer.chat, sizes, cfg, scripted)
     examples = None if data is None else chat_data.read(data, tokenizer)
@@ -204,9 +207,11 @@ def make_agent(
     if weights is None:
         model = replace(model, context=sizes.context)
     elif model.context < sizes.context:
+        tokens, row = longest_row(env, tokenizer.chat)
+        prompt = f" (the prompt of {row} has {tokens})" if tokens else ""
         raise ValueError(
             f"the model's context of {model.context} tokens is too short for {args.env}, whose "
-            f"longest episode needs {sizes.context}; set --algo.response-tokens lower."
+            f"longest episode needs {sizes.context}{prompt}; set --algo.response-tokens lower."
         )
     return tokenizer, Agent(env, tokenizer.chat, sizes, model, args.split, examples), weights
 

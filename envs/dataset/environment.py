@@ -17,21 +17,22 @@ from jaxrl.language import LanguageEnvironment
 from jaxrl.text import Template, Text, concat, equal, resize, select, where
 from jaxrl.text.answers import Reading, ends, last_choice, last_ratio, normal, stated
 
+Array = Any  # of jax; of numpy where it is made
 INSTRUCTION = "Think step by step, and end your reply with #### and the answer."
 
 
 class Rows(flax.struct.PyTreeNode):
     """N rows, those for training first; texts lie one after the other, with room at the end."""
 
-    question: jax.Array  # uint8 [bytes]
-    question_start: jax.Array  # int32 [N + 1]
-    solution: jax.Array  # uint8 [bytes]
-    solution_start: jax.Array  # int32 [N + 1]
-    kind: jax.Array  # int32 [N]: of the answer
-    gold: jax.Array  # uint8 [N, G]: the answer in one spelling
-    gold_length: jax.Array  # int32 [N]
-    ratio: jax.Array  # int32 [N, 2]: of an answer that is a fraction, else 0
-    line: jax.Array  # int32 [N]: of the file
+    question: Array  # uint8 [bytes]
+    question_start: Array  # int32 [N + 1]
+    solution: Array  # uint8 [bytes]
+    solution_start: Array  # int32 [N + 1]
+    kind: Array  # int32 [N]: of the answer
+    gold: Array  # uint8 [N, G]: the answer in one spelling
+    gold_length: Array  # int32 [N]
+    ratio: Array  # int32 [N, 2]: of an answer that is a fraction, else 0
+    line: Array  # int32 [N]: of the file
     split: tuple[int, int] = flax.struct.field(pytree_node=False)  # rows for training, for testing
     longest: tuple[int, int] = flax.struct.field(pytree_node=False)  # bytes of question, solution
 
