@@ -150,7 +150,7 @@ def outcome(tokenizer: folders.ChatTokenizer, agent: Agent) -> Outcome:
 def reload(folder: Path, args: Any) -> tuple[Any, Outcome]:
     """The models that a finished run kept, and what can be done with them."""
     env, tokenizer = (
-        make_env(args.env, args.env_args, args.data),
+        make_env(args.env, flags.env_fields(args)),
         folders.load_chat_tokenizer(folder / "policy"),
     )
     model_config, trained = folders.load_models(folder)
@@ -178,8 +178,8 @@ def make_agent(
     """
     if args.split and cfg.optimizer == "muon":
         raise ValueError("optimizer=muon needs whole matrices; leave --split out or try adam.")
-    env = make_env(args.env, args.env_args, args.data)
-    data = None if reads_data(args.env) else args.data
+    env = make_env(args.env, flags.env_fields(args))
+    data = None if flags.reads_data(args.env) else args.data
     imitates = bool(cfg.sft_steps) or cfg.sft_coef is not None or isinstance(cfg, sft.Config)
     scripted = imitates and data is None
     if scripted:
@@ -216,16 +216,8 @@ def make_agent(
     return tokenizer, Agent(env, tokenizer.chat, sizes, model, args.split, examples), weights
 
 
-def reads_data(env_id: str) -> bool:
-    """Whether `--data` names the environment's own rows, not conversations to imitate."""
-    return "data" in fields_of(envs.spec(env_id).constructor)
-
-
-def make_env(env_id: str, env_args: Any, data: Path | None = None) -> LanguageEnvironment:
+def make_env(env_id: str, fields: Mapping[str, Any]) -> LanguageEnvironment:
     """The environment that is spoken to; ValueError where the id names another kind."""
-    fields = flags.parse_fields(env_args)
-    if data is not None and reads_data(env_id):
-        fields["data"] = str(data)
     env = inner = envs.make(env_id, **fields)
     if isinstance(env, LanguageEnvironment):
         return env
