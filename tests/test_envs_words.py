@@ -73,9 +73,7 @@ def turns(env, state, said):
 def test_a_number_is_guessed_in_free_text():
     env = envs.make("language/GuessTheNumber-easy", prompt="instruct", turns=6)
     state, ts = env.reset(jax.random.key(0))
-    assert to_str(ts.obs).startswith(
-        "I have chosen a whole number from 1 to 10. Find it in at most"
-    )
+    assert to_str(ts.obs).startswith("I have chosen a whole number from 1 to 10. Find it in at ")
     state = state.replace(target=jnp.asarray(7, jnp.int32))
     said = ["It is not 7, so 5.", "0", "5", "-7", "I take **9**", "7."]
     found = list(turns(env, state, said))
@@ -88,7 +86,7 @@ def test_a_number_is_guessed_in_free_text():
         "Yes, that is the number.",
     ]
     assert [float(ts.reward) for *_, ts in found] == [0, 0, 0, 0, 0, 1]
-    none = list(turns(env, state, ["I do not know."]))[0][2]
+    none = next(turns(env, state, ["I do not know."]))[2]
     assert none.terminated and none.reward == np.float32(-0.1) and none.metrics["no_answer"] == 1
 
 
@@ -105,11 +103,10 @@ def test_a_code_is_the_last_row_of_digits():
     for said, (black, white) in cases.items():
         after, answer, ts = next(turns(env, state, [said]))
         assert (int(after.black[0]), int(after.white[0])) == (black, white), said
-        assert (ts.metrics["success"] == (black == 4) and "Turns left: 29" in answer) or black == 4
-    for said, answer in {
-        "12": "The code has 4 digits.",
-        "9 9 9 9": "The digits are from 1 to 8.",
-    }.items():
+        assert ts.metrics["success"] == (black == 4)
+        assert answer.endswith("Yes, that is the code." if black == 4 else "Turns left: 29.")
+    refused = {"12": "The code has 4 digits.", "9 9 9 9": "The digits are from 1 to 8."}
+    for said, answer in refused.items():
         assert next(turns(env, state, [said]))[1].startswith(answer)
     assert next(turns(env, state, ["none"]))[1] == "There are no digits in that."
 
@@ -186,7 +183,9 @@ def test_a_response_in_words_has_room_for_thoughts():
 
 
 def test_who_still_calls_the_first_observation_prompt_is_told_its_new_name():
-    with pytest.raises(TypeError, match="Old.prompt is a field; name the first observation `task`"):
+    with pytest.raises(
+        TypeError, match=r"Old\.prompt is a field; name the first observation `task`"
+    ):
 
         class Old(LanguageEnvironment):
             prompt = Template("say a")
