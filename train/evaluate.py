@@ -40,7 +40,7 @@ def main(args: Args) -> dict[str, Any]:
     trainer = table.trainer(made_by)
     options = flags.saved_options(trainer, args.run)
     trained, outcome = trainer.reload(args.run, options)
-    env = envs.make(options.env, **flags.parse_fields(options.env_args))
+    env = envs.make(options.env, **flags.env_fields(options))
     count = jax.tree.leaves(trained)[0].shape[0]
     players = members(range(args.seed, args.seed + count), options.algo, env)
     parts = [replace(part, option="episodes") for part in outcome.parts(args.episodes)]
