@@ -29,6 +29,7 @@ torch = pytest.importorskip("torch", reason=NEEDED)
 transformers = pytest.importorskip("transformers", reason=NEEDED)
 
 REAL = os.environ.get("JAXRL_REAL")
+TEXT = "What is 17 + 25? Add the ones first: 7 + 5 = 12. Then the tens. The answer is 42. "
 P, G = 3, 4
 RETURNS = np.array([[1, 0, 0.25, 0], [0.5, 0.5, 0.5, 0.5], [-1, 2, 0, 0]], np.float32)  # [P, G]
 MODEL = ModelConfig(31, 24, num_layers=2, num_heads=4, num_kv_heads=2, head_dim=10, hidden=40)
@@ -38,19 +39,26 @@ STEP: dict[str, Any] = dict(
 EXTRA: dict[str, Any] = dict(kl="k3", kl_coef=0.3, entropy_coef=0.05)
 
 
-def episodes(vocab_size: int, most_turns: int, longest: int) -> Episodes:
-    """P prompts of different lengths, each with G samples of 1 to `most_turns` turns."""
-    rng = np.random.default_rng(0)
-    rows = []
+def episodes(token: np.ndarray, most_turns: int) -> Episodes:
+    """P prompts of different lengths, each with G samples of 1 to `most_turns` turns.
+
+    All that is said are pieces of `token` [S], one after the other.
+    """
+    rng, start, rows = np.random.default_rng(0), 0, []
+
+    def piece(size: int) -> np.ndarray:
+        nonlocal start
+        start += size
+        return token[start - size : start]
+
     for p in range(P):
-        prompt = rng.integers(0, vocab_size, 2 + 3 * p)
+        prompt = piece(2 + 3 * p)
         for g in range(G):
             parts = [(prompt, 0, False)]
             for turn in range(1 + (p + g) % most_turns):
                 if turn:
-                    parts.append((rng.integers(0, vocab_size, rng.integers(1, 4)), turn, False))
-                said = rng.integers(0, vocab_size, rng.integers(1, longest))
-                parts.append((said, turn, True))
+                    parts.append((piece(rng.integers(1, 4)), turn, False))
+                parts.append((piece(rng.integers(1, 5)), turn, True))
             rows.append(parts)
     context = 3 + max(sum(len(part[0]) for part in parts) for parts in rows)
     record: Any = jax.tree.map(np.array, empty(P * G, context, most_turns, []))
@@ -102,17 +110,17 @@ def our_gradient(
 
 
 class Reference:
-    """The same step by the formulas of the papers, in float64."""
+    """The same step by the formulas of the papers."""
 
-    def __init__(self, config: Any, cfg: grpo.Config, model_config: ModelConfig):
-        self.cfg, self.model_config = cfg, model_config
+    def __init__(self, config: Any, cfg: grpo.Config, model_config: ModelConfig, dtype: Any):
+        self.cfg, self.model_config, self.dtype = cfg, model_config, dtype
         made = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager")
-        self.model = made.double().eval()
+        self.model = made.to(dtype).eval()
 
     def leaves(self, params: Params) -> dict[str, Any]:
         """Every parameter as a tensor with a gradient."""
         return {
-            name: torch.tensor(np.asarray(x), dtype=torch.float64, requires_grad=True)
+            name: torch.tensor(np.asarray(x), dtype=self.dtype, requires_grad=True)
             for name, x in named_leaves(params.policy).items()
         }
 
@@ -215,12 +223,12 @@ def test_the_gradient_of_a_step_is_that_of_torch(monkeypatch, rank, options):
     cfg = grpo.Config(**STEP | options)
     if cfg.num_steps == 1:
         three = (three[0], three[0], three[2])
-    played = episodes(model_config.vocab_size, most_turns=3, longest=5)
+    played = episodes(np.random.default_rng(1).integers(0, MODEL.vocab_size, 200), most_turns=3)
     ours, metrics = our_gradient(monkeypatch, three, played, cfg)
     assert metrics["clip_fraction"] > 0.05 or cfg.num_steps == 1
     assert ("kl_to_reference" in metrics) == (cfg.kl != "none")
     config = transformers.AutoConfig.for_model(**to_hf(MODEL))
-    theirs = Reference(config, cfg, model_config).gradient(three, played)
+    theirs = Reference(config, cfg, model_config, torch.float64).gradient(three, played)
     assert difference(ours, theirs) < 1e-5
     assert len(ours) == (14 if rank else len(theirs))
 
@@ -233,10 +241,10 @@ def test_the_gradient_of_a_real_model_is_that_of_torch(monkeypatch):
     now = Params(model)
     three = (now, moved(now, 2, 1e-3), moved(now, 3, 1e-3))
     cfg = grpo.Config(**STEP | EXTRA)
-    played = episodes(model_config.vocab_size, most_turns=2, longest=4)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    played = episodes(np.array(tokenizer.encode(TEXT * 20)), most_turns=2)
     ours, metrics = our_gradient(monkeypatch, three, played, cfg)
     assert metrics["clip_fraction"] > 0.05
     config = transformers.AutoConfig.from_pretrained(folder)
-    theirs = Reference(config, cfg, model_config).gradient(three, played)
-    print("DIFF", difference(ours, theirs), metrics)
+    theirs = Reference(config, cfg, model_config, torch.float32).gradient(three, played)
     assert difference(ours, theirs) < 1e-4
