@@ -5,6 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from jaxrl.metrics import hidden
+
 
 def iqm(scores: np.ndarray, axis: int = -1) -> np.ndarray:
     """Interquartile mean: of the middle half (Agarwal et al. 2021)."""
@@ -35,7 +37,8 @@ def summarize_returns(
     """
     per_seed = episode_return.mean(1)
     over_seeds = len(per_seed) > 1
-    means = {name: np.asarray(x, np.float64).mean(1) for name, x in sorted((metrics or {}).items())}
+    shown = [(name, x) for name, x in sorted((metrics or {}).items()) if not hidden(name)]
+    means = {name: np.asarray(x, np.float64).mean(1) for name, x in shown}
     return {
         "per_seed": [float(x) for x in per_seed],
         "mean": float(per_seed.mean()),

@@ -14,11 +14,13 @@ import jax.numpy as jnp
 from jaxrl import config, envs, memory
 from jaxrl.algos import sft
 from jaxrl.env import Wrapper
+from jaxrl.envs.fields import fields_of
 from jaxrl.language import LanguageEnvironment
 from jaxrl.lm import folders
 from jaxrl.lm.learn.agent import Agent, load_weights
 from jaxrl.lm.learn.lengths import check_lengths, unread_reason
 from jaxrl.lm.learn.options import AgentConfig, PlayConfig
+from jaxrl.lm.learn.rows import longest_row, with_rows
 from jaxrl.lm.learn.sizes import OF_A_TOKEN, evaluation_parts, training_parts
 from jaxrl.lm.model.config import check_lora
 from jaxrl.lm.model.transformer import Transformer
@@ -29,6 +31,7 @@ from jaxrl.statistics import summarize_returns
 from jaxrl.text import Chat
 from jaxrl.train import chat_data, flags, loop
 from jaxrl.train.paths import File, FileOrFolder, Folder
+from jaxrl.train.run_folder import read_config
 from jaxrl.train.trainer import Outcome, Task, Trainer
 
 EVALUATION_LANES = 256
@@ -51,7 +54,7 @@ class Options(loop.Options):
     dtype: Literal["float32", "bfloat16"] = "float32"  # of the computation, not of the parameters
     lora_rank: int = 0  # train adapters of this rank beside frozen matrices; 0: every parameter
     lora_alpha: float = 32.0  # what they add is times lora_alpha / lora_rank
-    data: File | None = None  # JSONL of chat messages to imitate instead of scripted play
+    data: File | None = None  # rows of --env dataset; or JSONL of chat messages to imitate
     split: bool = False  # parameters and optimiser state over the devices, for a large model
     eval_episodes: int = 1024  # fresh episodes of each seed for the final return
 
@@ -75,7 +78,27 @@ def declare(
     name: str, algorithm: ModuleType, presets: Mapping[str, Any], options: type[Any]
 ) -> Trainer:
     """The trainer of an algorithm for language agents."""
-    return Trainer(name, algorithm, presets, options, partial(make_task, name, algorithm), reload)
+    setup = partial(make_task, name, algorithm)
+    return Trainer(name, algorithm, presets, options, setup, reload, complete)
+
+
+def complete(args: Any) -> Any:
+    """The options with `prompt=instruct` for a model that knows words; a run's own for its model.
+
+    Left as they are where the prompt is given, or the environment has none.
+    """
+    field = fields_of(envs.spec(args.env).constructor).get("prompt")
+    if field is None or field.default != "terse" or "prompt" in flags.parse_fields(args.env_args):
+        return args
+    folder = args.init_from or folders.model_folder(args.model)
+    if folder is None:
+        return args
+    prompt = "instruct"
+    if folder.is_dir() and folders.is_run(folder):
+        options = read_config(folder)["options"] if (folder / "config.json").is_file() else {}
+        prompt = flags.parse_fields(options.get("env_args", ())).get("prompt", "terse")
+    given = () if prompt == "terse" else (f"prompt={prompt}",)
+    return replace(args, env_args=(*args.env_args, *given))
 
 
 def make_task(name: str, algorithm: ModuleType, args: Any) -> Task:
@@ -127,7 +150,7 @@ def outcome(tokenizer: folders.ChatTokenizer, agent: Agent) -> Outcome:
 def reload(folder: Path, args: Any) -> tuple[Any, Outcome]:
     """The models that a finished run kept, and what can be done with them."""
     env, tokenizer = (
-        make_env(args.env, args.env_args),
+        make_env(args.env, args.env_args, args.data),
         folders.load_chat_tokenizer(folder / "policy"),
     )
     model_config, trained = folders.load_models(folder)
@@ -136,7 +159,8 @@ def reload(folder: Path, args: Any) -> tuple[Any, Outcome]:
             f"{folder}/policy/chat.json has a tokenizer of {tokenizer.tokenizer.vocab_size} tokens,"
             f" model.json a model of {model_config.vocab_size}; copy both again from one run."
         )
-    agent = Agent(env, tokenizer.chat, sizes_of(env, tokenizer.chat, args.algo), model_config)
+    cfg = with_rows(env, tokenizer.chat, args.algo)
+    agent = Agent(env, tokenizer.chat, sizes_of(env, tokenizer.chat, cfg), model_config)
     return trained, outcome(tokenizer, agent)
 
 
@@ -154,9 +178,10 @@ def make_agent(
     """
     if args.split and cfg.optimizer == "muon":
         raise ValueError("optimizer=muon needs whole matrices; leave --split out or try adam.")
-    env = make_env(args.env, args.env_args)
+    env = make_env(args.env, args.env_args, args.data)
+    data = None if reads_data(args.env) else args.data
     imitates = bool(cfg.sft_steps) or cfg.sft_coef is not None or isinstance(cfg, sft.Config)
-    scripted = imitates and args.data is None
+    scripted = imitates and data is None
     if scripted:
         check_player(args.env, env, cfg.sft_player)
     tokenizer, model, weights = folders.start(
@@ -164,9 +189,10 @@ def make_agent(
     )
     if args.lora_rank:
         model = replace(model, lora_rank=args.lora_rank, lora_alpha=args.lora_alpha)
+    cfg = with_rows(env, tokenizer.chat, cfg)
     sizes = sizes_of(env, tokenizer.chat, cfg)
     check_lengths(args.env, env, tokenizer.chat, sizes, cfg, scripted)
-    examples = None if args.data is None else chat_data.read(args.data, tokenizer)
+    examples = None if data is None else chat_data.read(data, tokenizer)
     if examples is not None:
         longest = examples.token.shape[1]
         if 0 < cfg.context < longest:
@@ -181,16 +207,26 @@ def make_agent(
     if weights is None:
         model = replace(model, context=sizes.context)
     elif model.context < sizes.context:
+        tokens, row = longest_row(env, tokenizer.chat)
+        prompt = f" (the prompt of {row} has {tokens})" if tokens else ""
         raise ValueError(
             f"the model's context of {model.context} tokens is too short for {args.env}, whose "
-            f"longest episode needs {sizes.context}; set --algo.response-tokens lower."
+            f"longest episode needs {sizes.context}{prompt}; set --algo.response-tokens lower."
         )
     return tokenizer, Agent(env, tokenizer.chat, sizes, model, args.split, examples), weights
 
 
-def make_env(env_id: str, env_args: Any) -> LanguageEnvironment:
+def reads_data(env_id: str) -> bool:
+    """Whether `--data` names the environment's own rows, not conversations to imitate."""
+    return "data" in fields_of(envs.spec(env_id).constructor)
+
+
+def make_env(env_id: str, env_args: Any, data: Path | None = None) -> LanguageEnvironment:
     """The environment that is spoken to; ValueError where the id names another kind."""
-    env = inner = envs.make(env_id, **flags.parse_fields(env_args))
+    fields = flags.parse_fields(env_args)
+    if data is not None and reads_data(env_id):
+        fields["data"] = str(data)
+    env = inner = envs.make(env_id, **fields)
     if isinstance(env, LanguageEnvironment):
         return env
     while isinstance(inner, Wrapper):

@@ -61,6 +61,9 @@ class Trainer:
     options: type[Any]  # the dataclass of its command line
     setup: Callable[[Any], Task]  # ValueError where options do not fit
     reload: Callable[[Path, Any], tuple[Any, Outcome]]  # (run folder, its options) -> (trained, ..)
+    complete: Callable[[Any], Any] = lambda args: (
+        args
+    )  # options that follow from others, at a start
     for_language: str | None = None  # the trainer that takes over on a language environment
     intro: str = ""  # said by --help before what its module promises
 

@@ -106,7 +106,8 @@ def check_lengths(
     enough = limits(env, chat)
     checks = []
     if cfg.unread == "stop":
-        checks += [("prompt", sizes.first, enough.first)]
+        if not env.num_rows:  # of rows `with_rows` knows all
+            checks += [("prompt", sizes.first, enough.first)]
         checks += [("feedback", sizes.following, enough.following)]
     if scripted:
         checks += [("response", sizes.response, enough.response)]

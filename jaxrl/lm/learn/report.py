@@ -5,12 +5,12 @@ import jax.numpy as jnp
 
 from jaxrl.lm.play.episodes import Episodes
 from jaxrl.lm.play.rounds import Work
-from jaxrl.metrics import HIDDEN, Metrics, Sums, mean
+from jaxrl.metrics import HIDDEN, Metrics, Sums, hidden, mean
 
 
 def outcome_metrics(episodes: Episodes) -> Metrics:
     """How episodes ended, the environment's own metrics among it."""
-    own = {name: mean(x) for name, x in episodes.metrics.items()}
+    own = {name: mean(x) for name, x in episodes.metrics.items() if not hidden(name)}
     return own | {
         "episode_return": mean(episodes.episode_return),
         "turns": mean(episodes.num_turns),

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from jaxrl.lm.play.episodes import Episodes
+from jaxrl.metrics import hidden
 from jaxrl.text import Tokenizer
 
 
@@ -61,11 +62,12 @@ class Transcriber:
             }
             for t in range(int(one.played.sum()))
         ]
+        shown = [(name, x) for name, x in sorted(one.metrics.items()) if not hidden(name)]
         ended = "terminated" if one.terminated else "truncated"
         return {
             "turns": turns,
             "return": _number(one.reward.sum()),
-            "metrics": {name: _number(x) for name, x in sorted(one.metrics.items())},
+            "metrics": {name: _number(x) for name, x in shown},
             "ended": ended,
         }
 
