@@ -9,6 +9,7 @@ import jax
 import numpy as np
 import pytest
 
+from jaxrl.language import ANSWER
 from jaxrl.lm import folders
 from jaxrl.mesh import make_mesh
 from jaxrl.policy import named_leaves
@@ -28,7 +29,7 @@ def test_a_trainer_sets_up_a_task_whose_state_is_laid_out_and_whose_steps_are_ep
     assert task.steps(task.num_iterations) >= cfg.total_episodes
     assert task.num_blocks == cfg.num_blocks and task.refuse is not None
     state = jax.eval_shape(lambda key: task.init(key, _one(task), axis=None), jax.random.key(0))
-    assert task.shown(state).metrics.keys() == {"success"}
+    assert task.shown(state).metrics.keys() == {"success", "no_answer", "wrong_form", ANSWER}
 
 
 def test_who_masks_what_was_not_read_is_not_stopped():
@@ -52,7 +53,8 @@ def run(tmp_path_factory) -> tuple[Path, dict]:
 
 def test_every_metric_of_the_environment_is_evaluated(run):
     final = run[1]
-    assert final["metrics"].keys() == {"success", "turns", "cut_responses"}
+    own = {"success", "no_answer", "wrong_form"}
+    assert final["metrics"].keys() == own | {"turns", "cut_responses"}
     assert final["metrics"]["turns"] == {"mean": 1.0, "per_seed": [1.0, 1.0]}
     assert len(final["per_seed"]) == 2
 
@@ -62,7 +64,7 @@ def test_a_finished_run_is_evaluated_again_as_it_was_at_its_end(run):
     args = grpo.Args(**GAME, num_seeds=2)
     options = json.loads(json.dumps(asdict(args), default=str))
     (folder / "config.json").write_text(json.dumps({"trainer": "grpo", "options": options}))
-    assert evaluate.main(evaluate.Args(folder, episodes=8, seed=5)) == final
+    assert evaluate.main(evaluate.Args(run=folder, episodes=8, seed=5)) == final
 
 
 def test_a_run_starts_from_the_first_seed_of_another(run):
