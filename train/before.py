@@ -53,5 +53,6 @@ def words(found: Before, warm: bool, env: Any, run: Any) -> list[str]:
 
 def told(failed: dict[str, float]) -> str:
     """`; failed: 0.60 wrong, 0.20 no answer`, the reasons that there were."""
-    parts = [f"{x:.2f} {name.replace('_', ' ')}" for name, x in failed.items() if x]
+    often = sorted(failed, key=lambda name: -failed[name])
+    parts = [f"{failed[name]:.2f} {name.replace('_', ' ')}" for name in often if failed[name]]
     return f"; failed: {', '.join(parts)}" if parts else ""

@@ -18,7 +18,7 @@ import jax
 import numpy as np
 
 from jaxrl import envs, memory
-from jaxrl.config import check_fields, check_range
+from jaxrl.config import check_fields, check_positive, check_range
 from jaxrl.files import without_nan, write_text
 from jaxrl.lm.learn.agent import Agent
 from jaxrl.lm.learn.sizes import evaluation_parts
@@ -59,9 +59,12 @@ class Args(language.Spoken):
         check_range("seed", self.seed, 0, 2**31 - 1, 1_000_000)
         check_range("samples", self.samples, 1, 2**20, 8)
         check_range("show", self.show, 0, 2**20, 3)
+        check_positive("temperature", self.temperature, 1.0)
         if (self.run is None) == (not self.model):
-            given = f"run={self.run} and model={self.model}" if self.model else "run and model"
-            raise ValueError(f"{given}: give one of them; try --run runs/NAME.")
+            raise ValueError(
+                f"run={self.run} and model={self.model or None}: one of them must be given; try "
+                "--run runs/NAME."
+            )
         own = [name for name in OF_MODELS if getattr(self, name) != getattr(Args, name)]
         if self.run is not None and own:
             name = own[0]
