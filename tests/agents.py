@@ -109,7 +109,7 @@ def episodes(reward: np.ndarray, seed: int = 0, **fields: Any) -> Episodes:
     block, inside = np.divmod(place - 2, 6)
     action = (place >= 2) & (inside < 3)
     rng = np.random.default_rng(seed)
-    record = empty(count, context, turns, ["success"]).replace(
+    record = empty(count, context, turns, ["success"], first=2).replace(
         token=jnp.asarray(rng.integers(0, 256, (count, context)), jnp.int32),
         action=jnp.asarray(np.broadcast_to(action, (count, context))),
         turn=jnp.asarray(np.broadcast_to(np.maximum(block + (inside >= 3), 0), (count, context))),

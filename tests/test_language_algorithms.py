@@ -90,6 +90,11 @@ def test_a_model_gets_a_finite_gradient_and_its_entropy_is_that_of_its_vocabular
 @pytest.fixture
 def no_model(monkeypatch):
     """A policy is then the log-probs that it gives: an array [N, C-1]."""
+    monkeypatch.setattr(
+        batches,
+        "after_prompts",
+        lambda policy, rows, cfg: batches.Prediction(policy, -policy, policy[..., None]),
+    )
     monkeypatch.setattr(batches, "hidden_states", lambda policy, token, remat: policy[..., None])
     monkeypatch.setattr(
         batches, "token_log_prob", lambda policy, hidden, target, chunk, at: (policy, -policy)

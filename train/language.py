@@ -23,6 +23,7 @@ from jaxrl.lm.model.config import check_lora
 from jaxrl.lm.model.transformer import Transformer
 from jaxrl.lm.play.limits import Limits, limits
 from jaxrl.lm.play.transcribe import Transcriber
+from jaxrl.policy import named_leaves
 from jaxrl.program import Member
 from jaxrl.text import Chat
 from jaxrl.train import chat_data, flags, fresh, loop
@@ -133,7 +134,7 @@ def make_task(name: str, algorithm: ModuleType, args: Any) -> Task:
         num_blocks=cfg.num_blocks,
         minibatch_rows=cfg.episodes * agent.limits.context,
         one_by_one=True,
-        start=None if weights is None else partial(load_weights, weights=weights),
+        start=None if weights is None else partial(load_weights, weights=named_leaves(weights)),
         shown=lambda state: state.shown,
         transcribe=Transcriber(agent.chat.tokenizer, cfg.group_size),
         refuse=partial(unread_reason, agent=agent) if cfg.unread == "stop" else None,
@@ -223,7 +224,9 @@ def make_agent(
             f"the model's context of {model.context} tokens is too short for {args.env}, whose "
             f"longest episode needs {sizes.context}{prompt}; set --algo.response-tokens lower."
         )
-    return tokenizer, Agent(env, tokenizer.chat, sizes, model, args.split, examples), weights
+    given = weights is not None
+    agent = Agent(env, tokenizer.chat, sizes, model, given, args.split, examples)
+    return tokenizer, agent, weights
 
 
 def reads_data(env_id: str) -> bool:

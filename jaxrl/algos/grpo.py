@@ -68,14 +68,14 @@ def prepare(
             total, cfg.group_size, cfg.best, cfg.divide_by_std
         )
         episodes = jax.tree.map(lambda x: x[index], episodes)
-    mask, turn = learn.learned_tokens(episodes, cfg)
+    rows, turn = learn.learned_from(episodes, cfg)
+    mask = rows.mask
 
     def predicted(params: learn.Params) -> jax.Array:
         def piece(policy, rows):
-            token, mask = rows
-            return learn.predict(policy, token, mask, cfg).log_prob
+            return learn.predict_responses(policy, rows, cfg).log_prob
 
-        return sgd.map_pieces(piece, params.policy, (episodes.token, mask), cfg.micro_batch)
+        return sgd.map_pieces(piece, params.policy, rows, cfg.micro_batch)
 
     sampled = episodes.log_prob[:, 1:]
     log_prob = None if cfg.num_steps == 1 else predicted(params)
@@ -91,13 +91,19 @@ def prepare(
         mask = mask & (relative > 0)[:, None]
     advantage = jnp.where(mask, relative[:, None], 0.0)
     uniform = Sums(*advantages.uniform_groups(total, cfg.group_size))
-    batch = learn.TokenBatch(episodes.token, mask, sampled, advantage, log_prob, ref_log_prob)
+    batch = learn.TokenBatch(
+        **vars(rows.replace(mask=mask)),
+        sampled_log_prob=sampled,
+        advantage=advantage,
+        log_prob=log_prob,
+        ref_log_prob=ref_log_prob,
+    )
     return batch, {"uniform_groups": uniform}
 
 
 def loss(params: learn.Params, batch: learn.TokenBatch, cfg: Config) -> tuple[Sums, Metrics]:
     """The surrogate of each token, with KL and entropy, averaged as `mean` says."""
-    log_prob, entropy, _ = learn.predict(params.policy, batch.token, batch.mask, cfg)
+    log_prob, entropy, _ = learn.predict_responses(params.policy, batch, cfg)
     mask, advantage = batch.mask, batch.advantage
     old_log_prob = jax.lax.stop_gradient(log_prob) if batch.log_prob is None else batch.log_prob
     ratio_of = objectives.token_log_ratio
@@ -119,12 +125,24 @@ def loss(params: learn.Params, batch: learn.TokenBatch, cfg: Config) -> tuple[Su
         if cfg.kl != "k1":  # which is in the reward
             token_loss = token_loss + cfg.kl_coef * distance
     token_loss = token_loss - cfg.entropy_coef * entropy
+    return mean(token_loss, mask, cfg), metrics | learn.token_means(mask, entropy=entropy)
+
+
+def mean(token_loss: jax.Array, mask: jax.Array, cfg: Config) -> Sums:
+    """The loss of tokens [N, C-1], averaged."""
     means = {
         "token": objectives.token_mean,
         "sequence": objectives.sequence_mean,
         "constant": partial(objectives.constant_mean, length=mask.shape[1]),
     }
-    return means[cfg.mean](token_loss, mask), metrics | learn.token_means(mask, entropy=entropy)
+    return means[cfg.mean](token_loss, mask)
 
 
-init, layout, update = learn.init, learn.layout, partial(learn.update, prepare, loss)
+def idle(batch: learn.TokenBatch, cfg: Config) -> tuple[jax.Array, Sums]:
+    """Whether all rows are of groups with equal rewards, which teach nothing; their loss then."""
+    still = learn.without_advantage(batch, cfg)
+    return still, mean(jnp.zeros_like(batch.advantage), batch.mask, cfg)
+
+
+init, layout = learn.init, learn.layout
+update = partial(learn.update, prepare, loss, idle=idle)

@@ -2,12 +2,15 @@
 
 from jaxrl.lm.learn.agent import Agent, State, init, layout
 from jaxrl.lm.learn.batch import (
+    Sequences,
     TokenBatch,
+    learned_from,
     learned_reward,
-    learned_tokens,
     predict,
+    predict_responses,
     ratio_metrics,
     token_means,
+    without_advantage,
     without_unread,
 )
 from jaxrl.lm.learn.imitation import imitate
@@ -25,17 +28,20 @@ __all__ = [
     "GroupConfig",
     "MinibatchConfig",
     "Params",
+    "Sequences",
     "State",
     "TokenBatch",
     "imitate",
     "init",
     "layout",
+    "learned_from",
     "learned_reward",
-    "learned_tokens",
     "outcome_metrics",
     "predict",
+    "predict_responses",
     "ratio_metrics",
     "token_means",
     "update",
+    "without_advantage",
     "without_unread",
 ]

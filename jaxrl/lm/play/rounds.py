@@ -2,10 +2,11 @@
 
 A lane plays one episode at a time. A round has three parts: `respond` (every lane writes its
 response token by token), `step_environments`, and `answer` (what they say enters the cache in one
-pass, and lanes whose episode is over take the next one of the queue). The prompt's keys and values
-are computed once for a group of samples.
+pass, if another turn follows, and lanes whose episode is over take the next one of the queue). The
+prompt's keys and values are computed once for a group of samples.
 """
 
+from functools import partial
 from typing import Any
 
 import flax.struct
@@ -111,7 +112,8 @@ def play(
         in_rows=in_rows,
     )
     prompts = open_prompts(context, prompt_key, prompt_index)
-    record = empty(context.num_episodes, sizes.context, sizes.max_turns, metric_names(env))
+    names = metric_names(env)
+    record = empty(context.num_episodes, sizes.context, sizes.max_turns, names, sizes.first)
 
     def unfinished(carry):
         lanes, _, queue, _ = carry
@@ -268,7 +270,12 @@ def answer(
     reads = ready & ~over
     if context.env.truncates:
         reads |= over & ~ts.terminated
-    lanes, record, hidden = read_answer(context, lanes, record, ts.obs, reads)
+    hidden = jnp.zeros((over.shape[0], context.model.cfg.width), context.model.cfg.dtype)
+    if context.env.max_turns > 1 or context.env.truncates:  # or nobody ever reads an answer
+        reading = partial(read_answer, context, obs=ts.obs, who=reads)
+        lanes, record, hidden = jax.lax.cond(
+            jnp.any(reads), reading, lambda *kept: (*kept, hidden), lanes, record
+        )
     lanes = lanes.replace(episode=jnp.where(over, context.num_episodes, lanes.episode))
     lanes, record, queue, fresh, first = take_episodes(context, prompts, lanes, record, queue)
     hidden = jnp.where(fresh[:, None], first, hidden)
@@ -276,7 +283,8 @@ def answer(
     lanes = lanes.replace(
         written=jnp.where(starts, 0, lanes.written), waiting=lanes.waiting & ~starts
     )
-    lanes, record = put_token(context, lanes, record, hidden, starts)
+    putting = partial(put_token, context, hidden=hidden, who=starts)
+    lanes, record = jax.lax.cond(jnp.any(starts), putting, lambda *kept: kept, lanes, record)
     return lanes, record, queue
 
 
