@@ -60,8 +60,9 @@ def episodes(token: np.ndarray, most_turns: int) -> Episodes:
                     parts.append((piece(rng.integers(1, 4)), turn, False))
                 parts.append((piece(rng.integers(1, 5)), turn, True))
             rows.append(parts)
-    context = 3 + max(sum(len(part[0]) for part in parts) for parts in rows)
-    record: Any = jax.tree.map(np.array, empty(P * G, context, most_turns, []))
+    first = 1 + max(len(parts[0][0]) for parts in rows)
+    context = first + max(sum(len(part[0]) for part in parts[1:]) for parts in rows)
+    record: Any = jax.tree.map(np.array, empty(P * G, context, most_turns, [], first))
     for n, parts in enumerate(rows):
         at = 0
         for tokens, turn, action in parts:
