@@ -64,7 +64,7 @@ def test_a_finished_run_is_evaluated_again_as_it_was_at_its_end(run):
     args = grpo.Args(**GAME, num_seeds=2)
     options = json.loads(json.dumps(asdict(args), default=str))
     (folder / "config.json").write_text(json.dumps({"trainer": "grpo", "options": options}))
-    assert evaluate.main(evaluate.Args(folder, episodes=8, seed=5)) == final
+    assert evaluate.main(evaluate.Args(run=folder, episodes=8, seed=5)) == final
 
 
 def test_a_run_starts_from_the_first_seed_of_another(run):

@@ -8,10 +8,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
-import jax
-import jax.numpy as jnp
-
-from jaxrl import config, envs, memory
+from jaxrl import envs, memory
 from jaxrl.algos import sft
 from jaxrl.env import Wrapper
 from jaxrl.envs.fields import fields_of
@@ -27,15 +24,12 @@ from jaxrl.lm.model.transformer import Transformer
 from jaxrl.lm.play.limits import Limits, limits
 from jaxrl.lm.play.transcribe import Transcriber
 from jaxrl.policy import named_leaves
-from jaxrl.program import Member, seed_keys
-from jaxrl.statistics import summarize_returns
+from jaxrl.program import Member
 from jaxrl.text import Chat
-from jaxrl.train import chat_data, flags, loop
+from jaxrl.train import chat_data, flags, fresh, loop
 from jaxrl.train.paths import File, FileOrFolder, Folder
 from jaxrl.train.run_folder import read_config
 from jaxrl.train.trainer import Outcome, Task, Trainer
-
-EVALUATION_LANES = 256
 
 
 def today() -> str:
@@ -44,28 +38,38 @@ def today() -> str:
 
 
 @dataclass(frozen=True)
-class Options(loop.Options):
-    env: str = "language/GuessTheNumber-easy"  # environment id; `python -m envs` lists them
+class Spoken:
+    """Which model speaks, and in which form."""
+
     model: str = "nano"  # from scratch: nano, tiny, small or base; or ./FOLDER of transformers
-    init_from: Folder | None = None  # start from a run's first seed, or such a folder
     tokenizer: FileOrFolder | None = None  # a tokenizer.json; by default the model's own, or bytes
     chat: Literal["", "plain", "chatml", "llama3", "gemma"] = ""  # by default what fits
     system: str = ""  # message before the conversation; by default what the model's template has
     date: str = field(default_factory=today)  # what the model's template takes for now, as of start
     dtype: Literal["float32", "bfloat16"] = "float32"  # of the computation, not of the parameters
+    data: File | None = None  # rows of --env dataset; or JSONL of chat messages to imitate
+
+    def check_spoken(self) -> None:
+        """ValueError for a date that there is not."""
+        try:
+            datetime.date.fromisoformat(self.date)
+        except ValueError:
+            raise ValueError(f"date={self.date} is no day; try {today()}.") from None
+
+
+@dataclass(frozen=True)
+class Options(Spoken, loop.Options):
+    env: str = "language/GuessTheNumber-easy"  # environment id; `python -m envs` lists them
+    init_from: Folder | None = None  # start from a run's first seed, or such a folder
     lora_rank: int = 0  # train adapters of this rank beside frozen matrices; 0: every parameter
     lora_alpha: float = 32.0  # what they add is times lora_alpha / lora_rank
-    data: File | None = None  # rows of --env dataset; or JSONL of chat messages to imitate
     split: bool = False  # parameters and optimiser state over the devices, for a large model
     eval_episodes: int = 1024  # fresh episodes of each seed for the final return
 
     def __post_init__(self):
         super().__post_init__()
         check_lora(self.lora_rank, self.lora_alpha)
-        try:
-            datetime.date.fromisoformat(self.date)
-        except ValueError:
-            raise ValueError(f"date={self.date} is no day; try {today()}.") from None
+        self.check_spoken()
 
     def files(self) -> dict[str, Path]:
         """Those that it reads whenever it starts: the form of conversations lies there too."""
@@ -143,14 +147,20 @@ def outcome(tokenizer: folders.ChatTokenizer, agent: Agent) -> Outcome:
     return Outcome(
         trained=lambda state: state.params.policy,
         save=partial(folders.save_models, tokenizer, agent.model_config),
-        evaluate=partial(evaluate_models, agent=agent),
-        parts=partial(evaluation_parts, agent, EVALUATION_LANES),
+        evaluate=partial(fresh.evaluate_models, agent=agent),
+        parts=partial(evaluation_parts, agent, fresh.lanes(agent)),
         how_to_play="read it: python -m train.transcripts --run {}",
     )
 
 
 def reload(folder: Path, args: Any) -> tuple[Any, Outcome]:
     """The models that a finished run kept, and what can be done with them."""
+    trained, tokenizer, agent = reload_agent(folder, args)
+    return trained, outcome(tokenizer, agent)
+
+
+def reload_agent(folder: Path, args: Any) -> tuple[Any, folders.ChatTokenizer, Agent]:
+    """The models that a finished run kept, their tokenizer, and the agent that plays them."""
     env, tokenizer = (
         make_env(args.env, flags.env_fields(args)),
         folders.load_chat_tokenizer(folder / "policy"),
@@ -163,7 +173,7 @@ def reload(folder: Path, args: Any) -> tuple[Any, Outcome]:
         )
     cfg = with_rows(env, tokenizer.chat, args.algo)
     agent = Agent(env, tokenizer.chat, sizes_of(env, tokenizer.chat, cfg), model_config)
-    return trained, outcome(tokenizer, agent)
+    return trained, tokenizer, agent
 
 
 def of(member: Member, agent: Agent) -> Agent:
@@ -252,26 +262,3 @@ def check_player(env_id: str, env: LanguageEnvironment, player: str) -> None:
             f"sft_player={player}: {env_id} has no such player; write its {method}(state, key), or "
             "leave the supervised steps out."
         )
-
-
-def evaluate_models(
-    trained: Any, members: Member, episodes: int, *, agent: Agent
-) -> dict[str, Any]:
-    """Fresh episodes of each trained model [K, ...] at the temperature it was trained with.
-
-    `members` have leaves [K]; of their options those of playing are read.
-    """
-    index = jnp.arange(episodes, dtype=jnp.int32)
-
-    def one(model_and_member):
-        model, member = model_and_member
-        cfg: Any = config.with_values(member.cfg, num_lanes=EVALUATION_LANES)
-        record, _ = of(member, agent).play(model, seed_keys(member.seed)[2], index, cfg)
-        return record.episode_return, record.metrics | {
-            "turns": record.num_turns.astype(jnp.float32),
-            "cut_responses": record.cut.sum(1, dtype=jnp.float32),
-        }
-
-    played = jax.jit(lambda *x: jax.lax.map(one, x))(trained, members)
-    returns, metrics = jax.device_get(played)
-    return summarize_returns(returns, metrics)

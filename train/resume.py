@@ -164,6 +164,7 @@ class Past:
     def __init__(self, config: dict, record: dict, iteration: int, checkpoint: Path, args: Any):
         self.iteration, self.checkpoint, self.words = iteration, checkpoint, []
         self.lines, self.transcripts = record.get("lines"), record.get("transcripts")
+        self.before = record.get("before")
         self.lost: dict[str, list[list[int]]] = {}
         self.config, saved = dict(config), record.get("config")
         if iteration and saved is None:

@@ -74,6 +74,7 @@ class Agent:
         cfg: PlayConfig,
         group_size: int = 1,
         axis: str | None = None,
+        in_rows: bool = False,
     ) -> tuple[Episodes, Work]:
         """Episodes of a whole policy from the prompts with these global indices."""
         return play(
@@ -87,6 +88,7 @@ class Agent:
             num_lanes=cfg.num_lanes // mesh.axis_size(axis),
             temperature=cfg.temperature,
             refill_at=cfg.refill_at,
+            in_rows=in_rows,
         )
 
 

@@ -67,6 +67,7 @@ class PlayContext(flax.struct.PyTreeNode):
     limits: Limits = flax.struct.field(pytree_node=False)
     num_episodes: int = flax.struct.field(pytree_node=False)  # N on this device
     group_size: int = flax.struct.field(pytree_node=False)
+    in_rows: bool = flax.struct.field(pytree_node=False, default=False)
 
     def ends_turn(self, token: jax.Array) -> jax.Array:
         """bool [...]: the form's end of turn, or another that the model's own config names."""
@@ -86,13 +87,14 @@ def play(
     num_lanes: int,
     temperature: float | jax.Array | None = 1.0,
     refill_at: float | jax.Array = 0.5,
+    in_rows: bool = False,
 ) -> tuple[Episodes, Work]:
     """`group_size` episodes from each of the prompts with these global indices [P].
 
     Row p * group_size + g of the record is sample g of prompt p. What is played depends on (key,
     global prompt, sample) alone: not on lanes, batch or devices. When `refill_at` of the lanes
     have finished their responses, the environments answer and free lanes take up new episodes;
-    the others then go on with theirs.
+    the others then go on with theirs. With `in_rows` prompt i is row i of the environment's list.
     """
     prompt_key, env_key, noise_key = jax.random.split(key, 3)
     context = PlayContext(
@@ -107,6 +109,7 @@ def play(
         limits=sizes,
         num_episodes=prompt_index.shape[0] * group_size,
         group_size=group_size,
+        in_rows=in_rows,
     )
     prompts = open_prompts(context, prompt_key, prompt_index)
     names = metric_names(env)
@@ -133,7 +136,10 @@ def play(
 def open_prompts(context: PlayContext, key: jax.Array, prompt_index: jax.Array) -> Prompts:
     """Fresh episodes, and the model's reading of their prompts."""
     keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(prompt_index)
-    env_state, ts = jax.vmap(context.env.reset)(keys)
+    if context.in_rows:
+        env_state, ts = jax.vmap(context.env.reset_row)(prompt_index, keys)
+    else:
+        env_state, ts = jax.vmap(context.env.reset)(keys)
     size = context.limits.first
     tokens = jax.vmap(lambda text: context.chat.first(text, size))(ts.obs)
     cache = init_cache(context.model.cfg, prompt_index.shape[0], size)

@@ -36,7 +36,12 @@ class Transcriber:
         return self.text(tokens[~np.isin(tokens, [*self.tokenizer.control])])
 
     def __call__(
-        self, shown: Episodes, iteration: int, env_episodes: int, first_seed: int
+        self,
+        shown: Episodes,
+        iteration: int,
+        env_episodes: int,
+        first_seed: int,
+        first_prompt: int = 0,
     ) -> list[dict[str, Any]]:
         """One for each of the episodes [K, n] of K seeds; none where nothing was played."""
         rows = []
@@ -44,7 +49,8 @@ class Transcriber:
             one = jax.tree.map(lambda x: x[seed, index], shown)  # noqa: B023
             if one.played.any():
                 where = {"iteration": iteration, "env_episodes": env_episodes}
-                sample = {"prompt": index // self.group_size, "sample": index % self.group_size}
+                prompt, sample = divmod(index, self.group_size)
+                sample = {"prompt": first_prompt + prompt, "sample": sample}
                 rows.append(where | {"seed": first_seed + seed} | sample | self.episode(one))
         return rows
 
