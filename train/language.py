@@ -47,6 +47,7 @@ class Options(loop.Options):
     tokenizer: FileOrFolder | None = None  # a tokenizer.json; by default the model's own, or bytes
     chat: Literal["", "plain", "chatml", "llama3", "gemma"] = ""  # by default what fits
     system: str = ""  # message before the conversation; by default what the model's template has
+    thinking: Literal["", "on", "off"] = ""  # as the model's template has it; by default its own
     date: str = field(default_factory=today)  # what the model's template takes for now, as of start
     dtype: Literal["float32", "bfloat16"] = "float32"  # of the computation, not of the parameters
     lora_rank: int = 0  # train adapters of this rank beside frozen matrices; 0: every parameter
@@ -160,7 +161,14 @@ def make_agent(
     if scripted:
         check_player(args.env, env, cfg.sft_player)
     tokenizer, model, weights = folders.start(
-        args.model, args.init_from, args.tokenizer, args.chat, args.system, args.dtype, args.date
+        args.model,
+        args.init_from,
+        args.tokenizer,
+        args.chat,
+        args.system,
+        args.dtype,
+        args.date,
+        args.thinking,
     )
     if args.lora_rank:
         model = replace(model, lora_rank=args.lora_rank, lora_alpha=args.lora_alpha)
