@@ -48,12 +48,10 @@ def template_words(
                 f"thinking={thinking} means nothing to this chat template; leave --thinking out."
             )
         values |= dict.fromkeys(SWITCHES, thinking == "on")
-    words, strips = _found(template, tuple(values.items()), date, system is not None)
+    words, around, strips = _found(template, tuple(values.items()), date, system is not None)
     if system is not None:
         said = system.strip() if strips else system
-        words = replace(
-            words, opening=tuple(x for word in words.opening for x in (word, said))[:-1]
-        )
+        words = replace(words, opening=tuple(x for word in around for x in (word, said))[:-1])
     first = next(iter(split_special(tokenizer, words.following)), "")
     if first not in tokenizer.control:
         raise ValueError(
@@ -67,8 +65,8 @@ def template_words(
 @cache
 def _found(
     template: str, values: tuple[tuple[str, Any], ...], date: str, has_system: bool
-) -> tuple[Words, bool]:
-    """(words, in `opening` those around the system message; white space around that goes)."""
+) -> tuple[Words, tuple[str, ...], bool]:
+    """(words, of the opening those around a system message, white space around that goes)."""
     talks = [MARKS, *PROBES]
     systems = SYSTEMS if has_system else ("",) * len(talks)
     start = [[("system", text)] if has_system else [] for text in systems]
@@ -77,18 +75,20 @@ def _found(
     ]
     whole = [[*a, *b] for a, b in zip(start, spoken, strict=True)]
     written = render(template, whole, dict(values), date)
-    words, strips = _around(written[0], systems[0] if has_system else None)
+    words = _around(written[0])
+    around, strips = words.opening, False
+    if has_system:
+        around, strips = _around_system(words.opening[0], systems[0])
     for talk, system, theirs in zip(talks, systems, written, strict=True):
         system = system.strip() if strips else system
-        opening = system.join(words.opening) if has_system else words.opening[0]
-        ours = replace(words, opening=(opening,)).conversation(talk)
+        ours = replace(words, opening=(system.join(around),)).conversation(talk)
         if theirs != ours:
             raise ValueError(_difference(theirs, ours))
-    return words, strips
+    return words, around, strips
 
 
-def _around(written: str, system: str | None) -> tuple[Words, bool]:
-    """The words around MARKS, and whether a system message loses the white space around it."""
+def _around(written: str) -> Words:
+    """The words around MARKS, each found once."""
     parts, bare, rest = [], [], written
     for text in MARKS:
         exact = text in rest
@@ -102,7 +102,7 @@ def _around(written: str, system: str | None) -> tuple[Words, bool]:
     opening, between, following = parts[:3]
     if not rest.startswith(between):
         between = rest  # a difference, which is told where the whole is compared
-    words = Words(
+    return Words(
         opening=(opening,),
         reply=rest,
         following=following,
@@ -111,8 +111,10 @@ def _around(written: str, system: str | None) -> tuple[Words, bool]:
         strips_reply=bare[1],
         begun=rest.removeprefix(between),
     )
-    if system is None:
-        return words, False
+
+
+def _around_system(opening: str, system: str) -> tuple[tuple[str, ...], bool]:
+    """The words around a system message, and whether it has lost the white space around it."""
     strips = system not in opening
     around = tuple(opening.split(system.strip() if strips else system))
     if len(around) < 2:
@@ -120,7 +122,7 @@ def _around(written: str, system: str | None) -> tuple[Words, bool]:
             "the chat template leaves system messages out or rewrites them; leave yours out, or "
             f"{OTHERWISE}."
         )
-    return replace(words, opening=around), strips
+    return around, strips
 
 
 def _difference(theirs: str, ours: str) -> str:
