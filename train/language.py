@@ -11,7 +11,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
-from jaxrl import config, envs, memory
+from jaxrl import config, envs, hub, memory
 from jaxrl.algos import sft
 from jaxrl.env import Wrapper
 from jaxrl.language import LanguageEnvironment
@@ -28,7 +28,7 @@ from jaxrl.program import Member, seed_keys
 from jaxrl.statistics import summarize_returns
 from jaxrl.text import Chat
 from jaxrl.train import chat_data, flags, loop
-from jaxrl.train.paths import File, FileOrFolder, Folder
+from jaxrl.train.paths import File, Model, TokenizerOf
 from jaxrl.train.trainer import Outcome, Task, Trainer
 
 EVALUATION_LANES = 256
@@ -42,9 +42,9 @@ def today() -> str:
 @dataclass(frozen=True)
 class Options(loop.Options):
     env: str = "language/GuessTheNumber-easy"  # environment id; `python -m envs` lists them
-    model: str = "nano"  # from scratch: nano, tiny, small or base; or ./FOLDER of transformers
-    init_from: Folder | None = None  # start from a run's first seed, or such a folder
-    tokenizer: FileOrFolder | None = None  # a tokenizer.json; by default the model's own, or bytes
+    model: str = "nano"  # from scratch: nano, tiny, small or base; or ./FOLDER or a Hub's ORG/NAME
+    init_from: Model | None = None  # start from a run's first seed, or such a folder
+    tokenizer: TokenizerOf | None = None  # tokenizer.json; by default the model's own, or bytes
     chat: Literal["", "plain", "chatml", "llama3", "gemma"] = ""  # by default what fits
     system: str = ""  # message before the conversation; by default what the model's template has
     thinking: Literal["", "on", "off"] = ""  # as the model's template has it; by default its own
@@ -66,9 +66,13 @@ class Options(loop.Options):
 
     def files(self) -> dict[str, Path]:
         """Those that it reads whenever it starts: the form of conversations lies there too."""
-        named = folders.model_folder(self.model)
-        found = {"tokenizer": self.tokenizer, "data": self.data, "init_from": self.init_from}
-        found["model"] = named if self.init_from is None else None
+        found = {"data": self.data}
+        if self.tokenizer is not None:
+            found["tokenizer"] = hub.local(self.tokenizer, weights=False)
+        if self.init_from is not None:
+            found["init_from"] = hub.local(self.init_from)
+        else:
+            found["model"] = folders.model_folder(self.model)
         return {name: path for name, path in found.items() if path is not None}
 
 

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxrl import files
+from jaxrl import files, hub
 from jaxrl.lm.model import lora, weights
 from jaxrl.lm.model.config import PRESETS, RELEASED, ModelConfig, preset
 from jaxrl.lm.model.transformer import Transformer
@@ -208,10 +208,14 @@ def start(
     """What a run starts with: its conversation, the model's structure, and weights if not random.
 
     `model` is a preset's name or else a folder saved by `transformers` (`./nano` is one, `nano` is
-    not); `init_from`, a run's folder or such a one, replaces it.
+    not) or an id of Hugging Face; `init_from`, a run's folder or such a one, replaces it.
     """
-    named = model_folder(model)
-    folder = init_from or (named if named is not None and named.is_dir() else None)
+    if init_from is None:
+        named = model_folder(model)
+        folder = named if named is not None and named.is_dir() else None
+    else:
+        folder = hub.local(init_from)
+    tokenizer = None if tokenizer is None else hub.local(tokenizer, weights=False)
     if folder is not None and is_run(folder):
         if tokenizer is not None:
             raise ValueError(f"tokenizer={tokenizer}: {folder} has its own; leave the option out.")
@@ -235,8 +239,11 @@ def start(
 
 
 def model_folder(model: str) -> Path | None:
-    """The folder that an option names, whether it is there or not; None for a preset's name."""
-    return None if model in PRESETS or model in RELEASED else Path(model)
+    """The folder that an option names, whether it is there or not; None for a preset's name.
+
+    Of an id of Hugging Face that in its cache.
+    """
+    return None if model in PRESETS or model in RELEASED else hub.local(Path(model))
 
 
 def is_run(folder: Path) -> bool:
