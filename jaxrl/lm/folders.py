@@ -135,10 +135,10 @@ def chat_tokenizer(
             )
         chat, template = make_chat(read, form, system), None
     else:
-        file, *template = own
+        file, written, names = own
         with files.reading(file):
-            words = template_words(template[0], read, system or None, template[1], date, thinking)
-        chat, template = make_chat(read, form, "", words), (template[0], template[1])
+            words = template_words(written, read, system or None, names, date, thinking)
+        chat, template = make_chat(read, form, "", words), (written, names)
     return ChatTokenizer(chat, form, text, template, date, thinking)
 
 
@@ -225,17 +225,17 @@ def start(
     if folder is None:
         spoken = chat_tokenizer(tokenizer, form, system, date, thinking)
         return spoken, preset(model, spoken.tokenizer.vocab_size, dtype), None
+    config = weights.read_config(folder)
     found = files.inside(folder, TOKENIZER)
     if tokenizer is None and not os.path.lexists(found):
         raise ValueError(f"{folder} has no tokenizer.json; give one with --tokenizer FILE.")
     spoken = chat_tokenizer(tokenizer or found, form, system, date, thinking)
-    config, loaded = weights.load(folder, param_dtype="float32", dtype=dtype, on_host=True)
     if spoken.tokenizer.vocab_size > config.vocab_size:
         raise ValueError(
             f"the tokenizer has {spoken.tokenizer.vocab_size} tokens, the model in {folder} "
             f"{config.vocab_size}; give the tokenizer that the model was trained with."
         )
-    return spoken, config, loaded
+    return spoken, *weights.load(folder, param_dtype="float32", dtype=dtype, on_host=True)
 
 
 def model_folder(model: str) -> Path | None:

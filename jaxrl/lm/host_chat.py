@@ -1,7 +1,10 @@
 """Conversations to tokens on the host, with the pieces that `Chat` has inside jit."""
 
 import json
+from functools import cached_property
 from typing import Any
+
+import jax
 
 from jaxrl.lm.folders import ChatTokenizer
 from jaxrl.text.added_tokens import is_control
@@ -32,6 +35,13 @@ class HostChat:
         if not self.chat.tokenizer.control.isdisjoint(ids):
             raise ValueError(f"the tokenizer reads a special token in {short(text)}.")
         return ids
+
+    @cached_property
+    def words(self) -> list[bytes]:
+        """What each token says, an unknown one last."""
+        data, offset, size = jax.tree.leaves(jax.device_get(self.chat.tokenizer.spelling))
+        whole = data.tobytes()
+        return [whole[at : at + n] for at, n in zip(offset.tolist(), size.tolist(), strict=True)]
 
     def opening(self, system: str) -> Piece:
         """What stands around the first user's text after this system message."""
