@@ -132,10 +132,14 @@ def spelled(tokenizer: Tokenizer, opening: Opening) -> list[str | int]:
 
 
 def split_special(tokenizer: Tokenizer, words: str) -> list[str | int]:
-    """Special tokens by id, and the plain words between them."""
-    names = sorted(tokenizer.special, key=len, reverse=True)
+    """Special tokens by id, and the plain words between them.
+
+    Other added tokens, as `<think>` or Gemma's newlines, are found where the words are encoded.
+    """
+    special = {name: x for name, x in tokenizer.special.items() if x in tokenizer.control}
+    names = sorted(special, key=len, reverse=True)
     pieces = re.split("(" + "|".join(map(re.escape, names)) + ")", words)
-    return [tokenizer.special.get(piece, piece) for piece in pieces if piece]
+    return [special.get(piece, piece) for piece in pieces if piece]
 
 
 WORDS = 64
