@@ -8,7 +8,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
-from jaxrl import envs, memory
+from jaxrl import envs, hub, memory
 from jaxrl.algos import sft
 from jaxrl.env import Wrapper
 from jaxrl.envs.fields import fields_of
@@ -27,7 +27,7 @@ from jaxrl.policy import named_leaves
 from jaxrl.program import Member
 from jaxrl.text import Chat
 from jaxrl.train import chat_data, flags, fresh, loop
-from jaxrl.train.paths import File, FileOrFolder, Folder
+from jaxrl.train.paths import File, Model, TokenizerOf
 from jaxrl.train.run_folder import read_config
 from jaxrl.train.trainer import Outcome, Task, Trainer
 
@@ -41,10 +41,11 @@ def today() -> str:
 class Spoken:
     """Which model speaks, and in which form."""
 
-    model: str = "nano"  # from scratch: nano, tiny, small or base; or ./FOLDER of transformers
-    tokenizer: FileOrFolder | None = None  # a tokenizer.json; by default the model's own, or bytes
+    model: str = "nano"  # from scratch: nano, tiny, small or base; or ./FOLDER or a Hub's ORG/NAME
+    tokenizer: TokenizerOf | None = None  # tokenizer.json; by default the model's own, or bytes
     chat: Literal["", "plain", "chatml", "llama3", "gemma"] = ""  # by default what fits
     system: str = ""  # message before the conversation; by default what the model's template has
+    thinking: Literal["", "on", "off"] = ""  # as the model's template has it; by default its own
     date: str = field(default_factory=today)  # what the model's template takes for now, as of start
     dtype: Literal["float32", "bfloat16"] = "float32"  # of the computation, not of the parameters
     data: File | None = None  # rows of --env dataset; or JSONL of chat messages to imitate
@@ -60,7 +61,7 @@ class Spoken:
 @dataclass(frozen=True)
 class Options(Spoken, loop.Options):
     env: str = "language/GuessTheNumber-easy"  # environment id; `python -m envs` lists them
-    init_from: Folder | None = None  # start from a run's first seed, or such a folder
+    init_from: Model | None = None  # start from a run's first seed, or such a folder
     lora_rank: int = 0  # train adapters of this rank beside frozen matrices; 0: every parameter
     lora_alpha: float = 32.0  # what they add is times lora_alpha / lora_rank
     split: bool = False  # parameters and optimiser state over the devices, for a large model
@@ -73,9 +74,13 @@ class Options(Spoken, loop.Options):
 
     def files(self) -> dict[str, Path]:
         """Those that it reads whenever it starts: the form of conversations lies there too."""
-        named = folders.model_folder(self.model)
-        found = {"tokenizer": self.tokenizer, "data": self.data, "init_from": self.init_from}
-        found["model"] = named if self.init_from is None else None
+        found = {"data": self.data}
+        if self.tokenizer is not None:
+            found["tokenizer"] = hub.local(self.tokenizer, weights=False)
+        if self.init_from is not None:
+            found["init_from"] = hub.local(self.init_from)
+        else:
+            found["model"] = folders.model_folder(self.model)
         return {name: path for name, path in found.items() if path is not None}
 
 
@@ -197,7 +202,14 @@ def make_agent(
     if scripted:
         check_player(args.env, env, cfg.sft_player)
     tokenizer, model, weights = folders.start(
-        args.model, args.init_from, args.tokenizer, args.chat, args.system, args.dtype, args.date
+        args.model,
+        args.init_from,
+        args.tokenizer,
+        args.chat,
+        args.system,
+        args.dtype,
+        args.date,
+        args.thinking,
     )
     if args.lora_rank:
         model = replace(model, lora_rank=args.lora_rank, lora_alpha=args.lora_alpha)

@@ -197,6 +197,7 @@ def preset(name: str, vocab_size: int, dtype: str = "float32") -> ModelConfig:
     if name not in PRESETS:
         known = ", ".join([*PRESETS, *RELEASED])
         raise ValueError(
-            f"model={name} is no preset and no folder; try one of {known}, or ./FOLDER."
+            f"model={name} is no preset and no folder; try one of {known}, ./FOLDER, or an id of "
+            "Hugging Face such as Qwen/Qwen3-0.6B."
         )
     return replace(PRESETS[name], vocab_size=vocab_size, dtype=dtype)
