@@ -99,9 +99,10 @@ class Terminal(stop.StopSignal):
         """Show a reply as it is written, and return it."""
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
         said: list[int] = []
-        self.signum, self.replies, began = 0, True, time.perf_counter()
+        self.signum, self.replies, began = 0, True, 0.0
         try:
             for token in tokens:
+                began = began or time.perf_counter()  # what came before may have been compiled
                 said.append(token)
                 show(printable(decoder.decode(words[min(token, len(words) - 1)])))
                 if self.signum:
@@ -110,8 +111,8 @@ class Terminal(stop.StopSignal):
             self.replies = False
         show(printable(decoder.decode(b"", True)) + "\n")
         if self.verbose:
-            took = time.perf_counter() - began
-            edge.say(f"{len(said)} tokens, {len(said) / took:.1f} tokens/s")
+            pace = (len(said) - 1) / (time.perf_counter() - began) if len(said) > 1 else 0
+            edge.say(f"{len(said)} tokens, {pace:.1f} tokens/s")
         return said
 
 
