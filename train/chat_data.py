@@ -120,8 +120,8 @@ def conversation(host: HostChat, spoken: list[Message]) -> tuple[list[int], list
 
 
 KEPT = (
-    "the thoughts of earlier turns stay in what the model reads, as in play, where its chat template "
-    "leaves them out"
+    "the thoughts of earlier turns stay in what the model reads, as in play, though its chat "
+    "template leaves them out"
 )
 
 
