@@ -34,6 +34,8 @@ def row(spec: Spec) -> tuple[str, ...]:
     """One line of the listing; an environment that cannot be made says why."""
     if spec.downloads:
         return spec.id, f"downloads {spec.downloads}", "", "", spec.source
+    if spec.needs:
+        return spec.id, f"needs {spec.needs}", "", "", spec.source
     try:
         env = envs.make(spec.id)
     except ImportError as error:

@@ -13,6 +13,7 @@ from jaxrl.envs.classic.cartpole import CartPole
 from jaxrl.envs.classic.mountain_car import MountainCar
 from jaxrl.envs.classic.mountain_car_continuous import MountainCarContinuous
 from jaxrl.envs.classic.pendulum import Pendulum
+from jaxrl.envs.dataset.environment import data_set
 from jaxrl.envs.fields import check_fields, check_finite, check_max_steps, fields_of, near
 from jaxrl.envs.grid.corridor import SimpleCorridor
 from jaxrl.envs.grid.gridworld import GridWorld
@@ -64,6 +65,7 @@ class Spec:
     source: str = "native"
     downloads: str = ""  # what making it fetches from the network
     language: bool | None = None  # whether it is spoken to, where the class does not tell
+    needs: str = ""  # the field without which it cannot be made
 
     @property
     def is_language(self) -> bool:
@@ -77,6 +79,7 @@ class Spec:
 
 
 _specs = {id: Spec(id, *row) for id, row in TABLE.items()}
+_specs["dataset"] = Spec("dataset", data_set, None, language=True, needs="data=FILE.jsonl")
 
 
 def ids() -> list[str]:

@@ -22,6 +22,7 @@ from jaxrl.metrics import Metrics, Sums, until_broken
 C = TypeVar("C")
 Loss = Callable[[Any, Any], tuple[Sums, Metrics]]  # (params, rows) -> the loss, its parts
 Total = Callable[[Any, Metrics], tuple[Any, Metrics]]  # both, summed over all devices
+Idle = Callable[[Any], tuple[jax.Array, Sums]]  # rows -> whether they have no gradient, their loss
 
 
 class Sizes:
@@ -64,19 +65,26 @@ class Sizes:
 
 
 def gradient(
-    loss: Loss, params: Any, rows: Any, size: int = 0, total: Total | None = None
+    loss: Loss,
+    params: Any,
+    rows: Any,
+    size: int = 0,
+    total: Total | None = None,
+    idle: Idle | None = None,
 ) -> tuple[Any, Metrics]:
     """(gradient of the mean loss over all rows of all devices, metrics and `loss` over them).
 
     `loss(params, piece)` sees `size` rows at a time; with 0 as many as a CPU's cache holds, and on
-    an accelerator all of them. `total` sums over devices; without it there is one.
+    an accelerator all of them. `total` sums over devices; without it there is one. Pieces that are
+    `idle` are not computed, and add nothing to any metric but the loss.
     """
 
     def numerator(params, piece):
         value, metrics = loss(params, piece)
         return value.numerator, metrics | {"loss": value}
 
-    grad_fn = jax.grad(numerator, has_aux=True)
+    grad_fn: Any = jax.grad(numerator, has_aux=True)
+    grad_fn = grad_fn if idle is None else partial(_unless_idle, grad_fn, idle)
     num_rows = jax.tree.leaves(rows)[0].shape[0]
     count = num_rows // size if size else pieces_in_cache(num_rows)
     in_pieces = partial(_sum_over_pieces, grad_fn, count)
@@ -147,6 +155,18 @@ def clip_each_by_norm(max_norm: Any) -> optax.GradientTransformation:
 def over_devices(axis: str | None) -> Total:
     """`total` of `gradient` where every device of a mesh axis holds all parameters."""
     return lambda grads, metrics: mesh.psum((grads, metrics), axis)
+
+
+def _unless_idle(grad_fn: Any, idle: Idle, params: Any, piece: Any) -> Any:
+    still, value = idle(piece)
+    shapes = jax.eval_shape(grad_fn, params, piece)
+
+    def nothing(params, piece):
+        del params, piece
+        grads, metrics = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+        return grads, metrics | {"loss": value}
+
+    return jax.lax.cond(still, nothing, grad_fn, params, piece)
 
 
 def _sum_over_pieces(grad_fn: Callable[..., Any], count: int, params: Any, rows: Any) -> Any:

@@ -1,9 +1,12 @@
 """Statistics of final returns: mean, interquartile mean and bootstrap confidence intervals."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+
+from jaxrl.metrics import hidden
 
 
 def iqm(scores: np.ndarray, axis: int = -1) -> np.ndarray:
@@ -35,7 +38,8 @@ def summarize_returns(
     """
     per_seed = episode_return.mean(1)
     over_seeds = len(per_seed) > 1
-    means = {name: np.asarray(x, np.float64).mean(1) for name, x in sorted((metrics or {}).items())}
+    shown = [(name, x) for name, x in sorted((metrics or {}).items()) if not hidden(name)]
+    means = {name: np.asarray(x, np.float64).mean(1) for name, x in shown}
     return {
         "per_seed": [float(x) for x in per_seed],
         "mean": float(per_seed.mean()),
@@ -47,3 +51,45 @@ def summarize_returns(
             name: {"mean": float(x.mean()), "per_seed": x.tolist()} for name, x in means.items()
         },
     }
+
+
+def wilson(mean: float, count: int) -> list[float]:
+    """95 % interval [low, high] of a share seen in `count` independent trials (Wilson 1927).
+
+    Unlike a bootstrap's it has a width where all trials came out the same.
+    """
+    z2 = 1.959964**2 / count
+    middle = (mean + z2 / 2) / (1 + z2)
+    half = math.sqrt(z2 * mean * (1 - mean) + z2 * z2 / 4) / (1 + z2)
+    return [max(middle - half, 0.0), min(middle + half, 1.0)]
+
+
+def pass_at(success: np.ndarray, k: int) -> float:
+    """pass@k of samples [..., n], bool, of each prompt: eq. 1 of arXiv:2107.03374, unbiased.
+
+    The mean over prompts of 1 - C(n - c, k) / C(n, k), where c of the n samples are right.
+    """
+    n, right = success.shape[-1], success.sum(-1)
+    table = np.asarray([1 - math.comb(n - c, k) / math.comb(n, k) for c in range(n + 1)])
+    return float(table[right].mean())
+
+
+def majority(success: np.ndarray, answer: np.ndarray) -> float:
+    """Share of prompts whose most frequent answer is right, of samples [..., n] of each.
+
+    `answer` is equal where answers are, below 0 where there is none, which has no vote. Of answers
+    that are equally frequent the one seen first counts; where there is none at all it is wrong.
+    """
+    n = success.shape[-1]
+    rows = zip(success.reshape(-1, n), answer.reshape(-1, n), strict=True)
+    right = []
+    for one, said in rows:
+        votes = np.where(said >= 0, (said[:, None] == said).sum(1), 0)
+        first = int(votes.argmax())
+        right.append(bool(votes[first] and one[first]))
+    return float(np.mean(right))
+
+
+def powers(k: int) -> list[int]:
+    """1, 2, 4, ... and k."""
+    return sorted({min(2**i, k) for i in range(k.bit_length() + 1)})

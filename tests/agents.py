@@ -38,19 +38,19 @@ class Parrot(LanguageEnvironment):
 
     prize: float = 1.0
     turns: int = static(2)
-    prompt: str = static("say a")
+    says: str = static("say a")
     talk: str = static("a")  # what the players say
     truncates: bool = static(False)  # the clock ends it, not the rules
     both: bool = static(False)  # the peer's flags: both, at the end
     response_bytes: int = static(3)
     max_turns = property(lambda self: self.turns)
-    prompt_bytes = property(lambda self: len(self.prompt.encode()))
+    prompt_bytes = property(lambda self: len(self.says.encode()))
     feedback_bytes = property(lambda self: 2)
 
     def reset(self, key):
         del key
         zero = jnp.zeros((), jnp.float32)
-        text = literal(self.prompt, self.observation_space.capacity)
+        text = literal(self.says, self.observation_space.capacity)
         return Said(jnp.zeros((), jnp.int32)), timestep(text, metrics=self.metrics(zero))
 
     def metrics(self, hit):
@@ -109,7 +109,7 @@ def episodes(reward: np.ndarray, seed: int = 0, **fields: Any) -> Episodes:
     block, inside = np.divmod(place - 2, 6)
     action = (place >= 2) & (inside < 3)
     rng = np.random.default_rng(seed)
-    record = empty(count, context, turns, ["success"]).replace(
+    record = empty(count, context, turns, ["success"], first=2).replace(
         token=jnp.asarray(rng.integers(0, 256, (count, context)), jnp.int32),
         action=jnp.asarray(np.broadcast_to(action, (count, context))),
         turn=jnp.asarray(np.broadcast_to(np.maximum(block + (inside >= 3), 0), (count, context))),

@@ -20,7 +20,7 @@ def config(**options: Any) -> grpo.Config:
 
 def episodes() -> Episodes:
     """Six of one turn, told apart by their first token; the tokens 1 and 2 are the policy's."""
-    played = empty(6, context=4, max_turns=1, metrics=[])
+    played = empty(6, context=4, max_turns=1, metrics=[], first=1)
     return played.replace(
         token=played.token.at[:, 0].set(jnp.arange(6)),
         action=played.action.at[:, 1:3].set(True),
@@ -77,7 +77,8 @@ def test_what_is_imitated_is_not_clipped(monkeypatch):
     """However much likelier it has become since it was said."""
     rows = prepared(best=1, divide_by_std=False).replace(log_prob=jnp.full((2, 3), -5.0))
     now = jnp.full((2, 3), -1.0)
-    monkeypatch.setattr(grpo.learn, "predict", lambda *_: Prediction(now, jnp.zeros_like(now), now))
+    said = Prediction(now, jnp.zeros_like(now), now)
+    monkeypatch.setattr(grpo.learn, "predict_responses", lambda *_: said)
     params: Any = Params(None)  # pyright: ignore
     for best, expected in ((1, 2 * 7 / 12), (0, -2 * 7 / 12 * 1.28)):
         cfg = config(best=best, num_epochs=2)

@@ -17,7 +17,7 @@ from jaxrl.lm.learn.imitation import imitation_loss
 from jaxrl.lm.learn.report import played_metrics
 from jaxrl.lm.model.params import Params, zero_critic
 from jaxrl.lm.play.rounds import Work
-from jaxrl.metrics import HIDDEN, hidden, quotient
+from jaxrl.metrics import HIDDEN, quotient
 
 REWARD = np.array([[0, 1], [0, 0], [1, 1], [0, 0.5]])  # two groups of two, of two turns
 OPTIONS: list[tuple[Any, dict[str, Any]]] = [
@@ -53,8 +53,8 @@ def test_what_was_not_finite_in_the_episodes_is_counted_and_not_logged(record, f
     work = Work(jnp.float32(1), jnp.float32(1))
     x = getattr(record, field).at[1, 0].set(jnp.nan)
     found = played_metrics(record.replace(**{field: x}), work, record.action[:, 1:])
-    counts = {name: float(x.numerator) for name, x in found.items() if hidden(name)}
-    assert counts == {HIDDEN + name: float(name == part) for name in ("action", "reward")}
+    counts = {part: float(found[HIDDEN + part].numerator) for part in ("action", "reward")}
+    assert counts == {name: float(name == part) for name in counts}
 
 
 WHOLE = [
@@ -90,6 +90,11 @@ def test_a_model_gets_a_finite_gradient_and_its_entropy_is_that_of_its_vocabular
 @pytest.fixture
 def no_model(monkeypatch):
     """A policy is then the log-probs that it gives: an array [N, C-1]."""
+    monkeypatch.setattr(
+        batches,
+        "after_prompts",
+        lambda policy, rows, cfg: batches.Prediction(policy, -policy, policy[..., None]),
+    )
     monkeypatch.setattr(batches, "hidden_states", lambda policy, token, remat: policy[..., None])
     monkeypatch.setattr(
         batches, "token_log_prob", lambda policy, hidden, target, chunk, at: (policy, -policy)

@@ -45,6 +45,14 @@ def test_every_metric_is_the_same(runs):
     assert (whole / "metrics.jsonl").read_bytes() == (killed / "metrics.jsonl").read_bytes()
 
 
+def test_what_was_scored_before_training_is_the_same_and_of_the_first_iteration_that_learned(runs):
+    first = logged(runs[0])[3]
+    for run in runs:
+        told = json.loads((run / "summary.json").read_text())["before"]
+        assert told["success"] == first["success"] and told["episodes"] == 16
+        assert told["failed"].get("wrong") == first.get("failed_wrong")
+
+
 def test_transcripts_of_the_same_iteration_are_the_same(runs):
     """Which iterations have some depends on how long they took: the last of every chunk does."""
     lines = [(run / "transcripts.jsonl").read_text().splitlines() for run in runs]

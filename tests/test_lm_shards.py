@@ -102,7 +102,7 @@ def test_given_weights_fill_a_split_state_and_its_reference_but_no_adapters():
 
     params = Params(laid_out(fresh), zero_critic(4))
     state = State(params, (), params, None, jnp.zeros(2))  # pyright: ignore
-    filled = load_weights(state, given)
+    filled = load_weights(state, named_leaves(given))
     known, before = named_leaves(given), named_leaves(params.policy)
     for name, x in named_leaves(filled.params.policy).items():
         want = np.stack([known[name]] * 2) if name in known else before[name]

@@ -3,7 +3,15 @@
 import numpy as np
 import pytest
 
-from jaxrl.statistics import bootstrap_ci, iqm, summarize_returns
+from jaxrl.statistics import (
+    bootstrap_ci,
+    iqm,
+    majority,
+    pass_at,
+    powers,
+    summarize_returns,
+    wilson,
+)
 
 RETURNS = np.array([[1.0, 3.0], [2.0, 2.0], [0.0, 8.0], [100.0, 200.0], [-50.0, 10.0]])
 
@@ -61,3 +69,32 @@ def test_a_summary_has_the_mean_of_every_metric_over_all_seeds_and_of_each():
     }
     assert list(summary["metrics"]) == ["fuel", "success"]
     assert summarize_returns(np.ones((2, 2)))["metrics"] == {}
+
+
+def test_pass_at_k_is_the_share_of_draws_of_k_samples_that_hold_a_right_one():
+    success = np.array([[1, 0, 0, 0], [0, 0, 0, 0], [1, 1, 1, 0]], bool)
+    assert pass_at(success, 1) == success.mean()
+    # Of the 6 pairs of samples 3, 0 and 6 hold a right one.
+    assert pass_at(success, 2) == pytest.approx((3 / 6 + 0 + 6 / 6) / 3)
+    assert pass_at(success, 4) == pytest.approx(2 / 3)
+    assert powers(1) == [1] and powers(6) == [1, 2, 4, 6] and powers(8) == [1, 2, 4, 8]
+
+
+@pytest.mark.parametrize(
+    ("answer", "success", "right"),
+    [
+        ([5, 7, 7, 9], [1, 0, 0, 0], 0),  # 7 is said most often
+        ([5, 7, 7, 5], [1, 0, 0, 1], 1),  # of equals the first seen
+        ([7, 5, 5, 7], [0, 1, 1, 0], 0),
+        ([-1, -1, -1, 5], [0, 0, 0, 1], 1),  # no answer has no vote
+        ([-1, -1, -1, -1], [0, 0, 0, 0], 0),
+    ],
+)
+def test_the_majority_is_of_answers_and_not_of_samples(answer, success, right):
+    assert majority(np.array([success], bool), np.array([answer])) == right
+
+
+def test_the_interval_of_a_share_has_a_width_at_its_ends():
+    assert wilson(0.0, 64) == pytest.approx([0.0, 0.0566], abs=1e-4)
+    assert wilson(0.5, 100) == pytest.approx([0.4038, 0.5962], abs=1e-4)
+    assert wilson(1.0, 64) == pytest.approx([0.9434, 1.0], abs=1e-4)

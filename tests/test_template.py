@@ -48,7 +48,7 @@ def test_a_template_and_its_fields_must_agree(text, fields, message):
 
 
 class Echo(LanguageEnvironment):
-    prompt = Template("Say {n}", {"n": 10})
+    task = Template("Say {n}", {"n": 10})
     feedback = ("right", Template("no: {n}!", {"n": "longest"}))
     response = Template("<{n}>", {"n": 10})
 

@@ -108,7 +108,8 @@ def main(argv: Sequence[str]) -> None:
     args = flags.parse(
         replace(trainer, intro=__doc__ or ""), flags.without(argv, "--trainer", "--topology")
     )
-    print(report(compile_for(topology, trainer.setup(args), args.num_seeds)))
+    task = trainer.setup(trainer.complete(args))
+    print(report(compile_for(topology, task, args.num_seeds)))
 
 
 def run(argv: Sequence[str]) -> None:

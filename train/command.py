@@ -25,7 +25,9 @@ def _train(trainer: str | Trainer, argv: Sequence[str]) -> None:
     offer_cores()  # before a module of the user's touches a device
     trainer = choose(trainer, argv)
     args = flags.parse(trainer, argv)
-    if args.resume is not None:
+    if args.resume is None:
+        args = trainer.complete(args)
+    else:
         before = flags.saved_options(trainer, args.resume)
         refuse_changes(read_config(args.resume), before, args)
     join(args.hosts)

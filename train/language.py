@@ -8,30 +8,28 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
-import jax
-import jax.numpy as jnp
-
-from jaxrl import config, envs, hub, memory
+from jaxrl import envs, hub, memory
 from jaxrl.algos import sft
 from jaxrl.env import Wrapper
+from jaxrl.envs.fields import fields_of
 from jaxrl.language import LanguageEnvironment
 from jaxrl.lm import folders
 from jaxrl.lm.learn.agent import Agent, load_weights
 from jaxrl.lm.learn.lengths import check_lengths, unread_reason
 from jaxrl.lm.learn.options import AgentConfig, PlayConfig
+from jaxrl.lm.learn.rows import longest_row, with_rows
 from jaxrl.lm.learn.sizes import OF_A_TOKEN, evaluation_parts, training_parts
 from jaxrl.lm.model.config import check_lora
 from jaxrl.lm.model.transformer import Transformer
 from jaxrl.lm.play.limits import Limits, limits
 from jaxrl.lm.play.transcribe import Transcriber
-from jaxrl.program import Member, seed_keys
-from jaxrl.statistics import summarize_returns
+from jaxrl.policy import named_leaves
+from jaxrl.program import Member
 from jaxrl.text import Chat
-from jaxrl.train import chat_data, flags, loop
+from jaxrl.train import chat_data, flags, fresh, loop
 from jaxrl.train.paths import File, Model, TokenizerOf
+from jaxrl.train.run_folder import read_config
 from jaxrl.train.trainer import Outcome, Task, Trainer
-
-EVALUATION_LANES = 256
 
 
 def today() -> str:
@@ -40,29 +38,39 @@ def today() -> str:
 
 
 @dataclass(frozen=True)
-class Options(loop.Options):
-    env: str = "language/GuessTheNumber-easy"  # environment id; `python -m envs` lists them
+class Spoken:
+    """Which model speaks, and in which form."""
+
     model: str = "nano"  # from scratch: nano, tiny, small or base; or ./FOLDER or a Hub's ORG/NAME
-    init_from: Model | None = None  # start from a run's first seed, or such a folder
     tokenizer: TokenizerOf | None = None  # tokenizer.json; by default the model's own, or bytes
     chat: Literal["", "plain", "chatml", "llama3", "gemma"] = ""  # by default what fits
     system: str = ""  # message before the conversation; by default what the model's template has
     thinking: Literal["", "on", "off"] = ""  # as the model's template has it; by default its own
     date: str = field(default_factory=today)  # what the model's template takes for now, as of start
     dtype: Literal["float32", "bfloat16"] = "float32"  # of the computation, not of the parameters
+    data: File | None = None  # rows of --env dataset; or JSONL of chat messages to imitate
+
+    def check_spoken(self) -> None:
+        """ValueError for a date that there is not."""
+        try:
+            datetime.date.fromisoformat(self.date)
+        except ValueError:
+            raise ValueError(f"date={self.date} is no day; try {today()}.") from None
+
+
+@dataclass(frozen=True)
+class Options(Spoken, loop.Options):
+    env: str = "language/GuessTheNumber-easy"  # environment id; `python -m envs` lists them
+    init_from: Model | None = None  # start from a run's first seed, or such a folder
     lora_rank: int = 0  # train adapters of this rank beside frozen matrices; 0: every parameter
     lora_alpha: float = 32.0  # what they add is times lora_alpha / lora_rank
-    data: File | None = None  # JSONL of chat messages to imitate instead of scripted play
     split: bool = False  # parameters and optimiser state over the devices, for a large model
     eval_episodes: int = 1024  # fresh episodes of each seed for the final return
 
     def __post_init__(self):
         super().__post_init__()
         check_lora(self.lora_rank, self.lora_alpha)
-        try:
-            datetime.date.fromisoformat(self.date)
-        except ValueError:
-            raise ValueError(f"date={self.date} is no day; try {today()}.") from None
+        self.check_spoken()
 
     def files(self) -> dict[str, Path]:
         """Those that it reads whenever it starts: the form of conversations lies there too."""
@@ -80,7 +88,27 @@ def declare(
     name: str, algorithm: ModuleType, presets: Mapping[str, Any], options: type[Any]
 ) -> Trainer:
     """The trainer of an algorithm for language agents."""
-    return Trainer(name, algorithm, presets, options, partial(make_task, name, algorithm), reload)
+    setup = partial(make_task, name, algorithm)
+    return Trainer(name, algorithm, presets, options, setup, reload, complete)
+
+
+def complete(args: Any) -> Any:
+    """The options with `prompt=instruct` for a model that knows words; a run's own for its model.
+
+    Left as they are where the prompt is given, or the environment has none.
+    """
+    field = fields_of(envs.spec(args.env).constructor).get("prompt")
+    if field is None or field.default != "terse" or "prompt" in flags.parse_fields(args.env_args):
+        return args
+    folder = args.init_from or folders.model_folder(args.model)
+    if folder is None:
+        return args
+    prompt = "instruct"
+    if folder.is_dir() and folders.is_run(folder):
+        options = read_config(folder)["options"] if (folder / "config.json").is_file() else {}
+        prompt = flags.parse_fields(options.get("env_args", ())).get("prompt", "terse")
+    given = () if prompt == "terse" else (f"prompt={prompt}",)
+    return replace(args, env_args=(*args.env_args, *given))
 
 
 def make_task(name: str, algorithm: ModuleType, args: Any) -> Task:
@@ -110,8 +138,9 @@ def make_task(name: str, algorithm: ModuleType, args: Any) -> Task:
         warm_up=cfg.sft_steps,
         num_blocks=cfg.num_blocks,
         minibatch_rows=cfg.episodes * agent.limits.context,
+        weights=agent.model_config.num_bytes,
         one_by_one=True,
-        start=None if weights is None else partial(load_weights, weights=weights),
+        start=None if weights is None else partial(load_weights, weights=named_leaves(weights)),
         shown=lambda state: state.shown,
         transcribe=Transcriber(agent.chat.tokenizer, cfg.group_size),
         refuse=partial(unread_reason, agent=agent) if cfg.unread == "stop" else None,
@@ -123,16 +152,22 @@ def outcome(tokenizer: folders.ChatTokenizer, agent: Agent) -> Outcome:
     return Outcome(
         trained=lambda state: state.params.policy,
         save=partial(folders.save_models, tokenizer, agent.model_config),
-        evaluate=partial(evaluate_models, agent=agent),
-        parts=partial(evaluation_parts, agent, EVALUATION_LANES),
+        evaluate=partial(fresh.evaluate_models, agent=agent),
+        parts=partial(evaluation_parts, agent, fresh.lanes(agent)),
         how_to_play="read it: python -m train.transcripts --run {}",
     )
 
 
 def reload(folder: Path, args: Any) -> tuple[Any, Outcome]:
     """The models that a finished run kept, and what can be done with them."""
+    trained, tokenizer, agent = reload_agent(folder, args)
+    return trained, outcome(tokenizer, agent)
+
+
+def reload_agent(folder: Path, args: Any) -> tuple[Any, folders.ChatTokenizer, Agent]:
+    """The models that a finished run kept, their tokenizer, and the agent that plays them."""
     env, tokenizer = (
-        make_env(args.env, args.env_args),
+        make_env(args.env, flags.env_fields(args)),
         folders.load_chat_tokenizer(folder / "policy"),
     )
     model_config, trained = folders.load_models(folder)
@@ -141,8 +176,9 @@ def reload(folder: Path, args: Any) -> tuple[Any, Outcome]:
             f"{folder}/policy/chat.json has a tokenizer of {tokenizer.tokenizer.vocab_size} tokens,"
             f" model.json a model of {model_config.vocab_size}; copy both again from one run."
         )
-    agent = Agent(env, tokenizer.chat, sizes_of(env, tokenizer.chat, args.algo), model_config)
-    return trained, outcome(tokenizer, agent)
+    cfg = with_rows(env, tokenizer.chat, args.algo)
+    agent = Agent(env, tokenizer.chat, sizes_of(env, tokenizer.chat, cfg), model_config)
+    return trained, tokenizer, agent
 
 
 def of(member: Member, agent: Agent) -> Agent:
@@ -159,9 +195,10 @@ def make_agent(
     """
     if args.split and cfg.optimizer == "muon":
         raise ValueError("optimizer=muon needs whole matrices; leave --split out or try adam.")
-    env = make_env(args.env, args.env_args)
+    env = make_env(args.env, flags.env_fields(args))
+    data = None if flags.reads_data(args.env) else args.data
     imitates = bool(cfg.sft_steps) or cfg.sft_coef is not None or isinstance(cfg, sft.Config)
-    scripted = imitates and args.data is None
+    scripted = imitates and data is None
     if scripted:
         check_player(args.env, env, cfg.sft_player)
     tokenizer, model, weights = folders.start(
@@ -176,9 +213,10 @@ def make_agent(
     )
     if args.lora_rank:
         model = replace(model, lora_rank=args.lora_rank, lora_alpha=args.lora_alpha)
+    cfg = with_rows(env, tokenizer.chat, cfg)
     sizes = sizes_of(env, tokenizer.chat, cfg)
     check_lengths(args.env, env, tokenizer.chat, sizes, cfg, scripted)
-    examples = None if args.data is None else chat_data.read(args.data, tokenizer)
+    examples = None if data is None else chat_data.read(data, tokenizer)
     if examples is not None:
         longest = examples.token.shape[1]
         if 0 < cfg.context < longest:
@@ -193,16 +231,20 @@ def make_agent(
     if weights is None:
         model = replace(model, context=sizes.context)
     elif model.context < sizes.context:
+        tokens, row = longest_row(env, tokenizer.chat)
+        prompt = f" (the prompt of {row} has {tokens})" if tokens else ""
         raise ValueError(
             f"the model's context of {model.context} tokens is too short for {args.env}, whose "
-            f"longest episode needs {sizes.context}; set --algo.response-tokens lower."
+            f"longest episode needs {sizes.context}{prompt}; set --algo.response-tokens lower."
         )
-    return tokenizer, Agent(env, tokenizer.chat, sizes, model, args.split, examples), weights
+    given = weights is not None
+    agent = Agent(env, tokenizer.chat, sizes, model, given, args.split, examples)
+    return tokenizer, agent, weights
 
 
-def make_env(env_id: str, env_args: Any) -> LanguageEnvironment:
+def make_env(env_id: str, fields: Mapping[str, Any]) -> LanguageEnvironment:
     """The environment that is spoken to; ValueError where the id names another kind."""
-    env = inner = envs.make(env_id, **flags.parse_fields(env_args))
+    env = inner = envs.make(env_id, **fields)
     if isinstance(env, LanguageEnvironment):
         return env
     while isinstance(inner, Wrapper):
@@ -232,26 +274,3 @@ def check_player(env_id: str, env: LanguageEnvironment, player: str) -> None:
             f"sft_player={player}: {env_id} has no such player; write its {method}(state, key), or "
             "leave the supervised steps out."
         )
-
-
-def evaluate_models(
-    trained: Any, members: Member, episodes: int, *, agent: Agent
-) -> dict[str, Any]:
-    """Fresh episodes of each trained model [K, ...] at the temperature it was trained with.
-
-    `members` have leaves [K]; of their options those of playing are read.
-    """
-    index = jnp.arange(episodes, dtype=jnp.int32)
-
-    def one(model_and_member):
-        model, member = model_and_member
-        cfg: Any = config.with_values(member.cfg, num_lanes=EVALUATION_LANES)
-        record, _ = of(member, agent).play(model, seed_keys(member.seed)[2], index, cfg)
-        return record.episode_return, record.metrics | {
-            "turns": record.num_turns.astype(jnp.float32),
-            "cut_responses": record.cut.sum(1, dtype=jnp.float32),
-        }
-
-    played = jax.jit(lambda *x: jax.lax.map(one, x))(trained, members)
-    returns, metrics = jax.device_get(played)
-    return summarize_returns(returns, metrics)

@@ -18,12 +18,13 @@ from jaxrl.checkpoint import Checkpoints, abstract, numbered
 from jaxrl.config import Count, check_fields, check_positive, check_range
 from jaxrl.metrics import Metrics
 from jaxrl.program import Member, Program, make_program, members
+from jaxrl.train.before import Before, before, words
 from jaxrl.train.causes import Broken, advice, first_broken
-from jaxrl.train.devices import Distributed, choose
+from jaxrl.train.devices import Distributed, choose, described, one_core_each
 from jaxrl.train.logs import Lines, known_means
 from jaxrl.train.paths import Folder, NewFolder
 from jaxrl.train.plot import plot_curve
-from jaxrl.train.progress import Progress
+from jaxrl.train.progress import Progress, report
 from jaxrl.train.resume import Past, files_of, layout_of, lost_lines
 from jaxrl.train.run_folder import RunFolder, jsonable, numbered_path, read_metrics
 from jaxrl.train.saving import kept, one_error, stopped
@@ -91,11 +92,12 @@ class Run:
         self.iteration = self.resumed_at = 0
         self.compile_s = self.run_s = 0.0
         self._pace = 0.0  # s per iteration
+        self.before: Before | None = None if self.past is None else self.past.before
 
     def _open(self) -> tuple[Mesh, Past | None]:
         """Enter the run folder; the devices, and of a run that goes on what it was until now."""
         args, task = self.args, self.task
-        sizes = (task.num_blocks, task.minibatch_rows)
+        sizes = (task.num_blocks, task.minibatch_rows, task.weights)
         if args.resume is None:
             mesh = choose(args.devices, args.num_seeds, *sizes)
             check_memory(args, task, list(mesh.devices.flat))
@@ -175,10 +177,11 @@ class Run:
     def compile(self, progress: Progress) -> tuple[Program, Any, Any]:
         """The program and its two executables, init and run."""
         program = program_of(self.task, self.mesh)
-        cores = self.mesh.devices.size
-        label = f"compile {self.args.num_seeds} seed(s) on {cores} {jax.devices()[0].platform}"
+        weights = self.task.weights
+        label = f"compile {self.args.num_seeds} seed(s) on {described(self.mesh, weights)}"
         with progress.phase(label) as phase:
-            init, run = program.compile(self.members)
+            init, run = program.compile(self.members, one_core_each(self.mesh, weights))
+        memory.give_back()
         self.compile_s = phase.seconds
         return program, init, run
 
@@ -237,7 +240,10 @@ class Run:
     def to_remember(self) -> dict[str, Any]:
         """What a checkpoint keeps beside the state."""
         folder, lines = self.folder, self.lines.as_json()
-        return {"config": folder.config, "lines": lines, "transcripts": folder.transcribed}
+        written = folder.transcribed
+        return {
+            "config": folder.config, "lines": lines, "transcripts": written, "before": self.before
+        }  # fmt: skip
 
     def transcribe(self, state: Any) -> None:
         """Write down the episodes that the state shows, if its task keeps any."""
@@ -275,6 +281,7 @@ class Run:
         if broken is not None:
             self.folder.flush()
             raise Diverged(self._why(broken, last - count + good + 1))
+        self._look_at_start(host, task.warm_up - (last - count), count, progress)
         over_chunk = {name: float(np.nanmean(x)) for name, x in known_means(host).items()}
         reason = None if task.refuse is None else task.refuse(over_chunk)
         if reason is not None:
@@ -282,6 +289,14 @@ class Run:
             raise ValueError(reason)
         note = f"warm start {last}/{task.warm_up}" if last < task.warm_up else ""
         progress.update(task.steps(last), over_chunk.get("episode_return"), note)
+
+    def _look_at_start(self, host: Metrics, index: int, count: int, progress: Progress) -> None:
+        """Say what was scored in iteration `index` of this chunk, the first that learns."""
+        if not 0 <= index < count or (found := before(host, index)) is None:
+            return
+        self.before = found
+        for line in words(found, self.task.warm_up > 0, self.task.env, self.folder.path):
+            progress.say(line)
 
     def _why(self, broken: Broken, iteration: int) -> str:
         saved = self.checkpoints.iterations()
@@ -312,6 +327,8 @@ class Run:
             f"{task.unit}_per_s": round(new / self.run_s) if self.run_s else None,
             "final_return": final,
         }
+        if self.before is not None:
+            summary["before"] = self.before
         if lost := lost_lines(self.folder.config):
             summary["lost"] = lost
         self.folder.write_json("summary.json", summary)
@@ -361,25 +378,6 @@ def program_of(task: Task, mesh: Any) -> Program:
     return make_program(
         task.init, task.update, task.layout, mesh, MAX_CHUNK, one_by_one=task.one_by_one
     )
-
-
-def report(summary: dict[str, Any], path: Path, task: Task) -> None:
-    """The end of a run, for a person."""
-    final, unit = summary["final_return"], task.unit
-    low, high = final["ci95"]
-    print(
-        f"{summary['algo']} on {summary['env']}: {summary[f'env_{unit}']:,} {unit} x "
-        f"{summary['num_seeds']} seed(s) in {summary['run_s']:.1f} s "
-        f"({summary[f'{unit}_per_s'] or 0:,} {unit}/s) after "
-        f"{summary['compile_s']:.1f} s of compiling"
-    )
-    print(
-        f"final return: mean {final['mean']:.1f}, IQM {final['iqm']:.1f} "
-        f"(95 % interval {low:.1f} to {high:.1f} over {final['ci95_over']})"
-    )
-    for name, found in final["metrics"].items():
-        print(f"final {name}: {found['mean']:.3f}")
-    print(f"curve: {path / 'curve.png'}\n{task.outcome.how_to_play.format(path)}")
 
 
 def to_host(x: jax.Array) -> np.ndarray:

@@ -23,6 +23,7 @@ class Kind(Enum):
     FOLDER = "a folder"
     EITHER = "a file or folder"
     NEW = "a new folder"
+    OUTPUT = "a file to write"
     MODEL = "a folder, or ORG/NAME of Hugging Face"
     TOKENIZER = "a file or folder, or ORG/NAME of Hugging Face"
 
@@ -31,6 +32,7 @@ File = Annotated[Path, Kind.FILE]
 Folder = Annotated[Path, Kind.FOLDER]
 FileOrFolder = Annotated[Path, Kind.EITHER]
 NewFolder = Annotated[Path, Kind.NEW]
+NewFile = Annotated[Path, Kind.OUTPUT]
 Model = Annotated[Path, Kind.MODEL]
 TokenizerOf = Annotated[Path, Kind.TOKENIZER]
 
@@ -71,6 +73,8 @@ def _problem(text: str, kind: Kind) -> str:
     except (FileNotFoundError, NotADirectoryError) as error:
         if kind is Kind.NEW:
             return _unmakable(path)
+        if kind is Kind.OUTPUT:
+            return "" if path.parent.is_dir() else "lies in no folder; make that first"
         if kind in (Kind.MODEL, Kind.TOKENIZER) and hub.is_id(text):
             return ""
         missing = error.errno == errno.ENOENT
@@ -83,13 +87,17 @@ def _problem(text: str, kind: Kind) -> str:
 
 def _of_another_kind(path: Path, mode: int, kind: Kind) -> str:
     is_folder = stat.S_ISDIR(mode)
-    if is_folder and kind is Kind.FILE:
-        return "is a folder; give a file"
+    if is_folder and kind in (Kind.FILE, Kind.OUTPUT):
+        return f"is a folder; give {kind.value}"
     if not is_folder and kind in (Kind.FOLDER, Kind.NEW, Kind.MODEL):
         return f"is {'a file' if stat.S_ISREG(mode) else 'no folder'}; give {kind.value}"
     if not is_folder and not stat.S_ISREG(mode):
         return f"is no ordinary file; give {kind.value}"
-    wanted = os.R_OK | (os.X_OK if is_folder else 0) | (os.W_OK if kind is Kind.NEW else 0)
+    wanted = (
+        os.R_OK
+        | (os.X_OK if is_folder else 0)
+        | (os.W_OK if kind in (Kind.NEW, Kind.OUTPUT) else 0)
+    )
     if not os.access(path, wanted):
         return f"cannot be used: permission denied; give {kind.value}"
     return ""

@@ -1,11 +1,14 @@
-"""What the terminal shows while a run compiles and trains."""
+"""What the terminal shows while a run compiles and trains, and at its end."""
 
 import sys
 import time
+from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
 from jaxrl.train import stop
+from jaxrl.train.trainer import Task
 
 
 class Progress:
@@ -47,6 +50,11 @@ class Progress:
             self._bar.set_postfix_str(note, refresh=env_steps == self._bar.n)
         self._bar.update(env_steps - self._bar.n)
 
+    def say(self, line: str) -> None:
+        """A line above the bar."""
+        if self.shows:
+            tqdm.write(line, file=sys.stderr)
+
     def close(self) -> None:
         if self._bar is not None:
             self._bar.close()
@@ -72,3 +80,26 @@ class Phase:
         if self.shows:
             stop.open_line = False
             print(f" {self.seconds:.1f} s", file=sys.stderr, flush=True)
+
+
+def report(summary: dict[str, Any], path: Path, task: Task) -> None:
+    """The end of a run, for a person."""
+    final, unit = summary["final_return"], task.unit
+    low, high = final["ci95"]
+    print(
+        f"{summary['algo']} on {summary['env']}: {summary[f'env_{unit}']:,} {unit} x "
+        f"{summary['num_seeds']} seed(s) in {summary['run_s']:.1f} s "
+        f"({summary[f'{unit}_per_s'] or 0:,} {unit}/s) after "
+        f"{summary['compile_s']:.1f} s of compiling"
+    )
+    print(
+        f"final return: mean {final['mean']:.1f}, IQM {final['iqm']:.1f} "
+        f"(95 % interval {low:.1f} to {high:.1f} over {final['ci95_over']})"
+    )
+    start = summary.get("before")
+    for name, found in final["metrics"].items():
+        if name == "success" and start is not None:
+            print(f"success {start['success']:.3f} -> {found['mean']:.3f}")
+        else:
+            print(f"final {name}: {found['mean']:.3f}")
+    print(f"curve: {path / 'curve.png'}\n{task.outcome.how_to_play.format(path)}")

@@ -164,6 +164,7 @@ class Past:
     def __init__(self, config: dict, record: dict, iteration: int, checkpoint: Path, args: Any):
         self.iteration, self.checkpoint, self.words = iteration, checkpoint, []
         self.lines, self.transcripts = record.get("lines"), record.get("transcripts")
+        self.before = record.get("before")
         self.lost: dict[str, list[list[int]]] = {}
         self.config, saved = dict(config), record.get("config")
         if iteration and saved is None:
@@ -244,12 +245,12 @@ class Past:
             edge.say(f"note: {word}.")
         self.words = []
 
-    def mesh(self, args: Any, blocks: int, rows: int) -> Mesh:
+    def mesh(self, args: Any, blocks: int, rows: int, weights: int) -> Mesh:
         """The devices that the run had, or those that the command line names.
 
         ValueError where it had what this machine has not, and the command line does not say.
         """
-        sizes = (args.num_seeds, blocks, rows)
+        sizes = (args.num_seeds, blocks, rows, weights)
         if "layout" not in self.made:
             own = self.config["options"].get("devices", 0)
             return choose(args.devices or own, *sizes)

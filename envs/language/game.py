@@ -3,17 +3,16 @@
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
-from jaxrl.env import TimeStep, static, timestep
-from jaxrl.language import LanguageEnvironment
-from jaxrl.text import Text
+from jaxrl.env import TimeStep, static
+from jaxrl.envs.language.judged import Judged
+from jaxrl.text import Text, literal
+from jaxrl.text.answers import Reading
 
-FORMAT_ERROR = -0.1  # reward of a response without a move; it ends the episode
 MOST_TURNS = 1000
 
 
-class Game(LanguageEnvironment):
+class Game(Judged):
     """Turns until the game is won, a response holds no move, or none are left.
 
     The turn limit is a rule that the prompt states, so running out of turns terminates. In the
@@ -21,10 +20,6 @@ class Game(LanguageEnvironment):
     """
 
     gem: bool = static(False)  # the peer's flags at the end of an episode
-
-    def opening(self, **values: Any) -> TimeStep:
-        """The TimeStep of a reset: the prompt with these values."""
-        return timestep(self.ask(**values), metrics={"success": jnp.zeros((), jnp.float32)})
 
     def turn(
         self,
@@ -34,10 +29,14 @@ class Game(LanguageEnvironment):
         malformed: jax.Array,
         won: jax.Array,
         over: jax.Array,
+        reading: Reading | None = None,
     ) -> TimeStep:
-        """The TimeStep of one turn; `over`: no turn follows, be it won or not."""
+        """The TimeStep of one turn; `over`: no turn follows, be it won or not.
+
+        `reading` is the move that was read, where it is to be counted by its form too.
+        """
+        formed = ~malformed if reading is None else ~malformed & reading.formed
+        reading = Reading(literal("") if reading is None else reading.text, ~malformed, formed)
         won = won & ~malformed
-        reward = jnp.where(malformed, FORMAT_ERROR, reward)
         truncated = over & ~won if self.gem else False
-        success = {"success": won.astype(jnp.float32)}
-        return timestep(obs, reward, malformed | won | over, truncated, success)
+        return self.judged(obs, reward, reading, won, won | over, truncated)

@@ -8,10 +8,14 @@ import numpy as np
 from jaxrl.env import TimeStep, check_numbers, is_known, static
 from jaxrl.envs.language.game import MOST_TURNS, Game
 from jaxrl.text import Template, Text
-from jaxrl.text.patterns import boxed_integer
 
 MOST = 9999  # the largest number there is; the texts have room for it
 RANDOM_TURNS = 9  # most that `random_level` draws
+TERSE = r"Guess {low}-{high}, {turns} turns: \boxed{{N}}"
+WORDS = (
+    "I have chosen a whole number from {low} to {high}. Find it in at most {turns} turns. After "
+    "each guess I say whether my number is higher or lower. Reply with only a number."
+)
 
 
 class State(flax.struct.PyTreeNode):
@@ -52,17 +56,28 @@ class GuessTheNumber(Game):
         return RANDOM_TURNS if self.random_level else self.turns
 
     @property
-    def prompt(self) -> Template:
+    def task(self) -> Template:
         widest = {"low": MOST, "high": MOST, "turns": self.max_turns}
-        return Template(r"Guess {low}-{high}, {turns} turns: \boxed{{N}}", widest)
+        return Template(WORDS if self.in_words else TERSE, widest)
 
     @property
-    def feedback(self) -> tuple[str, ...]:
-        return "higher", "lower", "repeated", "outside", "right", "no move"
+    def feedback(self) -> tuple[str | Template, ...]:
+        if not self.in_words:
+            return "higher", "lower", "repeated", "outside", "right", "no move"
+        left, named = {"left": self.max_turns}, {"guess": MOST, "left": self.max_turns}
+        between = {"low": MOST, "high": MOST} | left
+        return (
+            Template("No, the number is higher than {guess}. Turns left: {left}.", named),
+            Template("No, the number is lower than {guess}. Turns left: {left}.", named),
+            Template("You have named {guess} before. Turns left: {left}.", named),
+            Template("The number lies between {low} and {high}. Turns left: {left}.", between),
+            "Yes, that is the number.",
+            "There is no number in that.",
+        )
 
     @property
     def response(self) -> Template:
-        return Template(r"\boxed{{{number}}}", {"number": MOST})
+        return Template("{number}" if self.in_words else r"\boxed{{{number}}}", {"number": MOST})
 
     def reset(self, key: jax.Array) -> tuple[State, TimeStep]:
         target_key, low_key, high_key = jax.random.split(key, 3)
@@ -80,9 +95,10 @@ class GuessTheNumber(Game):
 
     def step(self, state: State, action: Text, key: jax.Array) -> tuple[State, TimeStep]:
         del key  # the dynamics are deterministic
-        move = boxed_integer(action)
-        guess = move.value
-        malformed = ~move.found | (guess == 0)
+        guess, reading = self.read_integer(action)
+        malformed = ~reading.found
+        if not self.in_words:
+            malformed |= guess == 0
         outside = (guess < state.low) | (guess > state.high)
         repeated = ~outside & jnp.any(state.guess == guess)
         won = ~malformed & ~outside & ~repeated & (guess == state.target)
@@ -96,7 +112,9 @@ class GuessTheNumber(Game):
             answer = jnp.where(problem, index, answer)
         if self.information is not None:
             reward = reward + self.information * self.bits(state, guess)
-        ts = self.turn(self.answer(answer), reward, malformed=malformed, won=won, over=last)
+        told = {"guess": guess, "low": state.low, "high": state.high, "left": state.limit - turn}
+        obs = self.answer(answer, **told)
+        ts = self.turn(obs, reward, malformed=malformed, won=won, over=last, reading=reading)
         at = jnp.where(outside | malformed, self.max_turns, state.turn)  # beyond it: dropped
         return state.replace(turn=turn, guess=state.guess.at[at].set(guess, mode="drop")), ts
 

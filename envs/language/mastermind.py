@@ -10,10 +10,21 @@ import numpy as np
 from jaxrl.env import TimeStep, check_numbers, static
 from jaxrl.envs.language.game import MOST_TURNS, Game
 from jaxrl.text import Template, Text, integers, listed
+from jaxrl.text.answers import Reading, ends, kept, last_box
+from jaxrl.text.numbers import Integers
 from jaxrl.text.patterns import boxed
 
 RANDOM_LEVELS = np.asarray([(2, 4, 10), (4, 6, 20), (4, 8, 30)], np.int32)  # length, numbers, turns
 NUMBERS = r"\d+(\s+\d+)*"
+NUMBERED = {"numbers": 9}
+TERSE = r"Code: {length} different of 1-{numbers}, {turns} turns: \boxed{{1 2}}"
+WORDS = (
+    "I have chosen a secret code: {length} different digits from 1 to {numbers}, in an order. Find "
+    "it in at most {turns} turns. After each guess I say how many of its digits are in the right "
+    "place, and how many are in the code but in another place. Reply with only the {length} "
+    "digits, with spaces between them."
+)
+PEGS = "Digits in the right place: {black}. Digits in another place: {white}."
 
 
 class State(flax.struct.PyTreeNode):
@@ -61,20 +72,29 @@ class Mastermind(Game):
         return int(self.level[-1, 2])
 
     @property
-    def prompt(self) -> Template:
+    def task(self) -> Template:
         widest = {"length": 4, "numbers": 9, "turns": self.max_turns}
-        return Template(
-            r"Code: {length} different of 1-{numbers}, {turns} turns: \boxed{{1 2}}", widest
-        )
+        return Template(WORDS if self.in_words else TERSE, widest)
 
     @property
     def feedback(self) -> tuple[str | Template, ...]:
-        pegs = Template("{black}b {white}w", {"black": 4, "white": 4})
-        return "repeated", "range", "length", "right", "no move", pegs
+        pegs, left = {"black": 4, "white": 4}, {"left": self.max_turns}
+        if not self.in_words:
+            told = Template("{black}b {white}w", pegs)
+            return "repeated", "range", "length", "right", "no move", told
+        return (
+            Template("You have tried that code before. Turns left: {left}.", left),
+            Template("The digits are from 1 to {numbers}. Turns left: {left}.", left | NUMBERED),
+            Template("The code has {length} digits. Turns left: {left}.", left | {"length": 4}),
+            "Yes, that is the code.",
+            "There are no digits in that.",
+            Template(PEGS + " Turns left: {left}.", left | pegs),
+        )
 
     @property
     def response(self) -> Template:
-        return Template(r"\boxed{{{code}}}", {"code": " ".join("9" * int(self.level[-1, 0]))})
+        widest = {"code": " ".join("9" * int(self.level[-1, 0]))}
+        return Template("{code}" if self.in_words else r"\boxed{{{code}}}", widest)
 
     def reset(self, key: jax.Array) -> tuple[State, TimeStep]:
         level_key, code_key = jax.random.split(key)
@@ -92,21 +112,22 @@ class Mastermind(Game):
 
     def step(self, state: State, action: Text, key: jax.Array) -> tuple[State, TimeStep]:
         del key  # the dynamics are deterministic
-        move = boxed(NUMBERS, action)
-        read = integers(move.payload, state.code.shape[0])
+        read, reading = self.read_numbers(action, state.code.shape[0])
         inside = jnp.arange(state.code.shape[0]) < state.length
         guess = jnp.where(inside, read.value, 0)
         wrong_length = read.count != state.length
         outside = jnp.any(inside & ((guess < 1) | (guess > state.numbers)))
         repeated = jnp.any(jnp.all(state.guess == guess, 1))
-        valid = move.found & ~wrong_length & ~outside & ~repeated
+        valid = reading.found & ~wrong_length & ~outside & ~repeated
         black, white = pegs(state.code, guess)
         won = valid & (black == state.length)
         reward = jnp.where(valid, jnp.maximum(black - state.best, 0) / state.length, 0.0)
         answer = jnp.where(valid, 5, 0)
-        for problem, index in ((outside, 1), (wrong_length, 2), (won, 3), (~move.found, 4)):
+        for problem, index in ((outside, 1), (wrong_length, 2), (won, 3), (~reading.found, 4)):
             answer = jnp.where(problem, index, answer)
-        obs = self.answer(answer, black=black, white=white)
+        told = {"numbers": state.numbers, "length": state.length}
+        told |= {"black": black, "white": white, "left": state.limit - state.turn - 1}
+        obs = self.answer(answer, **told)
         at = jnp.where(valid, state.turn, state.black.shape[0])  # beyond the record: dropped
         state = state.replace(
             turn=state.turn + 1,
@@ -116,7 +137,25 @@ class Mastermind(Game):
             white=state.white.at[at].set(white, mode="drop"),
         )
         last = state.turn >= state.limit
-        return state, self.turn(obs, reward, malformed=~move.found, won=won, over=last)
+        return state, self.turn(
+            obs, reward, malformed=~reading.found, won=won, over=last, reading=reading
+        )
+
+    def read_numbers(self, action: Text, n: int) -> tuple[Integers, Reading]:
+        r"""The numbers of the last `\boxed{1 2}`; in words, without one, the text's last digits.
+
+        These stand in one row, with spaces or commas between them or nothing: `1 2`, `1, 2`, `12`.
+        """
+        move, end = boxed(NUMBERS, action), last_box(action)[1]
+        read, found = integers(move.payload, n), move.found
+        if self.in_words:
+            row, last = last_digits(action, n)
+            read = jax.tree.map(lambda a, b: jnp.where(found, a, b), read, row)
+            end = jnp.where(found, end, last)
+            found = (found | (row.count > 0)) & ~action.cut
+        text = listed(read.value, jnp.minimum(read.count, n), capacity=2 * n + 2)
+        formed = found & ends(action, end) if self.in_words else found
+        return read, Reading(text, found, formed)
 
     @property
     def codes(self) -> np.ndarray:
@@ -163,6 +202,18 @@ class Mastermind(Game):
 
     def _say(self, code: jax.Array, length: jax.Array) -> Text:
         return self.say(code=listed(code, length, capacity=2 * code.shape[0]))
+
+
+def last_digits(text: Text, n: int) -> tuple[Integers, jax.Array]:
+    """The digits of the last row, each a number, and int32 []: where it ends."""
+    place = jnp.arange(text.capacity, dtype=jnp.int32)
+    digit = ((text.bytes - ord("0")) <= 9) & (place < text.length)
+    last = jnp.max(jnp.where(digit, place, -1))
+    apart = ~digit & (text.bytes != ord(" ")) & (text.bytes != ord(","))
+    row = digit & (place > jnp.max(jnp.where(apart & (place < last), place, -1)))
+    value = kept(text, row, n).bytes.astype(jnp.int32) - ord("0")
+    count = jnp.sum(row, dtype=jnp.int32)
+    return Integers(jnp.where(jnp.arange(n) < count, value, 0), count), last
 
 
 def pegs(code: jax.Array, guess: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -7,12 +7,23 @@ import numpy as np
 
 from jaxrl.env import TimeStep, check_numbers, static
 from jaxrl.envs.language.game import MOST_TURNS, Game
-from jaxrl.text import Template, Text, select
-from jaxrl.text.patterns import boxed
+from jaxrl.text import Template, Text, concat, literal, render, select, where
+from jaxrl.text.answers import Reading, ends, kept, last_box
+from jaxrl.text.patterns import boxed, last_match
 from jaxrl.text.text import pack
 
 RANDOM_LEVELS = np.asarray([(3, 10), (4, 20), (5, 35)], np.int32)  # disks, turns
 MOVE = r"[ABCabc]\s*,?\s*[ABCabc]"
+BETWEEN = r"([ *_`]|peg|rod)*"
+ARROW = r"(to|->|[^ -~\s]+)"  # the last is what is not ASCII, as an arrow
+IN_WORDS = rf"[^A-Za-z0-9][ABC]({BETWEEN}{ARROW}{BETWEEN})?[ABC][^A-Za-z0-9]"
+TERSE = r"{pegs} all to C, {turns} turns: \boxed{{AC}}"
+WORDS = (
+    "Three pegs A, B and C hold disks, of which 1 is the smallest. Bring all disks to peg C in at "
+    "most {turns} turns. A turn moves the top disk of a peg to another peg, never onto a smaller "
+    "disk. From the bottom up: {pegs}. Reply with only a move, such as: B to A"
+)
+SHOWN = "A {}, B {}, C {}"
 
 
 class State(flax.struct.PyTreeNode):
@@ -48,18 +59,33 @@ class TowerofHanoi(Game):
         return int(RANDOM_LEVELS[-1, 1]) if self.random_level else self.turns
 
     @property
-    def prompt(self) -> Template:
-        widest = {"pegs": "9" * self.most + "||", "turns": self.max_turns}
-        return Template(r"{pegs} all to C, {turns} turns: \boxed{{AC}}", widest)
+    def task(self) -> Template:
+        widest = self.widest | {"turns": self.max_turns}
+        return Template(WORDS if self.in_words else TERSE, widest)
 
     @property
     def feedback(self) -> tuple[str | Template, ...]:
-        pegs = {"pegs": "9" * self.most + "||"}
-        return "no move", "right", Template("{pegs}", pegs), Template("no {pegs}", pegs)
+        pegs = self.widest
+        if not self.in_words:
+            return "no move", "right", Template("{pegs}", pegs), Template("no {pegs}", pegs)
+        told, widest = "{pegs}. Turns left: {left}.", pegs | {"left": self.max_turns}
+        return (
+            "There is no move in that.",
+            "Yes, all disks are on peg C.",
+            Template(told, widest),
+            Template("That is not allowed. " + told, widest),
+        )
 
     @property
     def response(self) -> Template:
-        return Template(r"\boxed{{{source}{goal}}}", {"source": "A", "goal": "C"})
+        move = "{source} to {goal}" if self.in_words else r"\boxed{{{source}{goal}}}"
+        return Template(move, {"source": "A", "goal": "C"})
+
+    @property
+    def widest(self) -> dict[str, str]:
+        """The longest text of the pegs."""
+        three = ("9" * self.most, "none", "none")
+        return {"pegs": SHOWN.format(*three) if self.in_words else "9" * self.most + "||"}
 
     def reset(self, key: jax.Array) -> tuple[State, TimeStep]:
         level = jnp.asarray([self.disks, self.turns], jnp.int32)
@@ -71,23 +97,44 @@ class TowerofHanoi(Game):
 
     def step(self, state: State, action: Text, key: jax.Array) -> tuple[State, TimeStep]:
         del key  # the dynamics are deterministic
-        move = boxed(MOVE, action)
-        letters = move.payload.bytes
-        # The low five bits of a letter are its place in the alphabet, whatever its case.
-        source, goal = (
-            (letters[i] & 31).astype(jnp.int32) - 1 for i in (0, move.payload.length - 1)
-        )
+        source, goal, reading = self.read_move(action)
         top = self.tops(state)
-        legal = move.found & (top[source] < self.most) & (top[goal] >= top[source])
+        legal = reading.found & (top[source] < self.most) & (top[goal] >= top[source])
         at = jnp.where(legal, top[source], self.most)
         state = state.replace(peg=state.peg.at[at].set(goal, mode="drop"), turn=state.turn + 1)
         done = jnp.sum((state.peg == 2) & self.exists(state))
         won = legal & (done == state.disks)
         last = state.turn >= state.limit
         reward = jnp.where(won, 1.0, jnp.where(last, done / state.disks, 0.0))
-        answer = jnp.where(move.found, jnp.where(won, 1, jnp.where(legal, 2, 3)), 0)
-        obs = self.answer(answer, pegs=self.shown(state))
-        return state, self.turn(obs, reward, malformed=~move.found, won=won, over=last)
+        answer = jnp.where(reading.found, jnp.where(won, 1, jnp.where(legal, 2, 3)), 0)
+        obs = self.answer(answer, pegs=self.shown(state), left=state.limit - state.turn)
+        return state, self.turn(
+            obs, reward, malformed=~reading.found, won=won, over=last, reading=reading
+        )
+
+    def read_move(self, action: Text) -> tuple[jax.Array, jax.Array, Reading]:
+        r"""int32 [], int32 [], Reading: pegs from and to of the last `\boxed{AC}`.
+
+        In words, without one, of the last `A to C`, `A -> C` or `AC` in capital letters; `peg`,
+        marks and spaces may stand between.
+        """
+        move = boxed(MOVE, action)
+        letter = move.payload.bytes[0], move.payload.bytes[move.payload.length - 1]
+        found = formed = move.found
+        if self.in_words:
+            behind = last_match(IN_WORDS, action)
+            place = jnp.arange(action.capacity, dtype=jnp.int32)
+            peg = (action.bytes >= ord("A")) & (action.bytes <= ord("C")) & (place < behind)
+            goal = jnp.max(jnp.where(peg, place, 0))
+            source = jnp.max(jnp.where(peg & (place < goal), place, 0))
+            said = action.bytes[source], action.bytes[goal]
+            letter = jax.tree.map(lambda a, b: jnp.where(move.found, a, b), letter, said)
+            found = (move.found | (behind >= 0)) & ~action.cut
+            formed = found & ends(action, jnp.where(move.found, last_box(action)[1], goal))
+        # The low five bits of a letter are its place in the alphabet, whatever its case.
+        source, goal = ((x & 31).astype(jnp.int32) - 1 for x in letter)
+        text = concat([peg_name(source), peg_name(goal)], 2)
+        return source, goal, Reading(text, found, formed)
 
     def exists(self, state: State) -> jax.Array:
         """bool [most]: this disk is in the game."""
@@ -104,6 +151,11 @@ class TowerofHanoi(Game):
     def shown(self, state: State) -> Text:
         """The disks of each peg from its foot up, 1 the smallest."""
         digits = np.arange(self.most, 0, -1) + ord("0")
+        if self.in_words:
+            disks = literal(bytes(digits.tolist()))
+            pegs = [kept(disks, on, self.most) for on in self.on(state)[:, ::-1]]
+            told = [where(peg.length == 0, "none", peg) for peg in pegs]
+            return render(SHOWN, *told, capacity=len(self.widest["pegs"]))
         rows = np.concatenate([np.tile(digits, (3, 1)), np.full((3, 1), ord("|"))], 1)
         shown = jnp.pad(self.on(state)[:, ::-1], ((0, 0), (0, 1)), constant_values=True)
         places = rows.size - 1  # no bar after the last peg
@@ -130,5 +182,9 @@ class TowerofHanoi(Game):
         return self._say(move // 3, move % 3)
 
     def _say(self, source: jax.Array, goal: jax.Array) -> Text:
-        source_letter, goal_letter = (select(peg, ["A", "B", "C"]) for peg in (source, goal))
-        return self.say(source=source_letter, goal=goal_letter)
+        return self.say(source=peg_name(source), goal=peg_name(goal))
+
+
+def peg_name(peg: jax.Array) -> Text:
+    """A, B or C."""
+    return select(peg, ["A", "B", "C"])

@@ -8,7 +8,6 @@ import numpy as np
 from jaxrl.env import TimeStep, check_numbers, static
 from jaxrl.envs.reasoning.question import Question
 from jaxrl.text import Template, Text, from_int
-from jaxrl.text.patterns import boxed_integer
 from jaxrl.text.text import pack
 
 MOST_DIGITS = 8  # so that sums of 20 terms fit an int32
@@ -48,15 +47,15 @@ class ChainSum(Question):
         check_numbers(self, terms=(1, self.max_terms), digits=(1, self.max_digits))
 
     @property
-    def prompt(self) -> Template:
+    def task(self) -> Template:
+        words = "What is {chain}? Reply with only the number."
         widest = "+".join(["9" * self.max_digits] * self.max_terms)
-        return Template(r"{chain}=\boxed{{N}}", {"chain": widest})
+        return Template(words if self.in_words else r"{chain}=\boxed{{N}}", {"chain": widest})
 
     @property
     def response(self) -> Template:
-        return Template(
-            r"\boxed{{{number}}}", {"number": -self.max_terms * (10**self.max_digits - 1)}
-        )
+        widest = {"number": -self.max_terms * (10**self.max_digits - 1)}
+        return Template("{number}" if self.in_words else r"\boxed{{{number}}}", widest)
 
     def reset(self, key: jax.Array) -> tuple[State, TimeStep]:
         state = State(self.draw(key))
@@ -64,12 +63,12 @@ class ChainSum(Question):
 
     def step(self, state: State, action: Text, key: jax.Array) -> tuple[State, TimeStep]:
         del key  # the question has one answer
-        answer = boxed_integer(action, signed=True)
+        value, reading = self.read_integer(action, signed=True)
         result = jnp.sum(state.number, dtype=jnp.int32)
         credit = 0.0
         if self.partial is not None:
-            credit = self.partial * share_of_places(answer.value, result)
-        return state, self.verdict(answer.found, answer.value == result, credit)
+            credit = self.partial * share_of_places(value, result)
+        return state, self.verdict(reading, value == result, credit)
 
     def draw(self, key: jax.Array) -> jax.Array:
         """int32 [max_terms]: the signed numbers of a question."""

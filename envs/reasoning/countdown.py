@@ -8,12 +8,18 @@ import numpy as np
 from jaxrl.env import TimeStep, check_numbers, static
 from jaxrl.envs.reasoning.arithmetic import evaluate
 from jaxrl.envs.reasoning.question import Question
-from jaxrl.text import Template, Text, from_int, listed
+from jaxrl.text import Template, Text, from_int, listed, resize, where
+from jaxrl.text.answers import Reading, ends, kept, last_box
 from jaxrl.text.patterns import boxed
 from jaxrl.text.text import pack
 
 OPERATORS = "+-*/"
 MOST = 999  # no target is larger
+TERSE = r"Make {target} of {numbers}, each once: \boxed{{1+2}}"
+WORDS = (
+    "Make {target} of the numbers {numbers}. Use each of them exactly once, with +, -, *, / and "
+    "parentheses. Reply with only the expression."
+)
 
 
 class State(flax.struct.PyTreeNode):
@@ -49,20 +55,18 @@ class Countdown(Question):
         check_numbers(self, numbers=(2, self.max_numbers), largest=(1, self.max_largest))
 
     @property
-    def prompt(self) -> Template:
+    def task(self) -> Template:
         widest = " ".join([str(self.max_largest)] * self.max_numbers)
-        return Template(
-            r"Make {target} of {numbers}, each once: \boxed{{1+2}}",
-            {"target": MOST, "numbers": widest},
-        )
+        return Template(WORDS if self.in_words else TERSE, {"target": MOST, "numbers": widest})
 
     @property
     def response(self) -> Template:
-        """The longest solution: `\\boxed{((12+34)*5-67)/8}`."""
+        """The longest solution, `((12+34)*5-67)/8`."""
         first, *others = [str(self.max_largest)] * self.max_numbers
         opening = "(" * (self.max_numbers - 2)
         longest = opening + first + "+" + ")*".join(others)
-        return Template(r"\boxed{{{solution}}}", {"solution": longest})
+        solution = "{solution}" if self.in_words else r"\boxed{{{solution}}}"
+        return Template(solution, {"solution": longest})
 
     @property
     def count(self) -> jax.Array:
@@ -96,12 +100,29 @@ class Countdown(Question):
 
     def step(self, state: State, action: Text, key: jax.Array) -> tuple[State, TimeStep]:
         del key  # whether an answer is right is no matter of chance
-        answer = boxed(r"[-0-9+*/() ]+", action)
-        depth = self.response_bytes // 2  # each parenthesis takes two bytes
-        value = evaluate(answer.payload, state.number, self.count, depth)
+        reading = self.read_expression(action)
+        depth = reading.text.capacity // 2  # each parenthesis takes two bytes
+        value = evaluate(reading.text, state.number, self.count, depth)
         whole = jnp.where(value.denominator == 0, 1, value.denominator)
         right = (value.numerator % whole == 0) & (value.numerator // whole == state.target)
-        return state, self.verdict(answer.found, value.valid & right)
+        return state, self.verdict(reading, value.valid & right)
+
+    def read_expression(self, action: Text) -> Reading:
+        r"""The last `\boxed{(2+3)*4}`; in words, without one, what is around the last operator.
+
+        That is all digits, + - * / ( ) and spaces, from the first number or parenthesis to the
+        last: of `(2+3)*4 = 20` what stands before the `=`. One that is longer than twice the
+        longest solution is no answer.
+        """
+        boxes = boxed(r"[-0-9+*/() ]+", action)
+        if not self.in_words:
+            return Reading(boxes.payload, boxes.found, boxes.found)
+        span, last = last_expression(action)
+        payload, found = kept(action, span, 2 * self.response.size), last >= 0
+        payload = where(boxes.found, resize(boxes.payload, payload.capacity), payload)
+        found = (boxes.found | found) & ~payload.cut
+        end = jnp.where(boxes.found, last_box(action)[1], last)
+        return Reading(payload, found, found & ends(action, end))
 
     def expert(self, state: State, key: jax.Array) -> Text:
         """The solution that the question was made from."""
@@ -142,3 +163,29 @@ class Countdown(Question):
             self.response_bytes,
         )
         return self.say(solution=solution)
+
+
+def last_expression(text: Text) -> tuple[jax.Array, jax.Array]:
+    """bool [L]: the bytes of the last expression; int32 []: its last place, -1 without one."""
+    place = jnp.arange(text.capacity, dtype=jnp.int32)
+    data = jnp.where(place < text.length, text.bytes, 0)
+
+    def among(symbols: bytes) -> jax.Array:
+        return jnp.any(data[:, None] == jnp.asarray([*symbols], jnp.uint8), 1)
+
+    digit = (data - ord("0")) <= 9
+    opens, closes = digit | among(b"("), digit | among(b")")
+    solid = ~among(b" ")
+    left = jax.lax.cummax(jnp.where(solid, place, 0))  # the nearest byte that is no space ..
+    right = jax.lax.cummin(jnp.where(solid, place, text.capacity - 1), reverse=True)
+    before = jnp.pad(left, (1, 0))[:-1]  # .. on either side of this one
+    after = jnp.pad(right[1:], (0, 1), constant_values=text.capacity - 1)
+    operator = among(OPERATORS.encode()) & closes[before] & opens[after] & (place > 0)
+    last = jnp.max(jnp.where(operator, place, -1))
+    other = ~(digit | among(b"+-*/() "))
+    first = jnp.max(jnp.where(other & (place < last), place + 1, 0))
+    behind = jnp.min(jnp.where(other & (place > last), place, text.capacity))
+    run = (place >= first) & (place < behind) & (last >= 0)
+    start = jnp.min(jnp.where(run & opens, place, text.capacity))
+    end = jnp.max(jnp.where(run & closes, place, -1))
+    return run & (place >= start) & (place <= end), end

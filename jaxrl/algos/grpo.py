@@ -8,6 +8,7 @@ imitated instead, the more the more they are above it (of arXiv:2304.06767 and a
 where almost everything fails, that learns sooner.
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import Literal
 
@@ -68,14 +69,14 @@ def prepare(
             total, cfg.group_size, cfg.best, cfg.divide_by_std
         )
         episodes = jax.tree.map(lambda x: x[index], episodes)
-    mask, turn = learn.learned_tokens(episodes, cfg)
+    rows, turn = learn.learned_from(episodes, cfg)
+    mask = rows.mask
 
     def predicted(params: learn.Params) -> jax.Array:
         def piece(policy, rows):
-            token, mask = rows
-            return learn.predict(policy, token, mask, cfg).log_prob
+            return learn.predict_responses(policy, rows, cfg).log_prob
 
-        return sgd.map_pieces(piece, params.policy, (episodes.token, mask), cfg.micro_batch)
+        return sgd.map_pieces(piece, params.policy, rows, cfg.micro_batch)
 
     sampled = episodes.log_prob[:, 1:]
     log_prob = None if cfg.num_steps == 1 else predicted(params)
@@ -91,13 +92,14 @@ def prepare(
         mask = mask & (relative > 0)[:, None]
     advantage = jnp.where(mask, relative[:, None], 0.0)
     uniform = Sums(*advantages.uniform_groups(total, cfg.group_size))
-    batch = learn.TokenBatch(episodes.token, mask, sampled, advantage, log_prob, ref_log_prob)
+    batch = rows.replace(mask=mask).judged(sampled, advantage)
+    batch = batch.replace(log_prob=log_prob, ref_log_prob=ref_log_prob)
     return batch, {"uniform_groups": uniform}
 
 
 def loss(params: learn.Params, batch: learn.TokenBatch, cfg: Config) -> tuple[Sums, Metrics]:
     """The surrogate of each token, with KL and entropy, averaged as `mean` says."""
-    log_prob, entropy, _ = learn.predict(params.policy, batch.token, batch.mask, cfg)
+    log_prob, entropy, _ = learn.predict_responses(params.policy, batch, cfg)
     mask, advantage = batch.mask, batch.advantage
     old_log_prob = jax.lax.stop_gradient(log_prob) if batch.log_prob is None else batch.log_prob
     ratio_of = objectives.token_log_ratio
@@ -119,12 +121,23 @@ def loss(params: learn.Params, batch: learn.TokenBatch, cfg: Config) -> tuple[Su
         if cfg.kl != "k1":  # which is in the reward
             token_loss = token_loss + cfg.kl_coef * distance
     token_loss = token_loss - cfg.entropy_coef * entropy
+    return mean_of(cfg, mask)(token_loss, mask), metrics | learn.token_means(mask, entropy=entropy)
+
+
+def mean_of(cfg: Config, mask: jax.Array) -> Callable[..., Sums]:
+    """How the loss of tokens [N, C-1] is averaged."""
     means = {
         "token": objectives.token_mean,
         "sequence": objectives.sequence_mean,
         "constant": partial(objectives.constant_mean, length=mask.shape[1]),
     }
-    return means[cfg.mean](token_loss, mask), metrics | learn.token_means(mask, entropy=entropy)
+    return means[cfg.mean]
 
 
-init, layout, update = learn.init, learn.layout, partial(learn.update, prepare, loss)
+def idle(batch: learn.TokenBatch, cfg: Config) -> tuple[jax.Array, Sums]:
+    """Whether rows have no gradient, and their loss then."""
+    return learn.idle(batch, cfg, mean_of(cfg, batch.mask))
+
+
+init, layout = learn.init, learn.layout
+update = partial(learn.update, prepare, loss, idle=idle)

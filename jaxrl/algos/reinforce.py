@@ -36,10 +36,10 @@ def prepare(
 ) -> tuple[learn.TokenBatch, Metrics]:
     """What is learned from: every token with the advantage of its turn."""
     del params, reference
-    mask, turn = learn.learned_tokens(episodes, cfg)
+    rows, turn = learn.learned_from(episodes, cfg)
     of_turn = compared(learn.learned_reward(episodes, cfg), episodes.played, cfg, axis)
-    advantage = advantages.to_tokens(of_turn, turn, mask)
-    return learn.TokenBatch(episodes.token, mask, episodes.log_prob[:, 1:], advantage), {}
+    advantage = advantages.to_tokens(of_turn, turn, rows.mask)
+    return rows.judged(episodes.log_prob[:, 1:], advantage), {}
 
 
 def compared(reward: jax.Array, played: jax.Array, cfg: Config, axis: str | None) -> jax.Array:
@@ -54,11 +54,12 @@ def compared(reward: jax.Array, played: jax.Array, cfg: Config, axis: str | None
 
 def loss(params: learn.Params, batch: learn.TokenBatch, cfg: Config) -> tuple[Sums, Metrics]:
     """Minus log-prob times advantage, with the entropy, over the tokens of the batch."""
-    log_prob, entropy, _ = learn.predict(params.policy, batch.token, batch.mask, cfg)
+    log_prob, entropy, _ = learn.predict_responses(params.policy, batch, cfg)
     token_loss = losses.policy_gradient(log_prob, batch.advantage) - cfg.entropy_coef * entropy
     gap = jnp.abs(log_prob - batch.sampled_log_prob)
     metrics = learn.token_means(batch.mask, entropy=entropy, log_prob_gap=gap)
     return objectives.token_mean(token_loss, batch.mask), metrics
 
 
-init, layout, update = learn.init, learn.layout, partial(learn.update, prepare, loss)
+init, layout = learn.init, learn.layout
+update = partial(learn.update, prepare, loss, idle=learn.idle)

@@ -36,7 +36,7 @@ class Config(learn.MinibatchConfig):
         config.check_range("value_coef", self.value_coef, 0.0, 1e6, 1.0)
 
 
-class TurnBatch(learn.TokenBatch):
+class TurnBatch(learn.TokenBatch, kw_only=True):
     """N sequences with what the critic learns from."""
 
     opens: jax.Array | None = None  # bool [N, C-1]: the token is a response's first
@@ -48,10 +48,12 @@ def prepare(
 ) -> tuple[TurnBatch, Metrics]:
     """What is learned from, and how well the critic knew it."""
     del reference
-    mask, turn = learn.learned_tokens(episodes, cfg)
-    rows = (episodes.token, episodes.length, mask)
+    rows, turn = learn.learned_from(episodes, cfg)
+    mask = rows.mask
     reading = partial(read, cfg=cfg)
-    log_prob, value, last_value = sgd.map_pieces(reading, params, rows, cfg.micro_batch)
+    log_prob, value, last_value = sgd.map_pieces(
+        reading, params, (rows, episodes.length), cfg.micro_batch
+    )
     played = episodes.played
     opens = first_tokens(episodes.action)[:, 1:]
     turn_value = at_turns(value, turn, opens, played.shape[1])
@@ -61,8 +63,7 @@ def prepare(
     )
     target = jnp.where(played, advantage + turn_value, 0.0)
     batch = TurnBatch(
-        token=episodes.token,
-        mask=mask,
+        **vars(rows),
         sampled_log_prob=episodes.log_prob[:, 1:],
         advantage=advantages.to_tokens(advantages.whiten(advantage, played, axis), turn, mask),
         log_prob=log_prob,
@@ -74,14 +75,14 @@ def prepare(
 
 
 def read(
-    params: learn.Params, rows: tuple[jax.Array, jax.Array, jax.Array], cfg: Config
+    params: learn.Params, rows: tuple[learn.Sequences, jax.Array], cfg: Config
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """(log-prob [N, C-1], value [N, C-1] before each token, value [N] at the end).
 
-    Of rows (token [N, C], length [N], mask [N, C-1]).
+    Of rows and their lengths [N].
     """
-    token, length, mask = rows
-    log_prob, _, hidden = learn.predict(params.policy, token, mask, cfg)
+    sequences, length = rows
+    log_prob, _, hidden = learn.predict_responses(params.policy, sequences, cfg)
     assert params.critic is not None
     value = params.critic(hidden)
     last = jnp.take_along_axis(value, length[:, None] - 1, 1, mode="clip")
@@ -102,7 +103,7 @@ def at_turns(value: jax.Array, turn: jax.Array, opens: jax.Array, num_turns: int
 
 def loss(params: learn.Params, batch: TurnBatch, cfg: Config) -> tuple[Sums, Metrics]:
     """The clipped surrogate of each token with its entropy, and the critic's squared error."""
-    log_prob, entropy, hidden = learn.predict(params.policy, batch.token, batch.mask, cfg)
+    log_prob, entropy, hidden = learn.predict_responses(params.policy, batch, cfg)
     old_log_prob, advantage = batch.log_prob, batch.advantage
     assert params.critic is not None and old_log_prob is not None
     assert batch.opens is not None and batch.value_target is not None

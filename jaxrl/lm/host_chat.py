@@ -31,6 +31,10 @@ class HostChat:
         """Tokens of plain text."""
         if self.library is None:
             return list(text.encode())
+        lacking = self.chat.tokenizer.lacking
+        byte = next((byte for byte in text.encode() if byte in lacking), None)
+        if byte is not None:
+            raise ValueError(f"byte {byte} in {short(text)} has no token; leave it out.")
         ids = self.library.encode(text, add_special_tokens=False).ids
         if not self.chat.tokenizer.control.isdisjoint(ids):
             raise ValueError(f"the tokenizer reads a special token in {short(text)}.")

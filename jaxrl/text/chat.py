@@ -156,12 +156,10 @@ def _encode(tokenizer: Tokenizer, parts: Sequence[str | int]) -> tuple[int, ...]
         if isinstance(part, int):
             ids.append(part)
         else:
+            if reason := tokenizer.unread(part):
+                raise ValueError(f"the chat's words {short(part)} cannot be read: {reason}.")
             room = -(-len(part.encode()) // WORDS) * WORDS  # few sizes, so few compilations
             tokens = _plain(tokenizer, literal(part, room))
-            if bool(tokens.cut):
-                raise ValueError(
-                    f"the chat's words {short(part)} are not ASCII, which is not supported."
-                )
             ids += tokens.ids[: int(tokens.length)].tolist()
     return tuple(ids)
 

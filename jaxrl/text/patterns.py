@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from jaxrl.text.numbers import integer
 from jaxrl.text.regular import ALL, Automaton, Reader, automaton, bits, cat, sets, star
-from jaxrl.text.text import Text, find_last, substring
+from jaxrl.text.text import Text, concat, find_last, substring
 
 OPENING = "\\boxed{"
 BRACES = bits(b"\\{}")
@@ -49,8 +49,24 @@ def boxed_integer(text: Text, *, signed: bool = False) -> Integer:
     return Integer(integer(move.payload), move.found)
 
 
+def last_match(pattern: str, text: Text) -> jax.Array:
+    """int32 []: where the last match of a pattern has its last byte, -1 if there is none.
+
+    A pattern may ask for the byte before or behind what it looks for: a space stands at both ends
+    of the text. It must not match nothing.
+    """
+    last = _last_match(_ending(pattern), concat([" ", text, " "], text.capacity + 2))
+    return jnp.maximum(last, 0) - 1
+
+
+@functools.cache
+def _ending(pattern: str) -> Automaton:
+    """It accepts every text that ends with a match of the pattern."""
+    return automaton(cat(star(("set", ALL)), Reader(pattern).read()))
+
+
 def _last_match(machine: Automaton, text: Text) -> jax.Array:
-    """int32 []: where the last match has its closing brace, -1 if there is none."""
+    """int32 []: where the last match has its last byte, -1 if there is none."""
     table = jnp.asarray(machine.table)
     kind = jnp.asarray(machine.byte_class)[text.bytes]
 

@@ -47,13 +47,18 @@ class Agent:
     chat: Any  # of jaxrl.text: the conversation's form, and the tokenizer
     limits: Limits
     model_config: ModelConfig
+    given: bool = False  # weights come from a file: all but adapters are 0 until `load_weights`
     split: bool = False  # parameters and optimiser state over the devices of a member
     examples: Episodes | None = None  # conversations to imitate instead of scripted play
     num_shown: int = 4  # episodes kept of every iteration, for the transcripts
 
     def make_params(self, key: jax.Array, has_critic: bool) -> Params:
-        """A policy with random weights; a critic that is 0 everywhere."""
+        """A policy with random weights, or those to be given; a critic that is 0 everywhere."""
         policy = Transformer(self.model_config, nnx.Rngs(params=key))
+        if self.given:
+            policy = lora.map_named(
+                lambda name, x: x if lora.ADAPTER in name else jnp.zeros_like(x), policy
+            )
         return Params(policy, zero_critic(self.model_config.width) if has_critic else None)
 
     def layout(self, cfg: AgentConfig, axis: str | None) -> Layout:
@@ -69,6 +74,7 @@ class Agent:
         cfg: PlayConfig,
         group_size: int = 1,
         axis: str | None = None,
+        in_rows: bool = False,
     ) -> tuple[Episodes, Work]:
         """Episodes of a whole policy from the prompts with these global indices."""
         return play(
@@ -82,6 +88,7 @@ class Agent:
             num_lanes=cfg.num_lanes // mesh.axis_size(axis),
             temperature=cfg.temperature,
             refill_at=cfg.refill_at,
+            in_rows=in_rows,
         )
 
 
@@ -95,7 +102,13 @@ def init(key: jax.Array, *, cfg: AgentConfig, agent: Agent, axis: str | None = N
         params=params,
         opt_state=optimizer(cfg).init(params.trained()),  # pyright: ignore
         reference=jax.tree.map(jnp.copy, params) if cfg.keeps_reference else None,
-        shown=empty(agent.num_shown, sizes.context, sizes.max_turns, metric_names(agent.env)),
+        shown=empty(
+            agent.num_shown,
+            sizes.context,
+            sizes.max_turns,
+            metric_names(agent.env),
+            sizes.first,
+        ),
         iteration=jnp.zeros((), jnp.int32),
     )
 
@@ -115,25 +128,38 @@ def layout(cfg: AgentConfig, agent: Agent, devices: int) -> Any:
     return State(**parts)
 
 
-def load_weights(state: State, weights: Transformer) -> State:
+def _zero_unless_adapter(name: str, x: jax.Array) -> jax.Array:
+    return x if lora.ADAPTER in name else jnp.zeros_like(x)
+
+
+def load_weights(state: State, weights: dict[str, Any]) -> State:
     """A fresh State [K, ...] whose policies, and what they stay near to, have these weights.
 
-    Adapters keep their own. Every device is given its own part only, and nothing is compiled.
+    They are given by name (`policy.named_leaves`) and taken out of the dictionary, and what they
+    replace is deleted, so that no more than one of them is in memory twice. Adapters keep their
+    own. Every device is given its own part only, and nothing is compiled.
     """
-    known = named_leaves(weights)
 
-    def put(name: str, x: jax.Array) -> jax.Array:
-        if name not in known:
-            return x
-
+    def put(x: jax.Array, value: Any) -> jax.Array:
         def part(index: Any) -> np.ndarray:  # a slice for each axis
-            one = np.asarray(known[name][index[1:]]).astype(x.dtype)
+            one = np.asarray(value[index[1:]]).astype(x.dtype)
             count = len(range(*index[0].indices(x.shape[0])))
             return np.broadcast_to(one, (count, *one.shape))
 
-        return jax.make_array_from_callback(x.shape, x.sharding, part)
+        shape, sharding = x.shape, x.sharding
+        x.delete()
+        return jax.make_array_from_callback(shape, sharding, part)
 
-    def filled(params: Params | None) -> Params | None:
-        return params and params.replace(policy=lora.map_named(put, params.policy))
-
-    return state.replace(params=filled(state.params), reference=filled(state.reference))
+    parts = [p for p in (state.params, state.reference) if p is not None]
+    found = [named_leaves(part.policy) for part in parts]
+    for name in list(weights):
+        value = weights.pop(name)
+        for leaves in found:
+            leaves[name] = put(leaves[name], value)
+    filled = [
+        part.replace(
+            policy=lora.map_named(lambda name, _, leaves=leaves: leaves[name], part.policy)
+        )
+        for part, leaves in zip(parts, found, strict=True)
+    ]
+    return state.replace(params=filled[0], reference=filled[1] if len(filled) > 1 else None)

@@ -1,5 +1,6 @@
 """What is learned from: sequences of tokens, which of them count, what a model makes of them."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import flax.struct
@@ -9,17 +10,28 @@ import jax.numpy as jnp
 from jaxrl import losses, objectives
 from jaxrl.env import per_env_keys
 from jaxrl.lm.learn.options import AgentConfig, GroupConfig, MinibatchConfig
-from jaxrl.lm.model.log_prob import hidden_states, token_log_prob
+from jaxrl.lm.model.log_prob import hidden_after, hidden_states, token_log_prob
 from jaxrl.lm.model.transformer import Transformer
 from jaxrl.lm.play.episodes import Episodes
-from jaxrl.metrics import Metrics, mean
+from jaxrl.metrics import Metrics, Sums, mean
 
 
-class TokenBatch(flax.struct.PyTreeNode):
+class Sequences(flax.struct.PyTreeNode, kw_only=True):
     """N sequences. Columns 0 .. C-2 of what has C-1 of them belong to the tokens 1 .. C-1."""
 
     token: jax.Array  # int32 [N, C]
     mask: jax.Array  # bool [N, C-1]: the policy drew the token, and learns from it
+    start: jax.Array  # int32 [N]: tokens of the prompt, which a group has in common
+    first: int = flax.struct.field(pytree_node=False)  # most tokens of a prompt, F
+
+    def judged(self, sampled_log_prob: jax.Array, advantage: jax.Array) -> "TokenBatch":
+        """With what each token [N, C-1] was worth."""
+        return TokenBatch(**vars(self), sampled_log_prob=sampled_log_prob, advantage=advantage)
+
+
+class TokenBatch(Sequences, kw_only=True):
+    """What an algorithm learns from."""
+
     sampled_log_prob: jax.Array  # float32 [N, C-1]: by the sampler
     advantage: jax.Array  # float32 [N, C-1]
     log_prob: jax.Array | None = None  # float32 [N, C-1]: by the learner; None: on-policy
@@ -54,12 +66,46 @@ def predict(
     return Prediction(log_prob, entropy, hidden)
 
 
-def learned_tokens(episodes: Episodes, cfg: GroupConfig) -> tuple[jax.Array, jax.Array]:
-    """(mask, turn) [N, C-1] of the tokens 1 .. C-1: which of them are learned from."""
+def predict_responses(model: Transformer, rows: Sequences, cfg: GroupConfig) -> Prediction:
+    """What a model makes of the tokens after the prompts; log-prob and entropy 0 elsewhere."""
+    log_prob, entropy, hidden = after_prompts(model, rows, cfg)
+    log_prob, entropy = (jnp.where(rows.mask, x, 0.0) for x in (log_prob, entropy))
+    return Prediction(log_prob, entropy, hidden)
+
+
+def after_prompts(model: Transformer, rows: Sequences, cfg: GroupConfig) -> Prediction:
+    """Prompts are read once for the rows of a group that lie side by side, without logits."""
+    assert rows.first > 0, "the room for a prompt is not known"
+    num, context = rows.token.shape
+    size, share = context - rows.first, cfg.prompt_shared_by  # no episode says more after it
+    place = rows.start[:, None] + jnp.arange(size, dtype=jnp.int32)
+    rest = jnp.take_along_axis(rows.token, place, 1, mode="clip")
+    prompt, length = rows.token[::share, : rows.first], rows.start[::share]
+    hidden, later = hidden_after(model, prompt, length, rest[:, :-1], cfg.remat)
+    last = jnp.take_along_axis(hidden, jnp.maximum(length - 1, 0)[:, None, None], 1)
+    before = jnp.concatenate([jnp.repeat(last, share, 0), later], 1)  # [N, S, D]
+    log_prob, entropy = token_log_prob(model, before, rest, cfg.chunk, cfg.temperature)
+
+    def in_place(x: jax.Array) -> jax.Array:
+        whole = jnp.zeros((num, context - 1, *x.shape[2:]), x.dtype)
+        row = jnp.arange(num, dtype=jnp.int32)[:, None]
+        return whole.at[row, place - 1].set(x, mode="drop")
+
+    return Prediction(in_place(log_prob), in_place(entropy), in_place(before))
+
+
+def learned_from(episodes: Episodes, cfg: GroupConfig) -> tuple[Sequences, jax.Array]:
+    """The sequences with what is learned of them, and the turn [N, C-1] of each token."""
     mask, turn = episodes.action[:, 1:], episodes.turn[:, 1:]
     if cfg.overlong == "mask":
         mask = objectives.without_cut(mask, turn, episodes.cut)
-    return without_unread(mask, episodes, cfg), turn
+    rows = Sequences(
+        token=episodes.token,
+        mask=without_unread(mask, episodes, cfg),
+        start=episodes.start,
+        first=episodes.first,
+    )
+    return rows, turn
 
 
 def without_unread(mask: jax.Array, episodes: Episodes, cfg: AgentConfig) -> jax.Array:
@@ -70,6 +116,17 @@ def without_unread(mask: jax.Array, episodes: Episodes, cfg: AgentConfig) -> jax
 def learned_reward(episodes: Episodes, cfg: GroupConfig) -> jax.Array:
     """float32 [N, U]: 1 less for a response that the length limit cut, if it is to be penalised."""
     return episodes.reward - episodes.cut if cfg.overlong == "penalise" else episodes.reward
+
+
+def idle(
+    batch: TokenBatch, cfg: AgentConfig, mean: Callable[..., Sums] = objectives.token_mean
+) -> tuple[jax.Array, Sums]:
+    """Whether rows have no gradient, as groups with equal rewards have none, and their loss then.
+
+    Where nothing is in the loss but the policy gradient, and all its advantages are 0.
+    """
+    still = ~jnp.any(batch.mask & (batch.advantage != 0)) & (cfg.entropy_coef == 0)
+    return still & (batch.ref_log_prob is None), mean(jnp.zeros_like(batch.advantage), batch.mask)
 
 
 def token_means(mask: jax.Array, **tokens: jax.Array) -> Metrics:

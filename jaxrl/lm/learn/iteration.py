@@ -14,12 +14,16 @@ from jaxrl.lm.learn.imitation import imitate, rehearsal, with_rehearsal
 from jaxrl.lm.learn.optimizer import descend
 from jaxrl.lm.learn.options import GroupConfig
 from jaxrl.lm.learn.report import played_metrics, shown
+from jaxrl.lm.model.params import Params
+from jaxrl.lm.model.transformer import unstack
 from jaxrl.metrics import Metrics, Sums
 
 # An algorithm's own: (params, reference, episodes, cfg, axis) -> what is learned from, metrics of
 # this device; and (params, some rows of it, cfg) -> the loss, metrics.
 Prepare = Callable[..., tuple[Any, Metrics]]
 Loss = Callable[..., tuple[Sums, Metrics]]
+# (some rows of it, cfg) -> whether none of them has a gradient, and their loss then.
+Idle = Callable[..., tuple[jax.Array, Sums]]
 
 
 def update(
@@ -31,13 +35,14 @@ def update(
     cfg: GroupConfig,
     agent: Agent,
     axis: str | None = None,
+    idle: Idle | None = None,
 ) -> tuple[State, Metrics]:
     """One iteration: of the warm start while its `sft_steps` last, then of `improve`.
 
     Both are branches of the one program.
     """
     how = {"cfg": cfg, "agent": agent, "axis": axis}
-    improving = jax.jit(partial(improve, prepare, loss, **how))  # traced once, below too
+    improving = jax.jit(partial(improve, prepare, loss, idle=idle, **how))  # traced once, below too
     if not cfg.sft_steps:
         return improving(state, key)
     _, like = jax.eval_shape(improving, state, key)
@@ -71,12 +76,13 @@ def improve(
     cfg: GroupConfig,
     agent: Agent,
     axis: str | None,
+    idle: Idle | None = None,
 ) -> tuple[State, Metrics]:
     """Play P*G episodes, see what was worth more than expected, learn it in minibatches."""
     play_key, order_key, scripted_key = jax.random.split(key, 3)
     cfg = cfg.at_iteration(state.iteration)
     layout = agent.layout(cfg, axis)
-    whole = layout.gather(state.params)
+    whole = in_layers(layout.gather(state.params), cfg)
     index = mesh.global_index(cfg.num_prompts // mesh.axis_size(axis), axis)
     episodes, work = agent.play(whole.policy, play_key, index, cfg, cfg.group_size, axis)
     rows, known = prepare(whole, layout.gather(state.reference), episodes, cfg, axis)
@@ -91,10 +97,12 @@ def improve(
         scripted = jax.tree.map(lambda x: x[minibatch], examples)
         params, opt_state = carry
         params, opt_state, learning = learn(
-            loss, params, opt_state, batch, scripted, cfg=cfg, layout=layout
+            loss, params, opt_state, batch, scripted, idle=idle, frozen=frozen, **how
         )
         return (params, opt_state), learning
 
+    frozen = whole if agent.model_config.lora_rank else None
+    how: Any = {"cfg": cfg, "layout": layout}
     minibatch = jnp.arange(cfg.num_steps, dtype=jnp.int32) % cfg.num_minibatches
     carry = (state.params, state.opt_state)
     (params, opt_state), learning = jax.lax.scan(step, carry, (order, minibatch))
@@ -117,14 +125,44 @@ def learn(
     *,
     cfg: GroupConfig,
     layout: Any,
+    idle: Idle | None = None,
+    frozen: Any = None,
 ) -> tuple[Any, Any, Metrics]:
-    """(parameters, optimiser state, metrics) after one step; all numbers are the iteration's."""
+    """(parameters, optimiser state, metrics) after one step; all numbers are the iteration's.
+
+    Groups that are `idle` come last, and the pieces that hold no others are not computed. With
+    adapters the rest of the parameters is that of `frozen`, where there is one.
+    """
     whole = layout.gather(params)
+    base = whole if frozen is None else frozen
+    is_idle = idle and partial(idle, cfg=cfg)
+    if is_idle is not None:
+        batch = idle_last(batch, is_idle, cfg.learned_of_group)
 
     def loss_of_part(part, piece):
-        return loss(whole.with_trained(part), piece, cfg)
+        return loss(base.with_trained(part), piece, cfg)
 
-    grads, known = sgd.gradient(loss_of_part, whole.trained(), batch, cfg.micro_batch, layout.sum)
+    grads, known = sgd.gradient(
+        loss_of_part, whole.trained(), batch, cfg.micro_batch, layout.sum, is_idle
+    )
     grads = with_rehearsal(grads, whole, examples, cfg, layout)
     params, opt_state, step = descend(grads, params, opt_state, cfg=cfg, layout=layout)
     return params, opt_state, known | step
+
+
+def idle_last(batch: Any, idle: Idle, group_size: int) -> Any:
+    """The rows with their groups in another order: those that have a gradient first."""
+    groups = jax.tree.map(lambda x: x.reshape(-1, group_size, *x.shape[1:]), batch)
+    still, _ = jax.vmap(idle)(groups)
+    order = jnp.argsort(still, stable=True)
+    return jax.tree.map(lambda x, like: x[order].reshape(like.shape), groups, batch)
+
+
+def in_layers(whole: Params, cfg: GroupConfig) -> Params:
+    """Whole parameters with the policy's layers taken apart, where none of its matrices is trained.
+
+    Once for an iteration: what plays and what learns read the same copy.
+    """
+    if cfg.remat or not whole.policy.cfg.lora_rank:
+        return whole
+    return whole.replace(policy=unstack(whole.policy))

@@ -44,12 +44,13 @@ class OptimizerConfig:
     entropy_coef: float = 0.0  # bonus for the entropy of every token, at the start
     entropy_schedule: Literal["constant", "linear"] = "constant"  # linear: to 0 at the end
     micro_batch: int = 8  # episodes whose gradient is computed at once, then added up
-    chunk: int = 4096  # tokens whose logits exist at the same time
+    chunk: int = 0  # tokens whose logits exist at the same time; 0: as many as 128 MiB hold
     remat: bool = False  # compute layers again in the backward pass, to save memory
 
     def _check_optimizer(self) -> None:
-        for name in ("learning_rate", "max_grad_norm", "micro_batch", "chunk"):
+        for name in ("learning_rate", "max_grad_norm", "micro_batch"):
             config.check_positive(name, getattr(self, name), 1)
+        config.check_range("chunk", self.chunk, 0, 2**31 - 1, 0)
         config.check_range("weight_decay", self.weight_decay, 0.0, 1e6, 0.1)
         config.check_range("entropy_coef", self.entropy_coef, -1.0, 1.0, 0.0)
 
@@ -163,6 +164,11 @@ class GroupConfig(AgentConfig):
     def learned_of_group(self) -> int:
         """Episodes of a group that are learned from."""
         return self.group_size
+
+    @property
+    def prompt_shared_by(self) -> int:
+        """Rows that lie side by side in a micro-batch and begin with the same prompt."""
+        return math.gcd(self.learned_of_group, self.micro_batch)
 
     @property
     def minibatch(self) -> int:

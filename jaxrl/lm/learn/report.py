@@ -1,16 +1,55 @@
 """What an iteration reports of its episodes: metrics, and a few of them to be shown."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
 from jaxrl.lm.play.episodes import Episodes
 from jaxrl.lm.play.rounds import Work
-from jaxrl.metrics import HIDDEN, Metrics, Sums, mean
+from jaxrl.metrics import HIDDEN, Metrics, Sums, hidden, mean
+
+FAILED = ("wrong", "no_answer", "wrong_form", "cut")  # why an episode has no success
+VARIED = HIDDEN + "return"  # metric: episodes whose return is not that of the device's first
+
+
+def reasons(metrics: Mapping[str, Any], cut: Any) -> dict[str, Any]:
+    """bool [N] for each of FAILED: why an episode failed; {} where nothing tells of success.
+
+    `cut`: its last response met the length limit. The first that holds of success, cut, no_answer
+    and wrong_form counts, and what is left is wrong; metrics that an environment lacks do not hold.
+    """
+    if "success" not in metrics:
+        return {}
+    left = metrics["success"] <= 0
+    found = {}
+    for name in ("cut", "no_answer", "wrong_form"):
+        holds = cut if name == "cut" else metrics[name] > 0 if name in metrics else left & False
+        found[name] = left & holds
+        left = left & ~holds
+    return {name: (found | {"wrong": left})[name] for name in FAILED}
+
+
+def last_cut(episodes: Episodes) -> jax.Array:
+    """bool [N]: the episode's last response met the length limit."""
+    last = jnp.maximum(episodes.num_turns - 1, 0)
+    return jnp.take_along_axis(episodes.cut, last[:, None], 1)[:, 0]
+
+
+def failed_shares(episodes: Episodes) -> Metrics:
+    """Of the episodes that failed, those that did for each of the reasons."""
+    why = reasons(episodes.metrics, last_cut(episodes))
+    failed = sum(jnp.sum(x, dtype=jnp.float32) for x in why.values())
+    return {
+        f"failed_{name}": Sums(jnp.sum(x, dtype=jnp.float32), jnp.asarray(failed))
+        for name, x in why.items()
+    }
 
 
 def outcome_metrics(episodes: Episodes) -> Metrics:
     """How episodes ended, the environment's own metrics among it."""
-    own = {name: mean(x) for name, x in episodes.metrics.items()}
+    own = {name: mean(x) for name, x in episodes.metrics.items() if not hidden(name)}
     return own | {
         "episode_return": mean(episodes.episode_return),
         "turns": mean(episodes.num_turns),
@@ -27,12 +66,14 @@ def played_metrics(episodes: Episodes, work: Work, mask: jax.Array) -> Metrics:
     """Of this device's episodes; `mask` [N, C-1] keeps the tokens learned from."""
     tokens = jnp.sum(episodes.action, dtype=jnp.float32)
     turns = jnp.sum(episodes.played, dtype=jnp.float32)
-    return outcome_metrics(episodes) | {
+    own = outcome_metrics(episodes) | failed_shares(episodes)
+    return own | {
         "unread_share": unread_share(episodes),
         "cut_share": Sums(jnp.sum(episodes.cut, dtype=jnp.float32), turns),
         "response_tokens": Sums(tokens, turns),
         "learned_share": Sums(jnp.sum(mask, dtype=jnp.float32), tokens),
         "lane_occupancy": Sums(work.busy, work.steps),
+        VARIED: mean(episodes.episode_return != episodes.episode_return[0]),
         HIDDEN + "action": mean(~jnp.isfinite(episodes.log_prob)),
         HIDDEN + "reward": mean(~jnp.isfinite(episodes.reward)),
     }

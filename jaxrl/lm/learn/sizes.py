@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxrl.lm.learn.agent import Agent, init
 from jaxrl.lm.learn.options import AgentConfig, GroupConfig
 from jaxrl.lm.model.config import ModelConfig
+from jaxrl.lm.model.log_prob import tokens_at_once
 from jaxrl.memory import Part, size_of
 
 OF_A_TOKEN = 13  # bytes in the record: the token, who wrote it, its turn, its log-prob
@@ -64,5 +65,6 @@ def activations(model: ModelConfig, cfg: AgentConfig, context: int) -> int:
     tokens, width = cfg.micro_batch * context, jnp.dtype(model.dtype).itemsize
     attention = tokens * context * model.num_heads * width
     layers = 1 if cfg.remat else model.num_layers
-    logits = min(cfg.chunk, tokens) * model.vocab_size * 4
+    chunk = cfg.chunk or tokens_at_once(model)
+    logits = min(chunk, tokens) * model.vocab_size * 4
     return layers * attention + model.num_layers * tokens * model.width * width + logits

@@ -111,6 +111,11 @@ class ModelConfig:
         embeddings = self.vocab_size * width * (1 if self.tied else 2)
         return embeddings + self.num_layers * layer + width
 
+    @property
+    def num_bytes(self) -> int:
+        """Of the parameters as they are computed with."""
+        return self.num_parameters * (2 if self.dtype == "bfloat16" else 4)
+
     def check_stored(self, num_bytes: int, where: str) -> None:
         """ValueError where weights of so many bytes cannot be all of this structure's.
 
@@ -149,6 +154,17 @@ PRESETS: dict[str, ModelConfig] = {
 }
 
 
+_QWEN3 = ModelConfig(
+    vocab_size=151_936,
+    width=1024,
+    num_layers=28,
+    num_heads=16,
+    num_kv_heads=8,
+    head_dim=128,
+    hidden=3072,
+    context=40_960,
+    rope_base=1e6,
+)
 # Released structures, their weights left out: for what depends on size alone, such as memory.
 RELEASED: dict[str, ModelConfig] = {
     "qwen2.5-0.5b": ModelConfig(
@@ -165,17 +181,9 @@ RELEASED: dict[str, ModelConfig] = {
         qk_norm=False,
         rope_base=1e6,
     ),
-    "qwen3-0.6b": ModelConfig(
-        vocab_size=151_936,
-        width=1024,
-        num_layers=28,
-        num_heads=16,
-        num_kv_heads=8,
-        head_dim=128,
-        hidden=3072,
-        context=40_960,
-        rope_base=1e6,
-    ),
+    "qwen3-0.6b": _QWEN3,
+    "qwen3-1.7b": replace(_QWEN3, width=2048, hidden=6144),
+    "qwen3-8b": replace(_QWEN3, width=4096, num_layers=36, num_heads=32, hidden=12_288, tied=False),
 }
 
 

@@ -3,7 +3,8 @@
 import jax
 import jax.numpy as jnp
 
-from jaxrl.lm.model.transformer import Transformer, logits, read, unstack
+from jaxrl.lm.model.config import ModelConfig
+from jaxrl.lm.model.transformer import Transformer, logits, read, read_after, unstack
 
 
 def hidden_states(model: Transformer, token: jax.Array, remat: bool = False) -> jax.Array:
@@ -15,6 +16,22 @@ def hidden_states(model: Transformer, token: jax.Array, remat: bool = False) -> 
     return read(model if remat else unstack(model), token[:, :-1], remat=remat)
 
 
+def hidden_after(
+    model: Transformer, prompt: jax.Array, length: jax.Array, rest: jax.Array, remat: bool = False
+) -> tuple[jax.Array, jax.Array]:
+    """Hidden states of `read_after`, the layers taken apart or not as `hidden_states` does."""
+    return read_after(model if remat else unstack(model), prompt, length, rest, remat=remat)
+
+
+LOGITS = 2**27  # bytes
+MOST_TOKENS = 4096  # with a small vocabulary, so that a CPU's cache holds their logits
+
+
+def tokens_at_once(cfg: ModelConfig) -> int:
+    """Tokens whose float32 logits fill LOGITS bytes, or MOST_TOKENS."""
+    return min(max(LOGITS // (4 * cfg.vocab_size), 1), MOST_TOKENS)
+
+
 def token_log_prob(
     model: Transformer,
     hidden: jax.Array,
@@ -24,20 +41,21 @@ def token_log_prob(
 ) -> tuple[jax.Array, jax.Array]:
     """log pi(target[b, s] | hidden[b, s]) and the entropy of pi, both float32 [B, S].
 
-    Logits exist for `chunk` tokens at a time, in the backward pass too.
+    Logits exist for `chunk` tokens at a time, in the backward pass too; for 0 as many as LOGITS
+    bytes hold.
     """
     num = target.size
-    chunk = min(chunk, num)
+    chunk = min(chunk or tokens_at_once(model.cfg), num)
     padding = -num % chunk
     hidden = jnp.pad(hidden.reshape(num, -1), ((0, padding), (0, 0)))
     flat = jnp.pad(target.reshape(num), (0, padding))
 
-    @jax.checkpoint
     def one_chunk(part: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         return log_prob_and_entropy(logits(model, part[0]) / temperature, part[1])
 
     parts = (hidden.reshape(-1, chunk, hidden.shape[-1]), flat.reshape(-1, chunk))
-    log_prob, entropy = jax.lax.map(one_chunk, parts)
+    alone = num <= chunk  # what the backward pass needs then may stay
+    log_prob, entropy = jax.lax.map(one_chunk if alone else jax.checkpoint(one_chunk), parts)
     shape = target.shape
     return log_prob.reshape(-1)[:num].reshape(shape), entropy.reshape(-1)[:num].reshape(shape)
 

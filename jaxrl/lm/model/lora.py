@@ -4,6 +4,7 @@ A `Transformer` with `lora_rank` in its config carries an adapter beside each ma
 `trained` picks what an optimiser sees of a model, `with_trained` puts it back.
 """
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -13,8 +14,10 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxrl.lm.model.config import ModelConfig
-from jaxrl.lm.model.transformer import MATRICES, Transformer
+from jaxrl.lm.model.transformer import MATRICES, Layer, Transformer
 from jaxrl.policy import named_leaves
+
+ADAPTER = ".adapter."  # in the names of what adapters consist of
 
 
 def merge(cfg: ModelConfig, model: Transformer) -> tuple[ModelConfig, Transformer]:
@@ -37,14 +40,22 @@ def trained(model: Any) -> Any:
     """What is trained of a model: with adapters these alone, by name."""
     if not model.cfg.lora_rank:
         return model
-    return {name: x for name, x in named_leaves(model).items() if ".adapter." in name}
+    return {name: x for name, x in named_leaves(model).items() if ADAPTER in name}
 
 
 def with_trained(model: Any, part: Any) -> Any:
-    """The model with what is trained of it replaced."""
+    """The model with what is trained of it replaced; its layers may be a list (`unstack`)."""
     if not model.cfg.lora_rank:
         return part
-    return map_named(lambda name, x: part.get(name, x), model)
+    if isinstance(model.layers, Layer):
+        return map_named(lambda name, x: part.get(name, x), model)
+
+    def adapter(name: str, x: Any) -> Any:
+        found = re.fullmatch(r"\.layers\[(\d+)\](\..*)", name)
+        stacked = None if found is None else part.get(f".layers{found[2]}")
+        return x if stacked is None or found is None else stacked[int(found[1])]
+
+    return map_named(adapter, model)
 
 
 def map_named(f: Callable[[str, Any], Any], tree: Any) -> Any:

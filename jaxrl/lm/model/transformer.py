@@ -1,13 +1,14 @@
 """One decoder-only transformer for Qwen2, Qwen3, Llama 3, Gemma 2, Gemma 3 and from scratch."""
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxrl.lm.model.attention import Positions, attend, positions, rotate, soft_cap
+from jaxrl.lm.model.attention import Keys, attend, positions, rotate, rotations, soft_cap, visible
 from jaxrl.lm.model.cache import Cache, append, slots
 from jaxrl.lm.model.config import ModelConfig
 
@@ -19,12 +20,9 @@ EMBEDDING_STD = 0.02
 MATRICES = ("q", "k", "v", "o", "gate", "up", "down")  # of a layer
 
 
-class Stored(NamedTuple):
-    """One layer's part of the cache, and where the new tokens go."""
-
-    k: jax.Array  # [B, H_kv, K, C]
-    v: jax.Array  # [B, H_kv, C, K]
-    slot: jax.Array  # int32 [B, S]
+# (q [B, S, H, K], new k and v [B, S, H_kv, K], kind of layer) -> (what attention makes of them
+# [B, S, H*K], what is kept of k and v)
+Mix = Callable[..., tuple[jax.Array, Any]]
 
 
 class Adapter(nnx.Module):
@@ -122,11 +120,14 @@ class Transformer(nnx.Module):
 
 
 def unstack(model: Transformer) -> Transformer:
-    """The same model with a list of layers and matrices in the compute dtype, for decoding.
+    """The same model with a list of layers and matrices in the compute dtype.
 
-    Taken once, outside the decoding loop, so that no step slices or casts a weight.
+    Taken once, outside the decoding loop, so that no step slices or casts a weight. A model whose
+    layers are a list already is returned as it is.
     """
     cfg = model.cfg
+    if not isinstance(model.layers, Layer):
+        return model
 
     def cast(x: jax.Array) -> jax.Array:
         return x.astype(cfg.dtype)
@@ -159,17 +160,22 @@ def forward(
     tokens[b, :length[b]] stand at positions cache.length[b]..; what stands beyond is never stored,
     and its hidden state means nothing.
     """
-    x = embed(model, tokens)
-    num_new = tokens.shape[1]
+    cfg, num_new = model.cfg, tokens.shape[1]
     position = cache.length[:, None] + jnp.arange(num_new, dtype=jnp.int32)
-    place = positions(model.cfg, position, cache.capacity)
+    place = positions(cfg, position, cache.capacity)
     slot = slots(cache, num_new, length)
-    k, v = list(cache.k), list(cache.v)
-    for i, (layer, kind) in enumerate(zip(layers(model), model.cfg.kinds, strict=True)):
-        stored = Stored(k[i], v[i], slot)
-        x, k[i], v[i] = block(model.cfg, layer, x, _row(place, kind), stored)
-    cache = Cache(k=tuple(k), v=tuple(v), length=cache.length + length)
-    return model.norm(x), cache
+
+    def mix(
+        stored_k: jax.Array, stored_v: jax.Array, q: jax.Array, k: jax.Array, v: jax.Array, kind
+    ):
+        kept = append(stored_k, stored_v, k, v, slot)
+        seen = Keys(kept[0].astype(q.dtype), kept[1].astype(q.dtype), place.mask[kind])
+        return attend(q, [seen], cfg.score_scale, cfg.attention_cap), kept
+
+    mixes = [partial(mix, *stored) for stored in zip(cache.k, cache.v, strict=True)]
+    x, kept = through(model, embed(model, tokens), place.cos, place.sin, mixes)
+    k, v = zip(*kept, strict=True)
+    return x, Cache(k=k, v=v, length=cache.length + length)
 
 
 def read(model: Transformer, tokens: jax.Array, *, remat: bool = False) -> jax.Array:
@@ -180,49 +186,115 @@ def read(model: Transformer, tokens: jax.Array, *, remat: bool = False) -> jax.A
     cfg = model.cfg
     place = positions(cfg, jnp.arange(tokens.shape[1], dtype=jnp.int32)[None], tokens.shape[1])
 
-    def body(x: jax.Array, layer_and_kind: tuple[Layer, Any]) -> tuple[jax.Array, None]:
-        layer, kind = layer_and_kind
-        return block(cfg, layer, x, _row(place, kind), None)[0], None
+    def mix(q: jax.Array, k: jax.Array, v: jax.Array, kind: Any) -> tuple[jax.Array, None]:
+        seen = _as_keys(k, v, place.mask[kind])
+        return attend(q, [seen], cfg.score_scale, cfg.attention_cap), None
 
-    body = jax.checkpoint(body) if remat else body
-    x = embed(model, tokens)
-    if isinstance(model.layers, Layer):
-        x, _ = jax.lax.scan(body, x, (model.layers, jnp.array(cfg.kinds, jnp.int32)))
-    else:
-        for layer, kind in zip(model.layers, cfg.kinds, strict=True):
-            x, _ = body(x, (layer, kind))
-    return model.norm(x)
+    return through(model, embed(model, tokens), place.cos, place.sin, mix, remat)[0]
+
+
+def read_after(
+    model: Transformer,
+    prompt: jax.Array,
+    length: jax.Array,
+    rest: jax.Array,
+    *,
+    remat: bool = False,
+) -> tuple[jax.Array, jax.Array]:
+    """Hidden states [P, F, D] of prompts [P, F] and [N, S, D] of what follows them, [N, S].
+
+    The N / P sequences rest[n] that follow prompt[n // (N / P), :length] share its pass: every
+    token of a prompt is read once, by all.
+    """
+    cfg, (num_prompts, first), (num, size) = model.cfg, prompt.shape, rest.shape
+    of_prompt = jnp.arange(first, dtype=jnp.int32)
+    of_rest = jnp.arange(size, dtype=jnp.int32)
+    start = jnp.repeat(length, num // num_prompts)[:, None]
+    place = jnp.concatenate(
+        [jnp.tile(of_prompt, num_prompts), (start + of_rest).ravel()]
+    )  # all tokens as one row, for what is done to each alone
+    cos, sin = rotations(cfg, place[None], first + size)
+    in_prompt = visible(cfg, of_prompt[:, None] - of_prompt)[:, None]
+    back = visible(cfg, (start + of_rest)[..., None] - of_prompt) & (of_prompt < start[..., None])
+    in_rest = visible(cfg, of_rest[:, None] - of_rest)[:, None]
+
+    def parts(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        ahead, behind = x[0, : num_prompts * first], x[0, num_prompts * first :]
+        last = x.shape[2:]
+        return ahead.reshape(num_prompts, first, *last), behind.reshape(num, size, *last)
+
+    def mix(q: jax.Array, k: jax.Array, v: jax.Array, kind: Any) -> tuple[jax.Array, None]:
+        (q, q_rest), (k, k_rest), (v, v_rest) = parts(q), parts(k), parts(v)
+        own = _as_keys(k, v, in_prompt[kind])
+        later = [own.replace(mask=back[kind]), _as_keys(k_rest, v_rest, in_rest[kind])]
+        how = (cfg.score_scale, cfg.attention_cap)
+        y, y_rest = attend(q, [own], *how), attend(q_rest, later, *how)
+        return jnp.concatenate([y.reshape(-1, y.shape[-1]), y_rest.reshape(-1, y.shape[-1])])[
+            None
+        ], None
+
+    tokens = jnp.concatenate([prompt.ravel(), rest.ravel()])[None]
+    return parts(through(model, embed(model, tokens), cos, sin, mix, remat)[0])
+
+
+def _as_keys(k: jax.Array, v: jax.Array, mask: jax.Array) -> Keys:
+    return Keys(k.transpose(0, 2, 3, 1), v.transpose(0, 2, 1, 3), mask)
+
+
+def through(
+    model: Transformer,
+    x: jax.Array,
+    cos: jax.Array,
+    sin: jax.Array,
+    mix: Mix | Sequence[Mix],
+    remat: bool = False,
+) -> tuple[jax.Array, list[Any]]:
+    """The stream x [B, S, D] after all layers and the last norm, and what each `mix` kept.
+
+    Turned by cos and sin [kinds, B or 1, S, K/2]; one `mix` for all layers, or one for each.
+    """
+    cfg = model.cfg
+
+    def body(x: jax.Array, layer_and_kind: tuple[Layer, Any], mix: Mix) -> tuple[jax.Array, Any]:
+        layer, kind = layer_and_kind
+        return block(cfg, layer, x, cos[kind], sin[kind], partial(mix, kind=kind))
+
+    if isinstance(model.layers, Layer) and callable(mix):
+        one = partial(body, mix=mix)
+        rows = (model.layers, jnp.array(cfg.kinds, jnp.int32))
+        x, kept = jax.lax.scan(jax.checkpoint(one) if remat else one, x, rows)
+        return model.norm(x), kept
+    kept = []
+    mixes = [mix] * cfg.num_layers if callable(mix) else mix
+    for layer, kind, mix_one in zip(layers(model), cfg.kinds, mixes, strict=True):
+        one = partial(body, mix=mix_one)
+        x, new = (jax.checkpoint(one) if remat else one)(x, (layer, kind))
+        kept.append(new)
+    return model.norm(x), kept
 
 
 def block(
-    cfg: ModelConfig, layer: Layer, x: jax.Array, place: Positions, stored: Stored | None
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """One layer over the stream x [B, S, D]; also this layer's keys and values, stored or new."""
-    y, k, v = _attention(cfg, layer, layer.attention_norm(x), place, stored)
+    cfg: ModelConfig, layer: Layer, x: jax.Array, cos: jax.Array, sin: jax.Array, mix: Mix
+) -> tuple[jax.Array, Any]:
+    """One layer over the stream x [B, S, D]; also what its `mix` keeps."""
+    y, kept = _attention(cfg, layer, layer.attention_norm(x), cos, sin, mix)
     x = x + (y if layer.post_attention_norm is None else layer.post_attention_norm(y))
     y = layer.mlp_norm(x)
     y = layer.down(ACTIVATIONS[cfg.activation](layer.gate(y)) * layer.up(y))
-    return x + (y if layer.post_mlp_norm is None else layer.post_mlp_norm(y)), k, v
+    return x + (y if layer.post_mlp_norm is None else layer.post_mlp_norm(y)), kept
 
 
 def _attention(
-    cfg: ModelConfig, layer: Layer, x: jax.Array, place: Positions, stored: Stored | None
-) -> tuple[jax.Array, jax.Array, jax.Array]:
+    cfg: ModelConfig, layer: Layer, x: jax.Array, cos: jax.Array, sin: jax.Array, mix: Mix
+) -> tuple[jax.Array, Any]:
     def heads(y: jax.Array) -> jax.Array:
         return y.reshape(*y.shape[:2], -1, cfg.head_dim)
 
     q, k, v = heads(layer.q(x)), heads(layer.k(x)), heads(layer.v(x))
     q = q if layer.q_norm is None else layer.q_norm(q)
     k = k if layer.k_norm is None else layer.k_norm(k)
-    q, k = rotate(q, place.cos, place.sin), rotate(k, place.cos, place.sin)
-    if stored is None:
-        k, v = k.transpose(0, 2, 3, 1), v.transpose(0, 2, 1, 3)
-    else:
-        k, v = append(stored.k, stored.v, k, v, stored.slot)
-    y = attend(
-        q, k.astype(x.dtype), v.astype(x.dtype), place.mask, cfg.score_scale, cfg.attention_cap
-    )
-    return layer.o(y), k, v
+    y, kept = mix(rotate(q, cos, sin), rotate(k, cos, sin), v)
+    return layer.o(y), kept
 
 
 def _row(tree: Any, index: Any) -> Any:

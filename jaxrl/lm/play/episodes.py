@@ -23,6 +23,7 @@ class Episodes(flax.struct.PyTreeNode):
     terminated: jax.Array  # bool [N]
     truncated: jax.Array  # bool [N]: the clock ended it, and nothing else
     metrics: dict[str, jax.Array]  # float32 [N] each: the environment's own, at the end
+    first: int = flax.struct.field(pytree_node=False, default=0)  # room for a prompt; 0: not known
 
     @property
     def episode_return(self) -> jax.Array:
@@ -34,8 +35,15 @@ class Episodes(flax.struct.PyTreeNode):
         """int32 [N]."""
         return jnp.sum(self.played, 1, dtype=jnp.int32)
 
+    @property
+    def start(self) -> jax.Array:
+        """int32 [N]: tokens before the first that the policy drew."""
+        return jnp.argmax(self.action, 1).astype(jnp.int32)
 
-def empty(num_episodes: int, context: int, max_turns: int, metrics: Iterable[str]) -> Episodes:
+
+def empty(
+    num_episodes: int, context: int, max_turns: int, metrics: Iterable[str], first: int = 0
+) -> Episodes:
     """A record to be filled; `metrics` are the names of the environment's own."""
 
     def zeros(*shape: int, dtype: Any = jnp.int32) -> jax.Array:
@@ -54,6 +62,7 @@ def empty(num_episodes: int, context: int, max_turns: int, metrics: Iterable[str
         terminated=zeros(dtype=jnp.bool_),
         truncated=zeros(dtype=jnp.bool_),
         metrics={name: zeros(dtype=jnp.float32) for name in metrics},
+        first=first,
     )
 
 

@@ -2,10 +2,11 @@
 
 A lane plays one episode at a time. A round has three parts: `respond` (every lane writes its
 response token by token), `step_environments`, and `answer` (what they say enters the cache in one
-pass, and lanes whose episode is over take the next one of the queue). The prompt's keys and values
-are computed once for a group of samples.
+pass, if another turn follows, and lanes whose episode is over take the next one of the queue). The
+prompt's keys and values are computed once for a group of samples.
 """
 
+from functools import partial
 from typing import Any
 
 import flax.struct
@@ -66,6 +67,7 @@ class PlayContext(flax.struct.PyTreeNode):
     limits: Limits = flax.struct.field(pytree_node=False)
     num_episodes: int = flax.struct.field(pytree_node=False)  # N on this device
     group_size: int = flax.struct.field(pytree_node=False)
+    in_rows: bool = flax.struct.field(pytree_node=False, default=False)
 
     def ends_turn(self, token: jax.Array) -> jax.Array:
         """bool [...]: the form's end of turn, or another that the model's own config names."""
@@ -85,13 +87,14 @@ def play(
     num_lanes: int,
     temperature: float | jax.Array | None = 1.0,
     refill_at: float | jax.Array = 0.5,
+    in_rows: bool = False,
 ) -> tuple[Episodes, Work]:
     """`group_size` episodes from each of the prompts with these global indices [P].
 
     Row p * group_size + g of the record is sample g of prompt p. What is played depends on (key,
     global prompt, sample) alone: not on lanes, batch or devices. When `refill_at` of the lanes
     have finished their responses, the environments answer and free lanes take up new episodes;
-    the others then go on with theirs.
+    the others then go on with theirs. With `in_rows` prompt i is row i of the environment's list.
     """
     prompt_key, env_key, noise_key = jax.random.split(key, 3)
     context = PlayContext(
@@ -106,9 +109,11 @@ def play(
         limits=sizes,
         num_episodes=prompt_index.shape[0] * group_size,
         group_size=group_size,
+        in_rows=in_rows,
     )
     prompts = open_prompts(context, prompt_key, prompt_index)
-    record = empty(context.num_episodes, sizes.context, sizes.max_turns, metric_names(env))
+    names = metric_names(env)
+    record = empty(context.num_episodes, sizes.context, sizes.max_turns, names, sizes.first)
 
     def unfinished(carry):
         lanes, _, queue, _ = carry
@@ -131,7 +136,10 @@ def play(
 def open_prompts(context: PlayContext, key: jax.Array, prompt_index: jax.Array) -> Prompts:
     """Fresh episodes, and the model's reading of their prompts."""
     keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(prompt_index)
-    env_state, ts = jax.vmap(context.env.reset)(keys)
+    if context.in_rows:
+        env_state, ts = jax.vmap(context.env.reset_row)(prompt_index, keys)
+    else:
+        env_state, ts = jax.vmap(context.env.reset)(keys)
     size = context.limits.first
     tokens = jax.vmap(lambda text: context.chat.first(text, size))(ts.obs)
     cache = init_cache(context.model.cfg, prompt_index.shape[0], size)
@@ -262,7 +270,12 @@ def answer(
     reads = ready & ~over
     if context.env.truncates:
         reads |= over & ~ts.terminated
-    lanes, record, hidden = read_answer(context, lanes, record, ts.obs, reads)
+    hidden = jnp.zeros((over.shape[0], context.model.cfg.width), context.model.cfg.dtype)
+    if context.env.max_turns > 1 or context.env.truncates:  # or nobody ever reads an answer
+        reading = partial(read_answer, context, obs=ts.obs, who=reads)
+        lanes, record, hidden = jax.lax.cond(
+            jnp.any(reads), reading, lambda *kept: (*kept, hidden), lanes, record
+        )
     lanes = lanes.replace(episode=jnp.where(over, context.num_episodes, lanes.episode))
     lanes, record, queue, fresh, first = take_episodes(context, prompts, lanes, record, queue)
     hidden = jnp.where(fresh[:, None], first, hidden)
@@ -270,7 +283,8 @@ def answer(
     lanes = lanes.replace(
         written=jnp.where(starts, 0, lanes.written), waiting=lanes.waiting & ~starts
     )
-    lanes, record = put_token(context, lanes, record, hidden, starts)
+    putting = partial(put_token, context, hidden=hidden, who=starts)
+    lanes, record = jax.lax.cond(jnp.any(starts), putting, lambda *kept: kept, lanes, record)
     return lanes, record, queue
 
 

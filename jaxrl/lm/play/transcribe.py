@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from jaxrl.lm.play.episodes import Episodes
+from jaxrl.metrics import hidden
 from jaxrl.text import Tokenizer
 
 
@@ -35,7 +36,12 @@ class Transcriber:
         return self.text(tokens[~np.isin(tokens, [*self.tokenizer.control])])
 
     def __call__(
-        self, shown: Episodes, iteration: int, env_episodes: int, first_seed: int
+        self,
+        shown: Episodes,
+        iteration: int,
+        env_episodes: int,
+        first_seed: int,
+        first_prompt: int = 0,
     ) -> list[dict[str, Any]]:
         """One for each of the episodes [K, n] of K seeds; none where nothing was played."""
         rows = []
@@ -43,7 +49,8 @@ class Transcriber:
             one = jax.tree.map(lambda x: x[seed, index], shown)  # noqa: B023
             if one.played.any():
                 where = {"iteration": iteration, "env_episodes": env_episodes}
-                sample = {"prompt": index // self.group_size, "sample": index % self.group_size}
+                prompt, sample = divmod(index, self.group_size)
+                sample = {"prompt": first_prompt + prompt, "sample": sample}
                 rows.append(where | {"seed": first_seed + seed} | sample | self.episode(one))
         return rows
 
@@ -61,11 +68,12 @@ class Transcriber:
             }
             for t in range(int(one.played.sum()))
         ]
+        shown = [(name, x) for name, x in sorted(one.metrics.items()) if not hidden(name)]
         ended = "terminated" if one.terminated else "truncated"
         return {
             "turns": turns,
             "return": _number(one.reward.sum()),
-            "metrics": {name: _number(x) for name, x in sorted(one.metrics.items())},
+            "metrics": {name: _number(x) for name, x in shown},
             "ended": ended,
         }
 

@@ -1,0 +1,146 @@
+"""Fresh episodes of language models, played in pieces that fit in memory, and what they come to."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxrl import config, statistics
+from jaxrl.language import ANSWER
+from jaxrl.lm.learn.agent import Agent
+from jaxrl.lm.learn.report import last_cut, reasons
+from jaxrl.lm.learn.sizes import cache
+from jaxrl.lm.play.episodes import Episodes
+from jaxrl.program import Member, over_members, seed_keys
+
+MOST_LANES = 256
+CACHE_BYTES = 2**31  # of the keys and values of the prompts, and of the lanes, that are at hand
+
+Outcomes = dict[str, np.ndarray]  # of each episode [K, N]; N = prompts times samples
+Keep = Callable[[Episodes, int], None]  # episodes [K, n] of a piece, its first prompt's number
+
+
+@dataclass(frozen=True)
+class Way:
+    """How they are played, beside what the members' own options say."""
+
+    samples: int = 1  # of each prompt
+    greedy: bool = False  # the likeliest token always
+    held_out: bool = False  # in what the environment keeps apart for this
+    kept: int = 0  # episodes of a piece that are handed over whole
+
+
+def num_prompts(env: Any, wanted: int) -> int:
+    """Different prompts: of rows not more than there are, and with 0 all."""
+    return min(wanted or env.num_rows, env.num_rows or wanted)
+
+
+def lanes(agent: Agent) -> int:
+    """Episodes side by side; what is played does not depend on it."""
+    one = cache(agent.model_config, 1, agent.limits.context)
+    return max(1, min(MOST_LANES, CACHE_BYTES // one))
+
+
+def play(
+    models: Any, members: Member, wanted: int, agent: Agent, way: Way, keep: Keep | None = None
+) -> Outcomes:
+    """What becomes of fresh episodes of each model [K, ...], sample by sample of each prompt.
+
+    Prompt i is row i of an environment that has rows, and else a function of the seed and i.
+    """
+    env = agent.env.held_out if way.held_out else agent.env
+    count = num_prompts(env, wanted)
+    most = max(1, CACHE_BYTES // cache(agent.model_config, 1, agent.limits.first))
+    size = -(-count // -(-count // most))
+    piece = jax.jit(partial(_piece, agent=agent, way=way, in_rows=env.num_rows > 0))
+    found: list[Outcomes] = []
+    for start in range(0, count, size):
+        index = np.minimum(start + np.arange(size, dtype=np.int32), count - 1)
+        outcomes, shown = jax.device_get(piece(models, members, index))
+        real = min(size, count - start) * way.samples
+        found.append({name: x[:, :real] for name, x in outcomes.items()})
+        if keep is not None:
+            keep(jax.tree.map(lambda x: x[:, :real], shown), start)  # noqa: B023
+    return {name: np.concatenate([part[name] for part in found], 1) for name in found[0]}
+
+
+def _piece(
+    models: Any, members: Member, index: jax.Array, *, agent: Agent, way: Way, in_rows: bool
+) -> tuple[dict[str, jax.Array], Episodes]:
+    """(outcomes [K, N], the first episodes) from the prompts of these numbers [P]."""
+
+    def one(model: Any, member: Member) -> tuple[dict[str, jax.Array], Episodes]:
+        cfg: Any = config.with_values(member.cfg, num_lanes=lanes(agent))
+        if way.greedy:
+            cfg = config.with_values(cfg, temperature=None)
+        player = replace(agent, env=member.env.held_out if way.held_out else member.env)
+        key = seed_keys(member.seed)[2]
+        record, _ = player.play(model, key, index, cfg, way.samples, in_rows=in_rows)
+        return outcomes_of(record), jax.tree.map(lambda x: x[: way.kept], record)
+
+    return over_members(one, one_by_one=True)(models, members)
+
+
+def outcomes_of(record: Episodes) -> dict[str, jax.Array]:
+    """What is worth knowing of each episode [N]; the environment's own metrics among it."""
+    return record.metrics | {
+        "episode_return": record.episode_return,
+        "turns": record.num_turns.astype(jnp.float32),
+        "cut_responses": record.cut.sum(1, dtype=jnp.float32),
+        "cut": last_cut(record),
+        "tokens": record.action.sum(1, dtype=jnp.float32),
+        "unread": record.unread,
+    }
+
+
+def summary(found: Outcomes, samples: int = 1) -> dict[str, Any]:
+    """The statistics of `summarize_returns`, and what tells why episodes failed."""
+    own = dict(found)
+    returns, cut = own.pop("episode_return"), own.pop("cut")
+    tokens, unread = own.pop("tokens"), own.pop("unread")
+    turns = found["turns"].sum()
+    told = statistics.summarize_returns(returns, own) | {
+        "response_tokens": float(tokens.sum() / turns),
+        "cut_share": float(found["cut_responses"].sum() / turns),
+    }
+    if unread.any():
+        told["unread_share"] = float(unread.mean())
+    if "success" in found:
+        told |= _success(found, cut, samples)
+    return told
+
+
+def _success(found: Outcomes, cut: np.ndarray, samples: int) -> dict[str, Any]:
+    """Success with its interval, why the others failed, and with several samples pass@k.
+
+    The interval takes the samples of a prompt for one trial, which is never too narrow.
+    """
+    right = found["success"] > 0
+    share, prompts = float(right.mean()), right.size // samples
+    why = {name: int(x.sum()) for name, x in reasons(found, cut).items()}
+    failed = sum(why.values())
+    told: dict[str, Any] = {
+        "success": {"mean": share, "ci95": statistics.wilson(share, prompts), "prompts": prompts},
+        "failed": {name: count / failed for name, count in why.items() if count},
+    }
+    if samples > 1:
+        groups = right.reshape(-1, samples)
+        told["pass_at"] = {
+            str(k): statistics.pass_at(groups, k) for k in statistics.powers(samples)
+        }
+        if ANSWER in found:
+            answers = found[ANSWER].reshape(-1, samples)
+            told["majority_at"] = {str(samples): statistics.majority(groups, answers)}
+    return told
+
+
+def evaluate_models(trained: Any, members: Member, episodes: int, *, agent: Agent) -> dict:
+    """Fresh episodes of each trained model [K, ...] at the temperature it was trained with.
+
+    `members` have leaves [K]; of their options those of playing are read.
+    """
+    return summary(play(trained, members, episodes, agent, Way(held_out=True)))
