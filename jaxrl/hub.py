@@ -1,5 +1,6 @@
 """Models of Hugging Face by their id, `ORG/NAME` or `ORG/NAME@REVISION`, in its library's cache."""
 
+import os
 import re
 from functools import cache
 from pathlib import Path
@@ -14,14 +15,14 @@ OTHERS = ("*/*", "consolidated*")  # the same weights again, for other programs
 
 
 def is_id(text: str) -> bool:
-    """Whether a word that names no folder here is meant for Hugging Face: `./a/b` is not."""
-    return ID.fullmatch(text) is not None
+    """Whether a word is meant for Hugging Face: not `./a/b`, nor `a/b` where there is an `a`."""
+    return ID.fullmatch(text) is not None and not os.path.lexists(text.partition("/")[0])
 
 
 def local(path: Path, weights: bool = True) -> Path:
-    """The folder that an option names: what is there, else that of the id in the cache."""
+    """The folder that an option names, of an id that in the cache."""
     text = path.as_posix()
-    return path if path.exists() or not is_id(text) else snapshot(text, weights)
+    return snapshot(text, weights) if is_id(text) else path
 
 
 @cache

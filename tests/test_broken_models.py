@@ -61,7 +61,8 @@ LOADERS = {
 CONFIG = [
     *ANY_JSON,
     (put(model_type=5), "model_type=5"),
-    (put(model_type="mamba"), "model_type=mamba"),
+    (put(model_type="mamba"), "model_type=mamba is not supported; try one of qwen2, qwen3, llama"),
+    (put(quantization_config={"quant_method": "gptq"}), "quantization_config of gptq is not"),
     (put(num_attention_heads=0), "num_attention_heads=0 must"),
     (put(hidden_size=64.5), "hidden_size=64.5 must be an integer"),
     (put(hidden_size=-8), "hidden_size=-8 must"),

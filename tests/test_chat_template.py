@@ -1,5 +1,7 @@
 """Templates of the kinds that models have, on bytes: their words, and their tokens inside jit."""
 
+import json
+
 import jax
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ from jaxrl.lm.host_chat import HostChat
 from jaxrl.text import ByteTokenizer, literal, make_chat
 from jaxrl.text.chat_template import template_words
 from jaxrl.text.jinja import render
+from train import chat_data
 
 BYTES = ByteTokenizer()
 IN_FIRST_TURN = """{{ start }}{% set said = '' %}
@@ -103,3 +106,22 @@ def test_thoughts_stay_as_they_were_said_and_are_not_begun_twice():
 def test_thinking_needs_a_template():
     with pytest.raises(ValueError, match="thinking=off needs a model's own chat template"):
         folders.chat_tokenizer(None, thinking="off")
+
+
+@pytest.mark.parametrize("thinking", ["", "off"])
+def test_rows_whose_earlier_thoughts_a_template_would_drop_are_told_once(
+    thinking, tmp_path, capsys
+):
+    words = template_words(THINKS, BYTES, None, {}, thinking=thinking)
+    said = folders.ChatTokenizer(make_chat(BYTES, words=words), "", None)
+    rows = [["a", "b"], ["a", "x" if thinking else "<think>x</think>y", "b", "c"]]
+    path = tmp_path / "data.jsonl"
+    talks = [
+        [{"role": ("user", "assistant")[i % 2], "content": x} for i, x in enumerate(row)]
+        for row in (*rows, rows[1])
+    ]
+    path.write_text("\n".join(json.dumps({"messages": talk}) for talk in talks))
+    chat_data.read(path, said)
+    told = capsys.readouterr().err
+    assert told.startswith(f"data={path}, line 2: the thoughts of earlier turns stay in what")
+    assert len(told.splitlines()) == 1

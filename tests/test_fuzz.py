@@ -24,7 +24,7 @@ from jaxrl import Box, Discrete, check_env, envs
 from jaxrl.lm.learn import lengths
 from jaxrl.networks import NetworkSpec
 from jaxrl.train import __main__ as console
-from jaxrl.train import aot, command, evaluate, export, loop, table, tokenizer, transcripts
+from jaxrl.train import aot, chat, command, evaluate, export, loop, table, tokenizer, transcripts
 
 PATIENCE = 10  # s that a refusal may take
 LONG = "n" * 300
@@ -68,6 +68,7 @@ def entries() -> dict[str, Entry]:
     for name, module in (("evaluate", evaluate), ("transcripts", transcripts), ("export", export)):
         given = ("--run", "FOLDER", "--out", "new") if name == "export" else ("--run", "FOLDER")
         found[name] = Entry(module.run, module.Args, given)
+    found["chat"] = Entry(chat.run, chat.Args, ("--model", "FOLDER"))
     found["tokenizer"] = Entry(tokenizer.run, tokenizer.Args, ("--out", "new"))
     found["aot"] = Entry(aot.run, table.trainer("ppo").options)
     return found

@@ -80,6 +80,9 @@ def test_a_runs_files_are_those_of_the_snapshot_and_the_id_stays_in_its_options(
 def test_a_folder_that_is_there_is_no_id_and_a_path_is_none_either(cache, tmp_path):
     (tmp_path / "org" / "small").mkdir(parents=True)
     assert folders.model_folder("org/small") == Path("org/small")
+    shutil.rmtree(tmp_path / "org" / "small")
+    with pytest.raises(ValueError, match="model=org/small is no preset and no folder; try one of"):
+        folders.start("org/small", None, None, "", "", "float32")
     shutil.rmtree(tmp_path / "org")
     for text in (
         "./org/small",

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from jaxrl.train import evaluate, export, flags, paths, table, tokenizer, transcripts
+from jaxrl.train import chat, evaluate, export, flags, paths, table, tokenizer, transcripts
 from jaxrl.train.paths import File, FileOrFolder, Folder, NewFolder
 
 
@@ -76,7 +76,14 @@ def test_what_may_not_be_read_or_written_is_refused(here):
 
 def test_every_path_among_the_options_of_every_command_has_a_kind():
     every = [table.trainer(name).options for name in table.TRAINERS]
-    for options in (*every, evaluate.Args, transcripts.Args, export.Args, tokenizer.Args):
+    for options in (
+        *every,
+        chat.Args,
+        evaluate.Args,
+        transcripts.Args,
+        export.Args,
+        tokenizer.Args,
+    ):
         named = {name for name, _ in paths._kinds(options)}
         assert named == {f.name for f in dataclasses.fields(options) if "Path" in _text(options, f)}
 

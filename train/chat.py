@@ -6,12 +6,11 @@ model plays an episode, and with `--you` you do.
 """
 
 import codecs
-import datetime
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -26,32 +25,29 @@ from jaxrl.metrics import hidden
 from jaxrl.printable import printable
 from jaxrl.text import Text, Tokens
 from jaxrl.text.text import literal, to_str
-from jaxrl.train import edge, flags, stop
+from jaxrl.train import edge, flags, language, stop
 from jaxrl.train.compiled import keep_compiled_programs
-from jaxrl.train.language import make_env, today
 
 MOST_CONTEXT = 2048  # tokens of a conversation where none are asked for
 
 
 @dataclass(frozen=True)
-class Args:
+class Args(language.Spoken):
     model: str = ""  # a run's folder, ./FOLDER of transformers, or ORG/NAME of Hugging Face
     env: str = ""  # play this environment; `python -m envs` lists them
     env_args: tuple[str, ...] = ()  # its fields, as NAME=VALUE
+    data: language.File | None = None  # rows of --env dataset
     you: bool = False  # you play it, line by line
-    system: str = ""  # message before the conversation; by default what the model's template has
     temperature: float = 0.7  # of the draws; 0 takes the likeliest token
     max_tokens: int = 512  # of a reply
     context: int = 0  # tokens of a conversation; 0: those of the model, at most 2048
     seed: Count = 0  # of the draws, and of the episode
-    chat: Literal["", "plain", "chatml", "llama3", "gemma"] = ""  # by default what fits
-    thinking: Literal["", "on", "off"] = ""  # as the model's template has it; by default its own
-    date: str = field(default_factory=today)  # what the model's template takes for now
-    dtype: Literal["float32", "bfloat16"] = "float32"  # of the computation
     verbose: bool = False  # tell the tokens per second of each reply
+    init_from: ClassVar[None] = None  # for what is common to all that load models
 
     def __post_init__(self):
         check_fields(self)
+        self.check_spoken()
         check_range("temperature", self.temperature, 0, 100, 0.7)
         check_range("max_tokens", self.max_tokens, 1, 2**31 - 1, 512)
         check_range("context", self.context, 0, 2**31 - 1, MOST_CONTEXT)
@@ -61,10 +57,6 @@ class Args:
             )
         if not self.you and not self.model:
             raise ValueError("model= names none; give a folder or an id, as Qwen/Qwen3-0.6B.")
-        try:
-            datetime.date.fromisoformat(self.date)
-        except ValueError:
-            raise ValueError(f"date={self.date} is no day; try {today()}.") from None
 
 
 class Terminal(stop.StopSignal):
@@ -99,9 +91,10 @@ class Terminal(stop.StopSignal):
         """Show a reply as it is written, and return it."""
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
         said: list[int] = []
-        self.signum, self.replies, began = 0, True, time.perf_counter()
+        self.signum, self.replies, began = 0, True, 0.0
         try:
             for token in tokens:
+                began = began or time.perf_counter()  # what came before may have been compiled
                 said.append(token)
                 show(printable(decoder.decode(words[min(token, len(words) - 1)])))
                 if self.signum:
@@ -110,8 +103,8 @@ class Terminal(stop.StopSignal):
             self.replies = False
         show(printable(decoder.decode(b"", True)) + "\n")
         if self.verbose:
-            took = time.perf_counter() - began
-            edge.say(f"{len(said)} tokens, {len(said) / took:.1f} tokens/s")
+            pace = (len(said) - 1) / (time.perf_counter() - began) if len(said) > 1 else 0
+            edge.say(f"{len(said)} tokens, {pace:.1f} tokens/s")
         return said
 
 
@@ -134,7 +127,7 @@ def load(args: Args) -> Talk:
             f"{name}={getattr(args, name)}: the run {folder} has its own; leave it out."
         )
     tokenizer, config, model = folders.start(
-        args.model, folder, None, args.chat, "", args.dtype, args.date, args.thinking
+        args.model, folder, args.tokenizer, args.chat, "", args.dtype, args.date, args.thinking
     )
     assert model is not None
     context = args.context or min(config.context, MOST_CONTEXT)
@@ -175,7 +168,8 @@ def limit(args: Args, talk: Talk) -> str:
 
 def play(args: Args, terminal: Terminal) -> None:
     """One episode, shown turn by turn."""
-    env = make_env(args.env, args.env_args)
+    args = language.complete(replace(args, model=args.model or "a person"))  # who reads words
+    env = language.make_env(args.env, flags.env_fields(args))
     player: Any = Person(terminal, env) if args.you else Player(args, load(args), terminal, env)
     reset_key, *keys = jax.random.split(jax.random.key(args.seed), env.max_turns + 1)
     state, ts = jax.jit(env.reset)(reset_key)

@@ -17,6 +17,7 @@ from jaxrl.lm.folders import ChatTokenizer
 from jaxrl.lm.host_chat import HostChat
 from jaxrl.lm.play.episodes import Episodes, empty
 from jaxrl.text.chat import short
+from jaxrl.train import edge
 
 Message = tuple[str, str]  # role, content
 # Of a row: what else stands there, as an id or a source, says nothing to the model.
@@ -37,13 +38,17 @@ def read(path: Path, tokenizer: ChatTokenizer) -> Episodes:
             f"data={path} cannot be read: {reason_of(error)}; give a JSONL file."
         ) from None
     host = HostChat(tokenizer)
-    rows = []
+    rows, told = [], False
     for number, line in enumerate(lines, 1):
         if line.strip():
             try:
-                rows.append(conversation(host, messages(_text(line))))
+                spoken = messages(_text(line))
+                rows.append(conversation(host, spoken))
             except ValueError as error:
                 raise ValueError(f"data={path}, line {number}: {error}") from None
+            if not told and keeps_thoughts(host, spoken):
+                edge.say(f"data={path}, line {number}: {KEPT}")
+                told = True
     if not rows:
         raise ValueError(f"data={path} holds no conversations; each line is one JSON object.")
     return _record(rows)
@@ -112,6 +117,19 @@ def conversation(host: HostChat, spoken: list[Message]) -> tuple[list[int], list
         tokens += new
         action += [role == "assistant"] * len(new)
     return tokens, action
+
+
+KEPT = (
+    "the thoughts of earlier turns stay in what the model reads, as in play, though its chat "
+    "template leaves them out"
+)
+
+
+def keeps_thoughts(host: HostChat, spoken: list[Message]) -> bool:
+    """Whether an earlier turn has thoughts here, which the model's template would not write."""
+    earlier = [content for role, content in spoken if role == "assistant"][:-1]
+    words = host.chat.words
+    return bool(earlier and words.begun) or (words.drops and "</think>" in "".join(earlier))
 
 
 def _record(rows: list[tuple[list[int], list[bool]]]) -> Episodes:

@@ -21,7 +21,8 @@ MARKS = (
     "\n\t Too low: [5 &amp; 'low'].\t \n",
 )
 PROBES = (("  Is it 2?\n",), ("x\n\n", " y ", ""), ("", "", "1 < 2", "a\n", " "))
-SYSTEMS = (" \n\tBe <brief> & 'kind'.\t\n ", '\n \tsay "d".\t \n', "s ", "\nt")
+THOUGHT = ("Why?", "<think>\nHm.\n</think>\n\nSo.", "Why so?")
+SYSTEMS = (" \n\tBe <brief> & 'kind'.\t\n ", '\n \tsay "d".\t \n', "s ", "\nt", "u")
 OTHERWISE = f"name a form with --chat, one of {', '.join(FORMATS)}, to go on without the template"
 SWITCHES = ("enable_thinking", "thinking")  # what templates call it
 
@@ -67,7 +68,7 @@ def _found(
     template: str, values: tuple[tuple[str, Any], ...], date: str, has_system: bool
 ) -> tuple[Words, tuple[str, ...], bool]:
     """(words, of the opening those around a system message, white space around that goes)."""
-    talks = [MARKS, *PROBES]
+    talks = [MARKS, *PROBES, THOUGHT]
     systems = SYSTEMS if has_system else ("",) * len(talks)
     start = [[("system", text)] if has_system else [] for text in systems]
     spoken = [
@@ -82,7 +83,9 @@ def _found(
     for talk, system, theirs in zip(talks, systems, written, strict=True):
         system = system.strip() if strips else system
         ours = replace(words, opening=(system.join(around),)).conversation(talk)
-        if theirs != ours:
+        if talk is THOUGHT:
+            words = replace(words, drops="Hm." not in theirs)
+        elif theirs != ours:
             raise ValueError(_difference(theirs, ours))
     return words, around, strips
 

@@ -79,6 +79,7 @@ class Words:
     strips: bool = False  # white space around a user's text goes
     strips_reply: bool = False  # and around a response
     begun: str = ""  # the end of `reply` that a template leaves out of earlier turns
+    drops: bool = False  # a template leaves thoughts out of earlier turns, where they stay here
 
     def __post_init__(self):
         if len(self.opening) % 2 == 0:
