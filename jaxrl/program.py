@@ -97,14 +97,18 @@ class Program(flax.struct.PyTreeNode):
         )
         return state, members, on_mesh(jax.ShapeDtypeStruct((), np.int32), P())
 
-    def compile(self, members: Member) -> tuple[Callable, Callable]:
-        """(init, run) compiled ahead of time, side by side; `run` donates its state."""
+    def compile(self, members: Member, one_core: bool = True) -> tuple[Callable, Callable]:
+        """(init, run) compiled ahead of time, side by side; `run` donates its state.
+
+        On a CPU a device computes on one core, or else on all of them.
+        """
         state, members, count = self.abstract(members)
         on_cpu = self.mesh.devices.flat[0].platform == "cpu"
         init = self.init.lower(members)
         with ThreadPoolExecutor(1) as pool:
             initialised = pool.submit(init.compile, QUICK_TO_COMPILE if on_cpu else None)
-            run = self.run.lower(state, members, count).compile(ONE_CORE if on_cpu else None)
+            options = ONE_CORE if on_cpu and one_core else None
+            run = self.run.lower(state, members, count).compile(options)
             return initialised.result(), run
 
     def place(self, members: Member) -> Member:

@@ -14,6 +14,7 @@ FLOORS = [
     {"returns", "advantages", "losses", "objectives", "metrics", "text", "files"}
     | {
         "config",
+        "hub",
         "files",
         "statistics",
         "short_names",

@@ -207,6 +207,7 @@ MODEL = [
     (put(extra=3), "field extra"),
     (put(hidden=...), "no field hidden"),
 ]
+WORDS = {"opening": ["<|user|>"], "reply": "", "following": "<|end|>", "end": "<|end|>"}
 CHAT = [
     *ANY_JSON,
     (put(form=5), "form=5 must be a text"),
@@ -218,7 +219,11 @@ CHAT = [
     (put(extra=3), "field extra"),
     (put(tokenizer="0" * 64), "tokenizer.json is missing"),
     (put(tokenizer=5), "tokenizer=5"),
-    (put(opening="<|end|>"), "not what was written"),
+    (put(thinking="on"), "not what was written"),
+    (put(words={"end": 5}), "words has no field opening"),
+    (put(words=WORDS | {"end": 5}), "words.end=5 must be a text"),
+    (put(words=WORDS | {"opening": []}), "opening=() must hold an odd number of texts"),
+    (put(words=WORDS | {"end": "<|no|>"}), "lacks the special token <|no|>"),
 ]
 
 
@@ -265,7 +270,7 @@ def test_a_folder_of_an_older_version_loads(whole, copy):
     """Without digests, and with nothing said of the tokenizer."""
     for name in ("arrays/policy/policy.json", "language/policy/model.json"):
         put(digests=...)(copy / name)
-    put(tokenizer=..., opening=None)(copy / "language" / "policy" / "chat.json")
+    put(tokenizer=..., words=...)(copy / "language" / "policy" / "chat.json")
     for name, load in LOADERS.items():
         load(copy / name)
     old, new = (policy.load_policies(folder / "arrays") for folder in (copy, whole))
@@ -336,8 +341,8 @@ def test_a_conversation_that_would_be_another_once_loaded_is_refused():
     said = folders.chat_tokenizer(None)
     folders.check_saved(said, agents.MODEL)
     with pytest.raises(ValueError, match=r"chat.json holds half of a surrogate pair"):
-        folders.check_saved(replace(said, opening="\ud800"), agents.MODEL)
-    with pytest.raises(ValueError, match=r"chat.json: opening=5 must be a text"):
-        folders.check_saved(replace(said, opening=5), agents.MODEL)
+        folders.check_saved(replace(said, form="\ud800"), agents.MODEL)
+    with pytest.raises(ValueError, match=r"chat.json: form=5 must be a text"):
+        folders.check_saved(replace(said, form=5), agents.MODEL)
     with pytest.raises(ValueError, match=r"system='\\udcff' is not UTF-8"):
         folders.chat_tokenizer(None, "", "\udcff")

@@ -12,7 +12,7 @@ from tokenizers import Tokenizer
 
 from jaxrl.lm import folders
 from jaxrl.text import BpeTokenizer, ByteTokenizer, literal, make_chat
-from jaxrl.text.chat import opening_by
+from jaxrl.text.chat_template import template_words
 from jaxrl.text.formats import FORMATS, template_of
 from jaxrl.text.jinja import render
 from train import language
@@ -73,20 +73,23 @@ def test_bytes_are_their_own_tokens_between_special_ones():
     assert ids(chat.response(literal("ab"), 8)) == [97, 98, 256]
 
 
-def test_a_models_template_opens_the_conversation_or_is_refused():
+def opening(template, tokenizer, system=None, names=None):
+    return template_words(template, tokenizer, system, names or {}).opening
+
+
+def test_a_models_template_opens_the_conversation():
     tokenizer = BpeTokenizer.from_file(tokenizer_files.file("qwen2"))
-    opening = opening_by(CHATML, tokenizer, "", None, {})
-    assert opening == ("<|im_start|>system\nYou are helpful.<|im_end|>\n",)
-    told = opening_by(CHATML, tokenizer, "", "Hi.", {})
-    assert told == ("<|im_start|>system\n", "Hi.", "<|im_end|>\n")
-    changed = CHATML.replace("'\\n' }}\n{%- endfor", "'' }}\n{%- endfor")
-    with pytest.raises(ValueError, match="chat=chatml is not what the chat template writes"):
-        opening_by(changed, tokenizer, "", None, {})
+    start = "<|im_start|>user\n"
+    helpful = "<|im_start|>system\nYou are helpful.<|im_end|>\n"
+    assert opening(CHATML, tokenizer) == (helpful + start,)
+    told = opening(CHATML, tokenizer, "Hi.")
+    assert told == ("<|im_start|>system\n", "Hi.", "<|im_end|>\n" + start)
     llama = BpeTokenizer.from_file(tokenizer_files.file("llama3"))
     bos = {"bos_token": "<|begin_of_text|>"}
-    assert opening_by(LLAMA3, llama, "", None, bos) == ("<|begin_of_text|>",)
-    around = opening_by(LLAMA3, llama, "", " a <|eot_id|> b\n", bos)
-    assert around[1] == "a <|eot_id|> b" and around[2] == "<|eot_id|>"
+    start = "<|start_header_id|>user<|end_header_id|>\n\n"
+    assert opening(LLAMA3, llama, None, bos) == ("<|begin_of_text|>" + start,)
+    around = opening(LLAMA3, llama, " a <|eot_id|> b\n", bos)
+    assert around[1:] == ("a <|eot_id|> b", "<|eot_id|>" + start)
 
 
 def test_an_unfitting_form_is_refused_and_the_fitting_one_found():
@@ -112,9 +115,9 @@ def test_a_conversation_survives_saving(tmp_path):
     said.save(kept)
     again = folders.load_chat_tokenizer(kept)
     assert again.chat.first_piece == said.chat.first_piece
-    assert again.opening is not None and "You are helpful." in again.opening[0]
+    assert again.chat.words == said.chat.words and "You are helpful." in said.chat.words.opening[0]
     assert again.tokenizer.vocab_size == said.tokenizer.vocab_size
-    assert again.opening_with("Hi.") == said.opening_with("Hi.") != said.opening
+    assert again.words_with("Hi.") == said.words_with("Hi.") != said.chat.words
 
 
 def test_tokens_keep_to_32_bits_where_64_are_allowed():
@@ -186,9 +189,18 @@ BAD_TEMPLATES = [
     ("{{" + "(" * 4000 + ")" * 4000 + "}}", "nested too deep"),
     ("{% for a in range(9**5) %}{% for b in range(9**5) %}{% endfor %}{% endfor %}", "for more"),
     ("{{ raise_exception('no \x1b[31m\nred') }}", r"refuses a conversation: no \x1b[31m red"),
-    ("{{ messages }}", "chat=chatml is not what the chat template writes"),
-    ("", "chat=chatml is not what the chat template writes"),
-    (CHATML.replace("message.content", "message.content | trim"), "is not what the chat template"),
+    ("{{ messages }}", "the same words around every text: after"),
+    ("", "Say <A> & 'b'.\\t\\n \" out or rewrites it"),
+    (CHATML.replace("message.content", "message.content | upper"), "out or rewrites it"),
+    (
+        CHATML.replace("message.content", "message.content.lstrip()"),
+        "comes '\\n <|im_end|>\\n<|im_start|>assistant",
+    ),
+    (
+        CHATML.replace("'\\n' }}\n{%- endfor", "('\\n' if loop.first else '') }}\n{%- endfor"),
+        "<|im_end|>\" comes '\\n<|im_start|>assistant\\n\\n \\tsay",
+    ),
+    (CHATML.replace("<|im_end|>", "END"), "writes 'END\\n<|im_start|>user\\n' after a response"),
 ]
 
 
@@ -206,7 +218,7 @@ def test_a_template_that_cannot_run_is_told_in_a_line_and_not_needed_for_a_form_
     assert str(error.value).startswith(f"{file}: ") and str(error.value).isprintable()
     assert len(str(error.value)) < 1000
     asked = folders.chat_tokenizer(tmp_path, "chatml", "Hi.")
-    assert asked.opening == ("<|im_start|>system\n", "Hi.", "<|im_end|>\n")
+    assert asked.chat.words.opening[:2] == ("<|im_start|>system\n", "Hi.")
     assert asked.template is None
 
 
@@ -214,9 +226,9 @@ OTHER_SYSTEMS = [
     ("message.content", "message.content", None),
     ("messages[0]['content']", "messages[0]['content'] | trim", None),
     ("messages[0]['content']", "messages[0]['content'] | lower", "rewrites them"),
-    ("messages[0]['content']", "messages[0]['content'].lstrip()", "rewrites them"),
-    ("messages[0]['content']", "messages[0]['content'].strip('\\n')", "rewrites them"),
-    ("messages[0]['content']", "messages[0]['content'] | tojson", "rewrites them"),
+    ("messages[0]['content']", "messages[0]['content'].lstrip()", "same words"),
+    ("messages[0]['content']", "messages[0]['content'].strip('\\n')", "same words"),
+    ("messages[0]['content']", "messages[0]['content'] | tojson", "same words"),
     ("messages[0]['content']", "'none'", "leaves system messages out"),
 ]
 
@@ -227,11 +239,11 @@ def test_a_template_may_take_white_space_off_a_system_message_and_nothing_else(o
     template = CHATML.replace(old, new)
     if words is not None:
         with pytest.raises(ValueError, match=words):
-            opening_by(template, tokenizer, "", "Hi", {})
+            opening(template, tokenizer, "Hi")
     else:
-        told = opening_by(template, tokenizer, "", " Hi <|im_end|>\n", {})
+        told = opening(template, tokenizer, " Hi <|im_end|>\n")
         wanted = "Hi <|im_end|>" if "trim" in new else " Hi <|im_end|>\n"
-        assert told == ("<|im_start|>system\n", wanted, "<|im_end|>\n")
+        assert told == ("<|im_start|>system\n", wanted, "<|im_end|>\n<|im_start|>user\n")
 
 
 def test_templates_have_what_transformers_gives_them():
@@ -247,7 +259,7 @@ def test_templates_have_what_transformers_gives_them():
     marked = marked.replace("'\\n' }}\n{%- endfor", "'\\n' }}{% endgeneration %}\n{%- endfor")
     tokenizer = BpeTokenizer.from_file(tokenizer_files.file("qwen2"))
     assert "generation" in marked
-    assert opening_by(marked, tokenizer, "", "a", {}) == opening_by(CHATML, tokenizer, "", "a", {})
+    assert template_words(marked, tokenizer, "a", {}) == template_words(CHATML, tokenizer, "a", {})
 
 
 def test_a_template_that_asks_for_the_date_gets_that_of_the_runs_start(tmp_path):
@@ -255,8 +267,8 @@ def test_a_template_that_asks_for_the_date_gets_that_of_the_runs_start(tmp_path)
     dated = CHATML.replace("You are helpful.", "' + strftime_now('%Y-%m-%d') + '")
     (tmp_path / "chat_template.jinja").write_text(dated)
     said = folders.chat_tokenizer(tmp_path, date="2025-02-03")
-    assert said.opening == ("<|im_start|>system\n2025-02-03<|im_end|>\n",)
+    assert said.chat.words.opening[0].startswith("<|im_start|>system\n2025-02-03<|im_end|>\n")
     said.save(tmp_path)
-    assert folders.load_chat_tokenizer(tmp_path).opening == said.opening
+    assert folders.load_chat_tokenizer(tmp_path).chat.words == said.chat.words
     with pytest.raises(ValueError, match=r"date=tomorrow is no day; try 20\d\d-"):
         language.Options(date="tomorrow")

@@ -12,7 +12,7 @@ from tokenizers import Tokenizer
 from jaxrl.algos import sft
 from jaxrl.lm import folders
 from jaxrl.printable import printable
-from jaxrl.text import chat, jinja, literal
+from jaxrl.text import chat_template, jinja, literal
 from jaxrl.text.formats import FORMATS, template_of
 from train import chat_data, transcripts
 from train import sft as train_sft
@@ -192,7 +192,7 @@ def test_a_template_is_run_once_for_the_system_messages_of_a_file(tmp_path, monk
     (tmp_path / "chat_template.jinja").write_text(template_of(form, "<|im_start|>"))
     said = folders.chat_tokenizer(tmp_path)
     calls = []
-    monkeypatch.setattr(chat, "render", lambda *x: calls.append(x) or jinja.render(*x))
+    monkeypatch.setattr(chat_template, "render", lambda *x: calls.append(x) or jinja.render(*x))
     path = tmp_path / "chat.jsonl"
     talk = json.loads(line("Hi", "Yes."))["messages"]
     systems = ["", " a ", "{}"]

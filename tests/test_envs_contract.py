@@ -11,21 +11,24 @@ from jaxrl.check import check_env
 
 # gem/ says what language/ says, and a game of random level what those of one level say.
 DISTINCT = [i for i in sorted(TABLE) if i[:4] != "gem/" and not i.endswith(("-easy", "-hard"))]
+SPOKEN = [i for i in sorted(TABLE) if envs.spec(i).is_language]
+# (id, fields): each as it is by default, and what is spoken to in words too.
+CASES = [(i, {}) for i in sorted(TABLE)] + [(i, {"prompt": "instruct"}) for i in SPOKEN]
 
 
 def avals(tree):
     return jax.tree.map(lambda x: (x.shape, x.dtype, x.weak_type), tree)
 
 
-@pytest.mark.parametrize("id", sorted(TABLE))
-def test_environment_keeps_the_contract(id):
+@pytest.mark.parametrize(("id", "fields"), CASES)
+def test_environment_keeps_the_contract(id, fields):
     """All that `check_env` finds by tracing: nothing is compiled."""
-    env = envs.make(id)
+    env = envs.make(id, **fields)
     with jax.debug_key_reuse(False):
         check.check_structure(env, seed=0)
     ts = jax.eval_shape(env.step, *example(env))[1]
     assert all(aval == ((), jnp.float32, False) for aval in avals(ts.metrics).values())
-    assert hash(jax.tree.structure(env)) == hash(jax.tree.structure(envs.make(id)))
+    assert hash(jax.tree.structure(env)) == hash(jax.tree.structure(envs.make(id, **fields)))
 
 
 def example(env):
@@ -35,9 +38,9 @@ def example(env):
     return jax.eval_shape(env.reset, key)[0], action, key
 
 
-@pytest.mark.parametrize("id", sorted(TABLE))
-def test_double_precision_changes_no_dtype(id):
-    env = envs.make(id)
+@pytest.mark.parametrize(("id", "fields"), CASES)
+def test_double_precision_changes_no_dtype(id, fields):
+    env = envs.make(id, **fields)
     single = traced(env)
     with jax.enable_x64(True):
         double = traced(env)

@@ -17,6 +17,7 @@ from jaxrl.program import make_program, members
 from train import evaluate, grpo, reinforce, sft, turn_ppo
 
 GAME = {"env_args": ("turns=1",), "model": "nano"}
+OWN = {"success", "no_answer", "wrong_form"}
 TRAINERS = [grpo.TRAINER, reinforce.TRAINER, sft.TRAINER, turn_ppo.TRAINER]
 
 
@@ -29,7 +30,7 @@ def test_a_trainer_sets_up_a_task_whose_state_is_laid_out_and_whose_steps_are_ep
     assert task.steps(task.num_iterations) >= cfg.total_episodes
     assert task.num_blocks == cfg.num_blocks and task.refuse is not None
     state = jax.eval_shape(lambda key: task.init(key, _one(task), axis=None), jax.random.key(0))
-    assert task.shown(state).metrics.keys() == {"success", "no_answer", "wrong_form", ANSWER}
+    assert task.shown(state).metrics.keys() == OWN | {ANSWER}
 
 
 def test_who_masks_what_was_not_read_is_not_stopped():
@@ -53,8 +54,7 @@ def run(tmp_path_factory) -> tuple[Path, dict]:
 
 def test_every_metric_of_the_environment_is_evaluated(run):
     final = run[1]
-    own = {"success", "no_answer", "wrong_form"}
-    assert final["metrics"].keys() == own | {"turns", "cut_responses"}
+    assert final["metrics"].keys() == OWN | {"turns", "cut_responses"}
     assert final["metrics"]["turns"] == {"mean": 1.0, "per_seed": [1.0, 1.0]}
     assert len(final["per_seed"]) == 2
 
@@ -77,6 +77,23 @@ def test_a_run_starts_from_the_first_seed_of_another(run):
     state = jax.tree.map(lambda x: x[None], task.init(jax.random.key(9), _one(task), axis=None))
     filled = task.start(state)
     np.testing.assert_array_equal(filled.params.policy.embed[...][0], weights.embed[...])
+
+
+def test_a_model_that_knows_words_is_asked_in_words_and_a_run_as_it_was(run, tmp_path):
+    """What follows from the model is in the options before the run folder is written."""
+    complete = grpo.TRAINER.complete
+    assert complete(grpo.Args()) == grpo.Args()
+    for model in (str(tmp_path), "./not-there"):
+        (tmp_path / "model.safetensors").touch()
+        words = complete(grpo.Args(model=model, env_args=("turns=1",)))
+        assert words.env_args == ("turns=1", "prompt=instruct") and complete(words) == words
+        given = grpo.Args(model=model, env_args=("prompt=terse",))
+        assert complete(given) == given
+    for asked in ((), ("prompt=instruct",)):
+        args = grpo.Args(env_args=asked)
+        options = json.loads(json.dumps(asdict(args), default=str))
+        (run[0] / "config.json").write_text(json.dumps({"trainer": "grpo", "options": options}))
+        assert complete(grpo.Args(init_from=run[0])).env_args == asked
 
 
 def _one(task):

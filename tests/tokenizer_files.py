@@ -1,4 +1,4 @@
-"""Small tokenizers of the three kinds, trained with the `tokenizers` library."""
+"""Small tokenizers of all kinds, trained with the `tokenizers` library."""
 
 import json
 import random
@@ -6,8 +6,19 @@ import string
 from functools import cache
 from pathlib import Path
 from tempfile import mkdtemp
+from typing import Any
+from unicodedata import category
 
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import (
+    AddedToken,
+    Regex,
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    trainers,
+)
 
 from jaxrl.text.pretokens import PATTERNS
 
@@ -16,6 +27,8 @@ SPECIAL = {
     "qwen2": ["<|endoftext|>", "<|im_start|>", "<|im_end|>"],
     "llama3": ["<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"],
 }
+LANGUAGES = (Path(__file__).parent / "languages.txt").read_text("utf-8").split("\n")
+KINDS = ("Lu", "Ll", "Lt", "Lm", "Lo", "Mn", "Mc", "Me", "Nd", "Nl", "No", "Po", "So", "Zs", "Cf")
 WORDS = "the guess is too high low try again user's can't WE'LL number between tower move disk peg"
 
 
@@ -79,6 +92,72 @@ def with_added(kind: str, folder: Path, **special: bool) -> Path:
     path = folder / "tokenizer.json"
     path.write_text(json.dumps(changed))
     return path
+
+
+def split(kind: str) -> Any:
+    """How the library splits texts."""
+    if kind in ("gpt2", "smollm"):
+        whole = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        digits = pre_tokenizers.Digits(individual_digits=True)
+        return whole if kind == "gpt2" else pre_tokenizers.Sequence([digits, whole])
+    if kind == "gemma":
+        return pre_tokenizers.Split(" ", "merged_with_previous")
+    parts = pre_tokenizers.Split(Regex(PATTERNS[kind].regex), "isolated")
+    whole = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    return pre_tokenizers.Sequence([parts, whole])
+
+
+@cache
+def of_languages(kind: str) -> Path:
+    """A tokenizer.json that was trained on texts of many languages; Qwen's wants NFC."""
+    gemma = kind == "gemma"
+    tokenizer = Tokenizer(
+        models.BPE(byte_fallback=gemma, fuse_unk=gemma, unk_token="<unk>" if gemma else None)
+        if gemma
+        else models.BPE(ignore_merges=kind == "llama3")
+    )
+    if kind == "qwen2":
+        tokenizer.normalizer = normalizers.NFC()
+    if gemma:
+        tokenizer.normalizer = normalizers.Replace(" ", "\u2581")
+    tokenizer.pre_tokenizer = split(kind)
+    hexes = [f"<0x{byte:02X}>" for byte in range(256)] if gemma else []
+    trainer = trainers.BpeTrainer(
+        vocab_size=1500,
+        initial_alphabet=[] if gemma else sorted(pre_tokenizers.ByteLevel.alphabet()),
+        special_tokens=["<unk>", "<eos>", *hexes] if gemma else ["<|endoftext|>"],
+        limit_alphabet=300 if gemma else 1000,
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(LANGUAGES + sentences(300, random.Random(0)), trainer)
+    file = json.loads(tokenizer.to_str())
+    file["added_tokens"] = [e for e in file["added_tokens"] if e["content"] not in hexes]
+    path = Path(mkdtemp()) / "tokenizer.json"
+    path.write_text(json.dumps(file))
+    return path
+
+
+def random_unicode(count: int, size: int, seed: int) -> list[str]:
+    """At most `size` bytes of many languages: pieces of sentences, and characters of all sorts."""
+    rng = random.Random(seed)
+    text = "\n".join(LANGUAGES)
+    assigned = [chr(x) for x in range(0x110000) if category(chr(x)) not in ("Cn", "Cs")]
+    by_class = {kind: [x for x in assigned if category(x) == kind] for kind in KINDS}
+    short = ["a", "B", "\u3042", "\u0301", "1", "!", "'", "/", " ", "\n", "s", "\u01c5", "\u0663"]
+    short += ["\u00a0", "\u017f", "ll", "'RE", "\u00c9", "\u00e9", "\t", "\r", "\u2581"]
+    strings = []
+    while len(strings) < count:
+        way = rng.random()
+        if way < 0.3:
+            at = rng.randrange(len(text))
+            string = text[at : at + rng.randint(1, size)]
+        elif way < 0.8:
+            string = "".join(rng.choices(short, k=rng.randint(0, 20)))
+        else:
+            kinds = rng.choices(KINDS, k=rng.randint(0, 16))
+            string = "".join(rng.choice(by_class[kind]) for kind in kinds)
+        strings.append(string.encode()[:size].decode(errors="ignore"))
+    return strings
 
 
 def random_strings(count: int, size: int, seed: int) -> list[str]:

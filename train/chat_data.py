@@ -5,7 +5,6 @@ an optional system message, which replaces that of --system, then user and assis
 they say is never a special token; added tokens that are not special, as `<think>`, are one token.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +14,9 @@ import numpy as np
 
 from jaxrl.files import parse_json, reason_of
 from jaxrl.lm.folders import ChatTokenizer
+from jaxrl.lm.host_chat import HostChat
 from jaxrl.lm.play.episodes import Episodes, empty
-from jaxrl.text.added_tokens import is_control
-from jaxrl.text.chat import Piece, matching, short, spelled
+from jaxrl.text.chat import short
 
 Message = tuple[str, str]  # role, content
 # Of a row: what else stands there, as an id or a source, says nothing to the model.
@@ -37,12 +36,12 @@ def read(path: Path, tokenizer: ChatTokenizer) -> Episodes:
         raise ValueError(
             f"data={path} cannot be read: {reason_of(error)}; give a JSONL file."
         ) from None
-    encode = _Encoder(tokenizer)
+    host = HostChat(tokenizer)
     rows = []
     for number, line in enumerate(lines, 1):
         if line.strip():
             try:
-                rows.append(encode.conversation(messages(_text(line))))
+                rows.append(conversation(host, messages(_text(line))))
             except ValueError as error:
                 raise ValueError(f"data={path}, line {number}: {error}") from None
     if not rows:
@@ -98,80 +97,21 @@ def _message(message: Any, name: str) -> Message:
     return message["role"], message["content"]
 
 
-class _Encoder:
-    """Messages to tokens on the host, with the pieces that `Chat` has inside jit."""
-
-    def __init__(self, tokenizer: ChatTokenizer):
-        self.tokenizer, self.chat = tokenizer, tokenizer.chat
-        self.library: Any = None
-        if tokenizer.tokenizer_json is not None:
-            try:
-                from tokenizers import Tokenizer
-            except ImportError:
-                raise ImportError("JSONL data needs tokenizers: pip install 'jaxrl[hf]'") from None
-            special = self.chat.tokenizer.special
-            self.library = _library(Tokenizer, tokenizer.tokenizer_json, special)
-        self.user = matching(self.chat.tokenizer, tokenizer.form).user
-
-    def text(self, text: str) -> list[int]:
-        """Tokens of plain text, of any language."""
-        if self.library is None:
-            return list(text.encode())
-        ids = self.library.encode(text, add_special_tokens=False).ids
-        if not self.chat.tokenizer.control.isdisjoint(ids):
-            raise ValueError(f"the tokenizer reads a special token in {short(text)}.")
-        return ids
-
-    def opened(self, system: str) -> Piece:
-        """What stands around the first user's text after this system message."""
-        opening = self.tokenizer.opening_with(system)
-        parts = spelled(self.chat.tokenizer, (*opening, "", self.user))
-        prefix = parts.pop() if isinstance(parts[-1], str) else ""
-        before: list[int] = []
-        for part in parts:
-            before += [part] if isinstance(part, int) else self.text(part)
-        return self.chat.first_piece.replace(before=tuple(before), prefix=prefix)
-
-    def conversation(self, spoken: list[Message]) -> tuple[list[int], list[bool]]:
-        """(tokens, which of them the assistant wrote, its end of turn included)."""
-        first = self.chat.first_piece
-        if spoken[0][0] == "system":
-            first, spoken = self.opened(spoken[0][1]), spoken[1:]
-        tokens: list[int] = []
-        action: list[bool] = []
-        for i, (role, content) in enumerate(spoken):
-            if role == "assistant":
-                new = [*self.text(content), self.chat.end_of_turn]
-            else:
-                piece = self.chat.next_piece if i else first
-                content = content.strip() if self.chat.strips else content
-                new = [
-                    *piece.before,
-                    *self.text(piece.prefix + content + piece.suffix),
-                    *piece.after,
-                ]
-            tokens += new
-            action += [role == "assistant"] * len(new)
-        return tokens, action
-
-
-def _library(kind: Any, tokenizer_json: str, special: dict[str, int]) -> Any:
-    """The library's tokenizer, which reads as plain text what that inside jit does."""
-    file = json.loads(tokenizer_json)
-    for entry in file.get("added_tokens") or []:
-        entry["special"] = is_control(entry)
-    try:
-        library = kind.from_str(json.dumps(file))
-    except Exception as error:  # the library has no class of its own for it
-        raise ValueError(f"the library tokenizers refuses the tokenizer: {error}") from None
-    library.encode_special_tokens = True
-    for name, index in special.items():
-        if library.token_to_id(name) != index:
-            raise ValueError(
-                f"tokenizer.json gives {name!r} the id {index}, the library tokenizers another "
-                f"({library.token_to_id(name)}); number added tokens on from the vocabulary's end."
-            )
-    return library
+def conversation(host: HostChat, spoken: list[Message]) -> tuple[list[int], list[bool]]:
+    """(tokens, which of them the assistant wrote, its end of turn included)."""
+    piece = host.chat.first_piece
+    if spoken[0][0] == "system":
+        piece, spoken = host.opening(spoken[0][1]), spoken[1:]
+    tokens: list[int] = []
+    action: list[bool] = []
+    for role, content in spoken:
+        if role == "assistant":
+            new, piece = host.response(content), host.chat.next_piece
+        else:
+            new = host.user(piece, content)
+        tokens += new
+        action += [role == "assistant"] * len(new)
+    return tokens, action
 
 
 def _record(rows: list[tuple[list[int], list[bool]]]) -> Episodes:

@@ -89,12 +89,13 @@ def check_platforms() -> None:
         logger.setLevel(level)
 
 
-def choose(num_devices: int, num_seeds: int, num_blocks: int, rows: int) -> Mesh:
+def choose(num_devices: int, num_seeds: int, num_blocks: int, rows: int, weights: int = 0) -> Mesh:
     """The mesh of a run: `num_devices`, or (0) as many as serve it.
 
     `num_blocks` blocks of a seed's environments may be split over devices, `rows` rows are in one
     of its minibatches. On a CPU each core can be a device of its own; smaller pieces than
-    MIN_ROWS cost more in waiting than the second core wins.
+    MIN_ROWS cost more in waiting than the second core wins, and of more than MOST_IN_CACHE bytes of
+    weights one copy is read by all cores, as one device.
     Raises ValueError for more devices than there are, or a number that does not divide.
     """
     devices = jax.devices()
@@ -112,8 +113,10 @@ def choose(num_devices: int, num_seeds: int, num_blocks: int, rows: int) -> Mesh
         )
     if num_devices or many_hosts:
         return mesh_of_all(devices[: num_devices or len(devices)], num_seeds, num_blocks)
-    small = rows // len(devices) < MIN_ROWS if devices[0].platform == "cpu" else False
-    for count in range(len(devices), 0, -1):
+    on_cpu = devices[0].platform == "cpu"
+    small = rows // len(devices) < MIN_ROWS if on_cpu else False
+    most = 1 if on_cpu and weights > MOST_IN_CACHE else len(devices)
+    for count in range(most, 0, -1):
         mesh = make_mesh(num_seeds, devices[:count])
         across = mesh.shape["data"]
         if num_blocks % across == 0 and not (small and across > 1):
@@ -122,6 +125,20 @@ def choose(num_devices: int, num_seeds: int, num_blocks: int, rows: int) -> Mesh
 
 
 MIN_ROWS = 256  # rows of a minibatch on each CPU device
+MOST_IN_CACHE = 2**26  # bytes of weights that a CPU's last cache may hold
+
+
+def one_core_each(mesh: Mesh, weights: int) -> bool:
+    """Whether a device of a CPU is one core, and not all of them (docs/decisions/009)."""
+    return mesh.devices.size > 1 or weights <= MOST_IN_CACHE
+
+
+def described(mesh: Mesh, weights: int) -> str:
+    """The devices of a run in words, as `2 cpu`."""
+    words = f"{mesh.devices.size} {mesh.devices.flat[0].platform}"
+    if mesh.devices.flat[0].platform != "cpu" or one_core_each(mesh, weights):
+        return words
+    return f"{words} of all cores: {weights / 2**20:.0f} MiB of weights lie in memory once"
 
 
 def mesh_of_all(devices: Sequence[Any], num_seeds: int, num_blocks: int) -> Mesh:

@@ -171,7 +171,7 @@ def evaluate_run(args: Args, folder: Path) -> dict[str, Any]:
     if not args.episodes:
         raise ValueError("episodes=0 must be at least 1; try 128.")
     trained, outcome = trainer.reload(folder, options)
-    env = envs.make(options.env, **flags.parse_fields(options.env_args))
+    env = envs.make(options.env, **flags.env_fields(options))
     count = jax.tree.leaves(trained)[0].shape[0]
     players = members(range(args.seed, args.seed + count), options.algo, env)
     parts = [replace(part, option="episodes") for part in outcome.parts(args.episodes)]

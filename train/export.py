@@ -18,7 +18,7 @@ from jaxrl.lm.model import lora, weights
 from jaxrl.text import ByteTokenizer
 from jaxrl.text.bpe import byte_characters
 from jaxrl.text.chat import matching
-from jaxrl.text.formats import opening_of, template_of
+from jaxrl.text.formats import template_of
 from jaxrl.train import flags, stop
 from jaxrl.train.paths import Folder, NewFolder
 
@@ -66,11 +66,11 @@ def save_tokenizer(folder: Path, tokenizer: folders.ChatTokenizer) -> None:
     """tokenizer.json, and what `transformers` wants to know of it, the chat template among it."""
     file = tokenizer.tokenizer_json or json.dumps(byte_file(ByteTokenizer()), indent=2)
     write_text(folder / "tokenizer.json", file)
-    form = matching(tokenizer.tokenizer, tokenizer.form)
-    names: dict[str, str] = {"eos_token": form.end, "pad_token": form.end}
+    words = tokenizer.chat.words
+    names: dict[str, str] = {"eos_token": words.end, "pad_token": words.end}
     if tokenizer.template is None:
-        opening = tokenizer.opening or opening_of(form, None)
-        template = template_of(form, "".join(opening))
+        form = matching(tokenizer.tokenizer, tokenizer.form)
+        template = template_of(form, "".join(words.opening).removesuffix(form.user))
     else:
         template, own = tokenizer.template
         names |= own

@@ -11,7 +11,8 @@ from typing import Any, TypeVar
 
 import tyro
 
-from jaxrl import files
+from jaxrl import envs, files
+from jaxrl.envs.fields import fields_of
 from jaxrl.train import edge, paths
 from jaxrl.train.devices import check_platforms
 from jaxrl.train.run_folder import read_config
@@ -31,6 +32,23 @@ def parse_fields(pairs: Sequence[str]) -> dict[str, Any]:
             raise ValueError(f"env_args={' '.join(pairs)} has {name} twice; give it once.")
         fields[name] = _value(text)
     return fields
+
+
+def reads_data(env_id: str) -> bool:
+    """Whether `--data` names the environment's own rows, not conversations to imitate."""
+    return "data" in fields_of(envs.spec(env_id).constructor)
+
+
+def env_fields(args: Any) -> dict[str, Any]:
+    """The fields that a trainer's options give the environment: `--env-args`, and its `--data`."""
+    fields = parse_fields(args.env_args)
+    if not hasattr(args, "data") or not reads_data(args.env):
+        return fields
+    if args.data is None or "data" in fields:
+        raise ValueError(
+            f"env={args.env} needs a file of rows; try --data FILE.jsonl, and no data= in env_args."
+        )
+    return fields | {"data": str(args.data)}
 
 
 def _value(text: str) -> Any:

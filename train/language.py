@@ -8,7 +8,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
-from jaxrl import envs, memory
+from jaxrl import envs, hub, memory
 from jaxrl.algos import sft
 from jaxrl.env import Wrapper
 from jaxrl.envs.fields import fields_of
@@ -27,7 +27,7 @@ from jaxrl.policy import named_leaves
 from jaxrl.program import Member
 from jaxrl.text import Chat
 from jaxrl.train import chat_data, flags, fresh, loop
-from jaxrl.train.paths import File, FileOrFolder, Folder
+from jaxrl.train.paths import File, Model, TokenizerOf
 from jaxrl.train.run_folder import read_config
 from jaxrl.train.trainer import Outcome, Task, Trainer
 
@@ -41,10 +41,11 @@ def today() -> str:
 class Spoken:
     """Which model speaks, and in which form."""
 
-    model: str = "nano"  # from scratch: nano, tiny, small or base; or ./FOLDER of transformers
-    tokenizer: FileOrFolder | None = None  # a tokenizer.json; by default the model's own, or bytes
+    model: str = "nano"  # from scratch: nano, tiny, small or base; or ./FOLDER or a Hub's ORG/NAME
+    tokenizer: TokenizerOf | None = None  # tokenizer.json; by default the model's own, or bytes
     chat: Literal["", "plain", "chatml", "llama3", "gemma"] = ""  # by default what fits
     system: str = ""  # message before the conversation; by default what the model's template has
+    thinking: Literal["", "on", "off"] = ""  # as the model's template has it; by default its own
     date: str = field(default_factory=today)  # what the model's template takes for now, as of start
     dtype: Literal["float32", "bfloat16"] = "float32"  # of the computation, not of the parameters
     data: File | None = None  # rows of --env dataset; or JSONL of chat messages to imitate
@@ -60,7 +61,7 @@ class Spoken:
 @dataclass(frozen=True)
 class Options(Spoken, loop.Options):
     env: str = "language/GuessTheNumber-easy"  # environment id; `python -m envs` lists them
-    init_from: Folder | None = None  # start from a run's first seed, or such a folder
+    init_from: Model | None = None  # start from a run's first seed, or such a folder
     lora_rank: int = 0  # train adapters of this rank beside frozen matrices; 0: every parameter
     lora_alpha: float = 32.0  # what they add is times lora_alpha / lora_rank
     split: bool = False  # parameters and optimiser state over the devices, for a large model
@@ -73,9 +74,13 @@ class Options(Spoken, loop.Options):
 
     def files(self) -> dict[str, Path]:
         """Those that it reads whenever it starts: the form of conversations lies there too."""
-        named = folders.model_folder(self.model)
-        found = {"tokenizer": self.tokenizer, "data": self.data, "init_from": self.init_from}
-        found["model"] = named if self.init_from is None else None
+        found = {"data": self.data}
+        if self.tokenizer is not None:
+            found["tokenizer"] = hub.local(self.tokenizer, weights=False)
+        if self.init_from is not None:
+            found["init_from"] = hub.local(self.init_from)
+        else:
+            found["model"] = folders.model_folder(self.model)
         return {name: path for name, path in found.items() if path is not None}
 
 
@@ -133,6 +138,7 @@ def make_task(name: str, algorithm: ModuleType, args: Any) -> Task:
         warm_up=cfg.sft_steps,
         num_blocks=cfg.num_blocks,
         minibatch_rows=cfg.episodes * agent.limits.context,
+        weights=agent.model_config.num_bytes,
         one_by_one=True,
         start=None if weights is None else partial(load_weights, weights=named_leaves(weights)),
         shown=lambda state: state.shown,
@@ -161,7 +167,7 @@ def reload(folder: Path, args: Any) -> tuple[Any, Outcome]:
 def reload_agent(folder: Path, args: Any) -> tuple[Any, folders.ChatTokenizer, Agent]:
     """The models that a finished run kept, their tokenizer, and the agent that plays them."""
     env, tokenizer = (
-        make_env(args.env, args.env_args, args.data),
+        make_env(args.env, flags.env_fields(args)),
         folders.load_chat_tokenizer(folder / "policy"),
     )
     model_config, trained = folders.load_models(folder)
@@ -189,14 +195,21 @@ def make_agent(
     """
     if args.split and cfg.optimizer == "muon":
         raise ValueError("optimizer=muon needs whole matrices; leave --split out or try adam.")
-    env = make_env(args.env, args.env_args, args.data)
-    data = None if reads_data(args.env) else args.data
+    env = make_env(args.env, flags.env_fields(args))
+    data = None if flags.reads_data(args.env) else args.data
     imitates = bool(cfg.sft_steps) or cfg.sft_coef is not None or isinstance(cfg, sft.Config)
     scripted = imitates and data is None
     if scripted:
         check_player(args.env, env, cfg.sft_player)
     tokenizer, model, weights = folders.start(
-        args.model, args.init_from, args.tokenizer, args.chat, args.system, args.dtype, args.date
+        args.model,
+        args.init_from,
+        args.tokenizer,
+        args.chat,
+        args.system,
+        args.dtype,
+        args.date,
+        args.thinking,
     )
     if args.lora_rank:
         model = replace(model, lora_rank=args.lora_rank, lora_alpha=args.lora_alpha)
@@ -229,16 +242,8 @@ def make_agent(
     return tokenizer, agent, weights
 
 
-def reads_data(env_id: str) -> bool:
-    """Whether `--data` names the environment's own rows, not conversations to imitate."""
-    return "data" in fields_of(envs.spec(env_id).constructor)
-
-
-def make_env(env_id: str, env_args: Any, data: Path | None = None) -> LanguageEnvironment:
+def make_env(env_id: str, fields: Mapping[str, Any]) -> LanguageEnvironment:
     """The environment that is spoken to; ValueError where the id names another kind."""
-    fields = flags.parse_fields(env_args)
-    if data is not None and reads_data(env_id):
-        fields["data"] = str(data)
     env = inner = envs.make(env_id, **fields)
     if isinstance(env, LanguageEnvironment):
         return env

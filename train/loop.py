@@ -20,7 +20,7 @@ from jaxrl.metrics import Metrics
 from jaxrl.program import Member, Program, make_program, members
 from jaxrl.train.before import Before, before, words
 from jaxrl.train.causes import Broken, advice, first_broken
-from jaxrl.train.devices import Distributed, choose
+from jaxrl.train.devices import Distributed, choose, described, one_core_each
 from jaxrl.train.logs import Lines, known_means
 from jaxrl.train.paths import Folder, NewFolder
 from jaxrl.train.plot import plot_curve
@@ -97,7 +97,7 @@ class Run:
     def _open(self) -> tuple[Mesh, Past | None]:
         """Enter the run folder; the devices, and of a run that goes on what it was until now."""
         args, task = self.args, self.task
-        sizes = (task.num_blocks, task.minibatch_rows)
+        sizes = (task.num_blocks, task.minibatch_rows, task.weights)
         if args.resume is None:
             mesh = choose(args.devices, args.num_seeds, *sizes)
             check_memory(args, task, list(mesh.devices.flat))
@@ -177,10 +177,11 @@ class Run:
     def compile(self, progress: Progress) -> tuple[Program, Any, Any]:
         """The program and its two executables, init and run."""
         program = program_of(self.task, self.mesh)
-        cores = self.mesh.devices.size
-        label = f"compile {self.args.num_seeds} seed(s) on {cores} {jax.devices()[0].platform}"
+        weights = self.task.weights
+        label = f"compile {self.args.num_seeds} seed(s) on {described(self.mesh, weights)}"
         with progress.phase(label) as phase:
-            init, run = program.compile(self.members)
+            init, run = program.compile(self.members, one_core_each(self.mesh, weights))
+        memory.give_back()
         self.compile_s = phase.seconds
         return program, init, run
 

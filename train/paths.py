@@ -10,6 +10,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
 
+from jaxrl import hub
 from jaxrl.files import reason_of
 
 EMPTY = "''"
@@ -23,6 +24,8 @@ class Kind(Enum):
     EITHER = "a file or folder"
     NEW = "a new folder"
     OUTPUT = "a file to write"
+    MODEL = "a folder, or ORG/NAME of Hugging Face"
+    TOKENIZER = "a file or folder, or ORG/NAME of Hugging Face"
 
 
 File = Annotated[Path, Kind.FILE]
@@ -30,6 +33,8 @@ Folder = Annotated[Path, Kind.FOLDER]
 FileOrFolder = Annotated[Path, Kind.EITHER]
 NewFolder = Annotated[Path, Kind.NEW]
 NewFile = Annotated[Path, Kind.OUTPUT]
+Model = Annotated[Path, Kind.MODEL]
+TokenizerOf = Annotated[Path, Kind.TOKENIZER]
 
 
 def check(options: type[Any], given: Mapping[str, str | None]) -> None:
@@ -70,6 +75,8 @@ def _problem(text: str, kind: Kind) -> str:
             return _unmakable(path)
         if kind is Kind.OUTPUT:
             return "" if path.parent.is_dir() else "lies in no folder; make that first"
+        if kind in (Kind.MODEL, Kind.TOKENIZER) and hub.is_id(text):
+            return ""
         missing = error.errno == errno.ENOENT
         return f"is {'not there' if missing else 'below a file'}; give {kind.value}"
     except (OSError, ValueError) as error:
@@ -82,7 +89,7 @@ def _of_another_kind(path: Path, mode: int, kind: Kind) -> str:
     is_folder = stat.S_ISDIR(mode)
     if is_folder and kind in (Kind.FILE, Kind.OUTPUT):
         return f"is a folder; give {kind.value}"
-    if not is_folder and kind in (Kind.FOLDER, Kind.NEW):
+    if not is_folder and kind in (Kind.FOLDER, Kind.NEW, Kind.MODEL):
         return f"is {'a file' if stat.S_ISREG(mode) else 'no folder'}; give {kind.value}"
     if not is_folder and not stat.S_ISREG(mode):
         return f"is no ordinary file; give {kind.value}"

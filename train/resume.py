@@ -245,12 +245,12 @@ class Past:
             edge.say(f"note: {word}.")
         self.words = []
 
-    def mesh(self, args: Any, blocks: int, rows: int) -> Mesh:
+    def mesh(self, args: Any, blocks: int, rows: int, weights: int) -> Mesh:
         """The devices that the run had, or those that the command line names.
 
         ValueError where it had what this machine has not, and the command line does not say.
         """
-        sizes = (args.num_seeds, blocks, rows)
+        sizes = (args.num_seeds, blocks, rows, weights)
         if "layout" not in self.made:
             own = self.config["options"].get("devices", 0)
             return choose(args.devices or own, *sizes)

@@ -117,7 +117,7 @@ def main(args: Args) -> dict[str, Lengths]:
     """Trains and saves; returns the token lengths of each environment."""
     envs_of = {}
     for env_id in args.env:
-        envs_of[env_id] = make_env(env_id, args.env_args)
+        envs_of[env_id] = make_env(env_id, flags.parse_fields(args.env_args))
     args.out.mkdir(parents=True, exist_ok=True)  # before the work, for it may be refused
     every = [texts(env, args.episodes, args.seed) for env in envs_of.values()]
     train(args, [text for of_one in every for text in of_one])

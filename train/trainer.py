@@ -39,6 +39,7 @@ class Task:
     warm_up: int = 0  # iterations at the start that play nothing
     num_blocks: int = 1  # equal parts of a member's work, of which every device takes as many
     minibatch_rows: int = 1  # rows, or tokens, of a minibatch: is it worth several devices?
+    weights: int = 0  # bytes of a member's network, where it may be too large for a CPU's cache
     one_by_one: bool = False  # several members of a device in turn, not side by side
     start: Callable[[Any], Any] | None = None  # fresh state -> the same with given weights
     shown: Callable[[Any], Any] | None = None  # what a state keeps of its last episodes

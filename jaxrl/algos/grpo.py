@@ -8,6 +8,7 @@ imitated instead, the more the more they are above it (of arXiv:2304.06767 and a
 where almost everything fails, that learns sooner.
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import Literal
 
@@ -91,13 +92,8 @@ def prepare(
         mask = mask & (relative > 0)[:, None]
     advantage = jnp.where(mask, relative[:, None], 0.0)
     uniform = Sums(*advantages.uniform_groups(total, cfg.group_size))
-    batch = learn.TokenBatch(
-        **vars(rows.replace(mask=mask)),
-        sampled_log_prob=sampled,
-        advantage=advantage,
-        log_prob=log_prob,
-        ref_log_prob=ref_log_prob,
-    )
+    batch = rows.replace(mask=mask).judged(sampled, advantage)
+    batch = batch.replace(log_prob=log_prob, ref_log_prob=ref_log_prob)
     return batch, {"uniform_groups": uniform}
 
 
@@ -125,23 +121,22 @@ def loss(params: learn.Params, batch: learn.TokenBatch, cfg: Config) -> tuple[Su
         if cfg.kl != "k1":  # which is in the reward
             token_loss = token_loss + cfg.kl_coef * distance
     token_loss = token_loss - cfg.entropy_coef * entropy
-    return mean(token_loss, mask, cfg), metrics | learn.token_means(mask, entropy=entropy)
+    return mean_of(cfg, mask)(token_loss, mask), metrics | learn.token_means(mask, entropy=entropy)
 
 
-def mean(token_loss: jax.Array, mask: jax.Array, cfg: Config) -> Sums:
-    """The loss of tokens [N, C-1], averaged."""
+def mean_of(cfg: Config, mask: jax.Array) -> Callable[..., Sums]:
+    """How the loss of tokens [N, C-1] is averaged."""
     means = {
         "token": objectives.token_mean,
         "sequence": objectives.sequence_mean,
         "constant": partial(objectives.constant_mean, length=mask.shape[1]),
     }
-    return means[cfg.mean](token_loss, mask)
+    return means[cfg.mean]
 
 
 def idle(batch: learn.TokenBatch, cfg: Config) -> tuple[jax.Array, Sums]:
-    """Whether all rows are of groups with equal rewards, which teach nothing; their loss then."""
-    still = learn.without_advantage(batch, cfg)
-    return still, mean(jnp.zeros_like(batch.advantage), batch.mask, cfg)
+    """Whether rows have no gradient, and their loss then."""
+    return learn.idle(batch, cfg, mean_of(cfg, batch.mask))
 
 
 init, layout = learn.init, learn.layout

@@ -38,12 +38,8 @@ def prepare(
     del params, reference
     rows, turn = learn.learned_from(episodes, cfg)
     of_turn = compared(learn.learned_reward(episodes, cfg), episodes.played, cfg, axis)
-    batch = learn.TokenBatch(
-        **vars(rows),
-        sampled_log_prob=episodes.log_prob[:, 1:],
-        advantage=advantages.to_tokens(of_turn, turn, rows.mask),
-    )
-    return batch, {}
+    advantage = advantages.to_tokens(of_turn, turn, rows.mask)
+    return rows.judged(episodes.log_prob[:, 1:], advantage), {}
 
 
 def compared(reward: jax.Array, played: jax.Array, cfg: Config, axis: str | None) -> jax.Array:
@@ -65,11 +61,5 @@ def loss(params: learn.Params, batch: learn.TokenBatch, cfg: Config) -> tuple[Su
     return objectives.token_mean(token_loss, batch.mask), metrics
 
 
-def idle(batch: learn.TokenBatch, cfg: Config) -> tuple[jax.Array, Sums]:
-    """Whether no token has an advantage, and the rows' loss then."""
-    still = learn.without_advantage(batch, cfg)
-    return still, objectives.token_mean(jnp.zeros_like(batch.advantage), batch.mask)
-
-
 init, layout = learn.init, learn.layout
-update = partial(learn.update, prepare, loss, idle=idle)
+update = partial(learn.update, prepare, loss, idle=learn.idle)

@@ -10,14 +10,15 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxrl import files
+from jaxrl import files, hub
 from jaxrl.lm.model import lora, weights
 from jaxrl.lm.model.config import PRESETS, RELEASED, ModelConfig, preset
 from jaxrl.lm.model.transformer import Transformer
 from jaxrl.policy import COPY, fill_leaves, read_weights, save_weights
 from jaxrl.text import BpeTokenizer, ByteTokenizer, Chat, Tokenizer, make_chat
-from jaxrl.text.chat import matching, opening_by
-from jaxrl.text.formats import Opening, opening_of
+from jaxrl.text.chat import matching
+from jaxrl.text.chat_template import template_words
+from jaxrl.text.formats import Opening, Words, words_after, words_of
 
 WEIGHTS, MODEL, CHAT, TOKENIZER = "weights.npz", "model.json", "chat.json", "tokenizer.json"
 
@@ -27,10 +28,12 @@ class SavedChat:
     """chat.json: the form of conversation, and which tokenizer it is for."""
 
     form: str
-    opening: str | Opening | None
+    opening: str | Opening | None = None  # in old folders: before the first user's turn
     template: tuple[str, dict[str, str]] | None = None
     tokenizer: str | None = None  # "bytes", or the digest of tokenizer.json; None in old folders
     date: str = ""
+    words: Words | None = None  # None in old folders
+    thinking: str = ""
 
 
 @dataclass(frozen=True)
@@ -71,22 +74,22 @@ class ChatTokenizer:
     """A tokenizer with its form of conversation, and what rebuilds them."""
 
     chat: Chat
-    form: str  # a name in jaxrl.text.FORMATS; "" takes the one that fits
-    opening: Opening | None  # before the first user's turn; None: the form's own
+    form: str  # a name in jaxrl.text.FORMATS; "" takes the one that fits, or the template
     tokenizer_json: str | None  # the file's text; None: bytes
     template: tuple[str, dict[str, str]] | None = None  # the model's own, with its tokens' names
     date: str = ""  # the day on which that was run; "" takes today
+    thinking: str = ""  # "on" or "off", as that was asked; "" is its default
 
     @property
     def tokenizer(self) -> Tokenizer:
         return self.chat.tokenizer
 
-    def opening_with(self, system: str) -> Opening:
-        """What stands before the first user's turn after this system message."""
+    def words_with(self, system: str | None) -> Words:
+        """The words of the conversation after this system message."""
         if self.template is None:
-            return opening_of(matching(self.tokenizer, self.form), system)
+            return words_of(matching(self.tokenizer, self.form), system)
         template, names = self.template
-        return opening_by(template, self.tokenizer, self.form, system, names, self.date)
+        return template_words(template, self.tokenizer, system, names, self.date, self.thinking)
 
     def save(self, folder: Path) -> None:
         """`chat.json` and, where there is one, `tokenizer.json`."""
@@ -97,16 +100,23 @@ class ChatTokenizer:
         files.write_json(folder / CHAT, asdict(self.saved(tokenizer)))
 
     def saved(self, tokenizer: str) -> SavedChat:
-        return SavedChat(self.form, self.opening, self.template, tokenizer, self.date)
+        return SavedChat(
+            self.form,
+            template=self.template,
+            tokenizer=tokenizer,
+            date=self.date,
+            words=self.chat.words,
+            thinking=self.thinking,
+        )
 
 
 def chat_tokenizer(
-    tokenizer: Path | None, form: str = "", system: str = "", date: str = ""
+    tokenizer: Path | None, form: str = "", system: str = "", date: str = "", thinking: str = ""
 ) -> ChatTokenizer:
     """The conversation of a tokenizer.json, or of the folder it lies in; None: of bytes.
 
-    Where no form is asked for, a chat template beside the file says what opens a conversation on
-    this day, and is held against the form that fits; ValueError where they differ.
+    Where no form is asked for, a chat template beside the file says, on this day, which words stand
+    around what is said; ValueError where that is not the same in every turn.
     """
     try:
         system.encode()
@@ -118,17 +128,18 @@ def chat_tokenizer(
         path = files.inside(tokenizer, TOKENIZER) if tokenizer.is_dir() else tokenizer
         read, text = BpeTokenizer.from_file(path), files.read_text(path, files.MOST_BYTES)
         own = None if form else _template(path.parent)
-    words = matching(read, form)
     if own is None:
-        template, opening = None, opening_of(words, system or None)
+        if thinking:
+            raise ValueError(
+                f"thinking={thinking} needs a model's own chat template; leave --thinking out."
+            )
+        chat, template = make_chat(read, form, system), None
     else:
-        try:
-            opening = opening_by(own[1], read, form, system or None, own[2], date)
-        except ValueError as error:
-            raise ValueError(f"{own[0]}: {error}") from None
-        template = own[1:]
-    chat = make_chat(read, form, "", opening)
-    return ChatTokenizer(chat, form, opening, text, template, date)
+        file, written, names = own
+        with files.reading(file):
+            words = template_words(written, read, system or None, names, date, thinking)
+        chat, template = make_chat(read, form, "", words), (written, names)
+    return ChatTokenizer(chat, form, text, template, date, thinking)
 
 
 def load_chat_tokenizer(folder: Path) -> ChatTokenizer:
@@ -148,9 +159,13 @@ def load_chat_tokenizer(folder: Path) -> ChatTokenizer:
             files.check_digests(path, {TOKENIZER: kept.tokenizer})
         text = files.read_text(file, files.MOST_BYTES) if there else None
         tokenizer = ByteTokenizer() if text is None else BpeTokenizer.from_file(file)
-        opening = (kept.opening,) if isinstance(kept.opening, str) else kept.opening
-        chat = make_chat(tokenizer, kept.form, "", opening)
-    return ChatTokenizer(chat, kept.form, opening, text, kept.template, kept.date)
+        words = kept.words
+        if kept.form or (words is None and kept.opening is not None):
+            form = matching(tokenizer, kept.form)
+            before = (kept.opening,) if isinstance(kept.opening, str) else kept.opening
+            words = words_after(form, before) if words is None and before is not None else words
+        chat = make_chat(tokenizer, kept.form, "", words)
+    return ChatTokenizer(chat, kept.form, text, kept.template, kept.date, kept.thinking)
 
 
 def _vocabulary(folder: Path) -> int | None:
@@ -188,14 +203,19 @@ def start(
     system: str,
     dtype: str,
     date: str = "",
+    thinking: str = "",
 ) -> tuple[ChatTokenizer, ModelConfig, Transformer | None]:
     """What a run starts with: its conversation, the model's structure, and weights if not random.
 
     `model` is a preset's name or else a folder saved by `transformers` (`./nano` is one, `nano` is
-    not); `init_from`, a run's folder or such a one, replaces it.
+    not) or an id of Hugging Face; `init_from`, a run's folder or such a one, replaces it.
     """
-    named = model_folder(model)
-    folder = init_from or (named if named is not None and named.is_dir() else None)
+    if init_from is None:
+        named = model_folder(model)
+        folder = named if named is not None and named.is_dir() else None
+    else:
+        folder = hub.local(init_from)
+    tokenizer = None if tokenizer is None else hub.local(tokenizer, weights=False)
     if folder is not None and is_run(folder):
         if tokenizer is not None:
             raise ValueError(f"tokenizer={tokenizer}: {folder} has its own; leave the option out.")
@@ -203,24 +223,27 @@ def start(
         config, first = lora.merge(config, jax.tree.map(lambda x: x[0], found))
         return load_chat_tokenizer(folder / "policy"), config, first
     if folder is None:
-        spoken = chat_tokenizer(tokenizer, form, system, date)
+        spoken = chat_tokenizer(tokenizer, form, system, date, thinking)
         return spoken, preset(model, spoken.tokenizer.vocab_size, dtype), None
+    config = weights.read_config(folder)
     found = files.inside(folder, TOKENIZER)
     if tokenizer is None and not os.path.lexists(found):
         raise ValueError(f"{folder} has no tokenizer.json; give one with --tokenizer FILE.")
-    spoken = chat_tokenizer(tokenizer or found, form, system, date)
-    config, loaded = weights.load(folder, param_dtype="float32", dtype=dtype, on_host=True)
+    spoken = chat_tokenizer(tokenizer or found, form, system, date, thinking)
     if spoken.tokenizer.vocab_size > config.vocab_size:
         raise ValueError(
             f"the tokenizer has {spoken.tokenizer.vocab_size} tokens, the model in {folder} "
             f"{config.vocab_size}; give the tokenizer that the model was trained with."
         )
-    return spoken, config, loaded
+    return spoken, *weights.load(folder, param_dtype="float32", dtype=dtype, on_host=True)
 
 
 def model_folder(model: str) -> Path | None:
-    """The folder that an option names, whether it is there or not; None for a preset's name."""
-    return None if model in PRESETS or model in RELEASED else Path(model)
+    """The folder that an option names, whether it is there or not; None for a preset's name.
+
+    Of an id of Hugging Face that in its cache.
+    """
+    return None if model in PRESETS or model in RELEASED else hub.local(Path(model))
 
 
 def is_run(folder: Path) -> bool:

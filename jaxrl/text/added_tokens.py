@@ -5,7 +5,7 @@ from typing import Any
 from jaxrl.files import as_type
 from jaxrl.text.formats import CONTROL
 
-MOST_PAIRS = 200_000  # of tokens that are held against each other
+MOST_WORK = 10**7  # squares of the lengths of names that are held against each other
 
 
 def added_tokens(file: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -22,28 +22,33 @@ def added_tokens(file: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 def _check_plain(added: list[dict[str, Any]]) -> None:
     """ValueError for added tokens of content that the search inside jit would not find alike."""
-    plain = [entry for entry in added if not is_control(entry)]
-    if len(plain) * len(added) > MOST_PAIRS:
-        raise ValueError(f"{len(plain)} added tokens that are not special are too many")
-    for entry in plain:
-        name = entry["content"]
-        flags = [flag for flag in ("single_word", "lstrip", "rstrip") if entry.get(flag)]
-        if flags or not name:
-            raise ValueError(f"added token {name!r} with {flags} is not supported")
-        for other in added:
-            apart = is_control(other) or other.get("normalized") != entry.get("normalized")
-            if apart and _overlap(name, other["content"]):
-                raise ValueError(f"added tokens {name!r} and {other['content']!r} overlap")
+    for entry in added:
+        if not is_control(entry):
+            name = entry["content"]
+            flags = [flag for flag in ("single_word", "lstrip", "rstrip") if entry.get(flag)]
+            if flags or not name:
+                raise ValueError(f"added token {name!r} with {flags} is not supported")
+    for normalized in (False, True):
+        mine = [e for e in added if not is_control(e) and bool(e.get("normalized")) == normalized]
+        rest = [e for e in added if is_control(e) or bool(e.get("normalized")) != normalized]
+        _check_apart([e["content"] for e in mine], [e["content"] for e in rest])
 
 
-def _overlap(one: str, other: str) -> bool:
-    """Both could stand in a text and share a character of it."""
-    ends = range(1, min(len(one), len(other)))
-    return (
-        one in other
-        or other in one
-        or any(one[:n] == other[-n:] or one[-n:] == other[:n] for n in ends)
-    )
+def _check_apart(names: list[str], others: list[str]) -> None:
+    """ValueError where one of each could stand in a text and share a character of it."""
+    work = sum(len(name) ** 2 for name in (*names, *others))
+    if names and work > MOST_WORK:
+        raise ValueError(f"{len(names)} added tokens that are not special are too long")
+    for left, right in ((names, others), (others, names)):
+        starts = {name[:end]: name for name in right for end in range(1, len(name) + 1)}
+        whole = set(right)
+        for name in left:
+            for begin in range(len(name)):
+                other = starts.get(name[begin:])  # that goes on behind the end, or ends there
+                inner = (name[begin:end] for end in range(begin + 1, len(name)))
+                other = other or next((x for x in inner if x in whole), None)
+                if other:
+                    raise ValueError(f"added tokens {name!r} and {other!r} overlap")
 
 
 def is_control(entry: dict[str, Any]) -> bool:

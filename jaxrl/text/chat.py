@@ -1,20 +1,18 @@
-"""Conversations as tokens: ChatML, Llama-3, Gemma and plain, equal to encoding them whole.
+"""Conversations as tokens, in the words of a form or of a model's template; as if encoded whole.
 
 A text is encoded together with the plain words around it up to the next special tokens, which no
 merge can cross; so the pieces of a conversation are the tokens of the whole one. Special tokens
-come from the words of the form alone: in what is said, by whomever, their names are plain text.
+come from these words alone: in what is said, by whomever, their names are plain text.
 """
 
 import re
-from collections.abc import Mapping, Sequence
-from functools import cache
+from collections.abc import Sequence
 from typing import Any
 
 import flax.struct
 import jax
 
-from jaxrl.text.formats import FORMATS, Format, Opening, opening_of, special_tokens
-from jaxrl.text.jinja import render
+from jaxrl.text.formats import FORMATS, Format, Opening, Words, special_tokens, words_of
 from jaxrl.text.text import Text, concat, literal, strip
 from jaxrl.text.tokens import Tokenizer, Tokens, constant, join
 
@@ -30,7 +28,12 @@ class Piece(flax.struct.PyTreeNode):
     @property
     def overhead(self) -> int:
         """Most tokens that it adds to those of the text."""
-        return len(self.before) + len(self.prefix) + len(self.suffix) + len(self.after)
+        return len(self.before) + self.spoken_bytes + len(self.after)
+
+    @property
+    def spoken_bytes(self) -> int:
+        """Of the words that are encoded with the text."""
+        return len((self.prefix + self.suffix).encode())
 
 
 class Chat(flax.struct.PyTreeNode):
@@ -40,7 +43,7 @@ class Chat(flax.struct.PyTreeNode):
     first_piece: Piece
     next_piece: Piece
     end_of_turn: int = flax.struct.field(pytree_node=False)
-    strips: bool = flax.struct.field(pytree_node=False)
+    words: Words = flax.struct.field(pytree_node=False)
 
     @property
     def overhead(self) -> int:
@@ -57,39 +60,40 @@ class Chat(flax.struct.PyTreeNode):
 
     def response(self, text: Text, capacity: int) -> Tokens:
         """An assistant's turn, its end of turn included."""
+        text = strip(text) if self.words.strips_reply else text
         tokens = self.tokenizer.encode(text, text.capacity)
         return join([tokens, constant([self.end_of_turn])], capacity)
 
     def _say(self, piece: Piece, text: Text, capacity: int) -> Tokens:
-        size = len(piece.prefix) + text.capacity + len(piece.suffix)
-        text = strip(text) if self.strips else text
+        size = text.capacity + piece.spoken_bytes
+        text = strip(text) if self.words.strips else text
         parts = [part for part in (piece.prefix, text, piece.suffix) if part]
         tokens = self.tokenizer.encode(concat(parts, size), size)
         return join([constant(piece.before), tokens, constant(piece.after)], capacity)
 
 
 def make_chat(
-    tokenizer: Tokenizer, name: str = "", system: str = "", opening: Opening | str | None = None
+    tokenizer: Tokenizer, name: str = "", system: str = "", words: Words | None = None
 ) -> Chat:
     """A form of conversation, by default the one whose special tokens the tokenizer has.
 
-    `opening` replaces everything before the first user's turn, a system message among it: words of
-    the form and the message in turn. Raises ValueError for an unknown form, or one whose tokens the
-    tokenizer does not have.
+    `words`, those of a model's template, replace the form's and a system message. Raises ValueError
+    for an unknown form, or one whose tokens the tokenizer does not have.
     """
-    form = matching(tokenizer, name)
-    missing = [special for special in special_tokens(form) if special not in tokenizer.special]
-    if missing:
-        raise ValueError(
-            f"chat={form.name} needs the special token {missing[0]}, which the tokenizer lacks; "
-            f"try another of {', '.join(FORMATS)}."
-        )
-    if opening is None:
-        opening = opening_of(form, system or None)
-    opening = (opening,) if isinstance(opening, str) else opening
-    first = _piece(tokenizer, (*opening, "", form.user), form.reply)
-    following = _piece(tokenizer, (form.after_end + form.user,), form.reply)
-    return Chat(tokenizer, first, following, tokenizer.special[form.end], form.strips)
+    if words is None:
+        form = matching(tokenizer, name)
+        missing = [special for special in special_tokens(form) if special not in tokenizer.special]
+        if missing:
+            raise ValueError(
+                f"chat={form.name} needs the special token {missing[0]}, which the tokenizer lacks;"
+                f" try another of {', '.join(FORMATS)}."
+            )
+        words = words_of(form, system or None)
+    if words.end not in tokenizer.special:
+        raise ValueError(f"the tokenizer lacks the special token {words.end}, the end of a turn.")
+    first = _piece(tokenizer, words.opening, words.reply)
+    following = _piece(tokenizer, (words.following.removeprefix(words.end),), words.reply)
+    return Chat(tokenizer, first, following, tokenizer.special[words.end], words)
 
 
 def matching(tokenizer: Tokenizer, name: str) -> Format:
@@ -128,10 +132,14 @@ def spelled(tokenizer: Tokenizer, opening: Opening) -> list[str | int]:
 
 
 def split_special(tokenizer: Tokenizer, words: str) -> list[str | int]:
-    """Special tokens by id, and the plain words between them."""
-    names = sorted(tokenizer.special, key=len, reverse=True)
+    """Special tokens by id, and the plain words between them.
+
+    Other added tokens, as `<think>` or Gemma's newlines, are found where the words are encoded.
+    """
+    special = {name: x for name, x in tokenizer.special.items() if x in tokenizer.control}
+    names = sorted(special, key=len, reverse=True)
     pieces = re.split("(" + "|".join(map(re.escape, names)) + ")", words)
-    return [tokenizer.special.get(piece, piece) for piece in pieces if piece]
+    return [special.get(piece, piece) for piece in pieces if piece]
 
 
 WORDS = 64
@@ -148,82 +156,12 @@ def _encode(tokenizer: Tokenizer, parts: Sequence[str | int]) -> tuple[int, ...]
         if isinstance(part, int):
             ids.append(part)
         else:
+            if reason := tokenizer.unread(part):
+                raise ValueError(f"the chat's words {short(part)} cannot be read: {reason}.")
             room = -(-len(part.encode()) // WORDS) * WORDS  # few sizes, so few compilations
             tokens = _plain(tokenizer, literal(part, room))
-            if bool(tokens.cut):
-                raise ValueError(
-                    f"the chat's words {short(part)} are not ASCII, which is not supported."
-                )
             ids += tokens.ids[: int(tokens.length)].tolist()
     return tuple(ids)
-
-
-SPOKEN = (
-    ("user", " Guess 1, or 2.\n"),
-    ("assistant", "It is 2"),
-    ("user", "Too low: <5 & 'low'."),
-)
-# Two messages that show what a template does with a text: which white space it takes away, say.
-SHOWN = (" \n\tSay <A> & 'b'.\t\n ", '\n \tsay "c".\t \n')
-
-
-def opening_by(
-    template: str,
-    tokenizer: Tokenizer,
-    name: str,
-    system: str | None,
-    tokens: Mapping[str, str],
-    date: str = "",
-) -> Opening:
-    """What a model's own chat template writes before the first user's turn.
-
-    `tokens` are the names the template uses, such as bos_token; `date` is its "now". Raises
-    ValueError where a conversation written by the template is not the one of the form, or where it
-    does more to a system message than to take the white space around it away. Needs `hf`.
-    """
-    form, named = matching(tokenizer, name), tuple(tokens.items())
-    if system is None:
-        (theirs,) = render(template, [SPOKEN], tokens, date)
-        return (_before_spoken(form, theirs),)
-    words, strips = _around_system(template, form, named, date)
-    said = system.strip() if strips else system
-    return tuple(part for word in words for part in (word, said))[:-1]
-
-
-@cache
-def _around_system(
-    template: str, form: Format, tokens: tuple[tuple[str, str], ...], date: str
-) -> tuple[tuple[str, ...], bool]:
-    """(words before, between and after a system message's text, white space around it goes)."""
-    conversations = [[("system", text), *SPOKEN] for text in SHOWN]
-    written = render(template, conversations, dict(tokens), date)
-    openings = [_before_spoken(form, theirs) for theirs in written]
-    for strips in (False, True):
-        places = [text.strip() if strips else text for text in SHOWN]
-        first, other = (x.split(place) for x, place in zip(openings, places, strict=True))
-        if first == other and len(first) > 1:
-            return tuple(first), strips
-    raise ValueError(
-        "the chat template leaves system messages out or rewrites them; leave yours out, or name a "
-        f"form with --chat, one of {', '.join(FORMATS)}."
-    )
-
-
-def _before_spoken(form: Format, theirs: str) -> str:
-    """The part of a conversation before the first user's turn; ValueError for another form."""
-    ours = "".join(
-        form.user + (text.strip() if form.strips else text) + form.reply
-        if role == "user"
-        else text + form.end + form.after_end
-        for role, text in SPOKEN
-    )
-    if not theirs.endswith(ours):
-        raise ValueError(
-            f"chat={form.name} is not what the chat template writes: {short(ours)} against "
-            f"{short(theirs[-len(ours) :])}; name a form with --chat, one of {', '.join(FORMATS)}, "
-            "to go on without the template."
-        )
-    return theirs.removesuffix(ours)
 
 
 def short(value: Any, most: int = 300) -> str:

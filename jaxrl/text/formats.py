@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 
@@ -64,19 +65,61 @@ def special_tokens(form: Format) -> list[str]:
 
 CONTROL = frozenset(name for form in FORMATS.values() for name in special_tokens(form))
 
-Opening = tuple[str, ...]  # words of the form, what a system message says, words again, ...
+Opening = tuple[str, ...]  # words, what a system message says, words again, ...
 
 
-def opening_of(form: Format, system: str | None) -> Opening:
-    """What precedes the first user's turn; ValueError for a form without system messages."""
+@dataclass(frozen=True)
+class Words:
+    """What stands around the texts of a conversation, special tokens by their names."""
+
+    opening: Opening  # before the first user's text
+    reply: str  # after a user's text, up to the response
+    following: str  # after a response's text, up to the next user's; it begins with `end`
+    end: str  # the token that a response ends with
+    strips: bool = False  # white space around a user's text goes
+    strips_reply: bool = False  # and around a response
+    begun: str = ""  # the end of `reply` that a template leaves out of earlier turns
+
+    def __post_init__(self):
+        if len(self.opening) % 2 == 0:
+            raise ValueError(f"opening={self.opening} must hold an odd number of texts.")
+
+    def conversation(self, texts: Sequence[str]) -> str:
+        """What user and assistant say in turn, up to the next response, as a template has it."""
+        parts = list(self.opening)
+        for i, text in enumerate(texts):
+            if i % 2:
+                parts += [text.strip() if self.strips_reply else text, self.following]
+            else:
+                said = text.strip() if self.strips else text
+                is_last = i == len(texts) - 1
+                parts += [said, self.reply if is_last else self.reply.removesuffix(self.begun)]
+        return "".join(parts)
+
+
+def words_of(form: Format, system: str | None) -> Words:
+    """A form's words after this system message; ValueError for a form that has none."""
     if system is None:
-        return (form.opening,)
+        return words_after(form, (form.opening,))
     if not form.system:
         raise ValueError(
             f"chat={form.name} has no system messages; leave system={system[:40]!r} out."
         )
     before, after = form.system.split("{}")
-    return (form.opening + before, system.strip() if form.strips else system, after)
+    system = system.strip() if form.strips else system
+    return words_after(form, (form.opening + before, system, after))
+
+
+def words_after(form: Format, opening: Opening) -> Words:
+    """A form's words where these stand before the first user's turn."""
+    return Words(
+        opening=(*opening[:-1], opening[-1] + form.user),
+        reply=form.reply,
+        following=form.end + form.after_end + form.user,
+        end=form.end,
+        strips=form.strips,
+        strips_reply=form.strips,
+    )
 
 
 def template_of(form: Format, opening: str) -> str:

@@ -55,7 +55,8 @@ def last_match(pattern: str, text: Text) -> jax.Array:
     A pattern may ask for the byte before or behind what it looks for: a space stands at both ends
     of the text. It must not match nothing.
     """
-    return _last_match(_ending(pattern), concat([" ", text, " "], text.capacity + 2)) - 1
+    last = _last_match(_ending(pattern), concat([" ", text, " "], text.capacity + 2))
+    return jnp.maximum(last, 0) - 1
 
 
 @functools.cache

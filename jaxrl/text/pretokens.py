@@ -1,7 +1,7 @@
-"""Where a byte-level BPE tokenizer splits a text before it merges: an automaton over bytes.
+"""Where a tokenizer splits a text before it merges: an automaton over characters.
 
-The regular expressions of GPT-2, Qwen2 and Llama-3 look ahead by a few bytes and to the end of a
-run of white space. With that folded into a symbol for each byte, one state tells whether a byte
+The regular expressions of GPT-2, Qwen2, Llama-3 and GPT-4o look ahead by a few characters and to
+the end of a run. With that folded into a symbol for each byte, one state tells whether a byte
 goes on with the token before it, and all states come out of one associative scan.
 """
 
@@ -12,100 +12,134 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxrl.text.characters import (
+    BLANK,
+    LETTER,
+    LOWER,
+    MARK,
+    NEWLINE,
+    NUMBER,
+    SPACE,
+    UPPER,
+    Characters,
+    classes,
+)
 from jaxrl.text.text import Text
 
 _CONTRACTIONS = "'s|'t|'re|'ve|'m|'ll|'d"
-_MODERN = (
-    rf"(?i:{_CONTRACTIONS})|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|%s| ?[^\s\p{{L}}\p{{N}}]+[\r\n]*"
-    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+_SPLITS = r"%s| ?[^\s\p{L}\p{N}]+[\r\n%s]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+_MODERN = rf"(?i:{_CONTRACTIONS})|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|"
+_UPPER, _LOWER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
+_CASED = "".join(
+    rf"[^\r\n\p{{L}}\p{{N}}]?{_UPPER}{upper}{_LOWER}{lower}(?i:{_CONTRACTIONS})?|"
+    for upper, lower in ("*+", "+*")
 )
 
 
 @dataclass(frozen=True)
 class Pattern:
-    """One of the known regular expressions, restricted to ASCII."""
+    """One of the known ways to split."""
 
     name: str
-    regex: str
-    digits: int  # in a token at most; 0: any number
-    modern: bool  # Qwen2's and Llama-3's treatment of new lines, prefixes and upper case
+    regex: str  # "": it does not split at all
+    digits: int = 0  # in a token at most; 0: any number
+    modern: bool = False  # new lines, prefixes and upper case as since GPT-4's tokenizer
+    cased: bool = False  # a word ends where upper case begins, as in GPT-4o's
+    alone: bool = False  # each digit is a text of its own, and so is what stands between
 
 
-GPT2 = Pattern(
-    "gpt2",
-    rf"{_CONTRACTIONS}| ?\p{{L}}+| ?\p{{N}}+| ?[^\s\p{{L}}\p{{N}}]+|\s+(?!\S)|\s+",
-    digits=0,
-    modern=False,
+_OLD = rf"{_CONTRACTIONS}| ?\p{{L}}+| ?\p{{N}}+| ?[^\s\p{{L}}\p{{N}}]+|\s+(?!\S)|\s+"
+GPT2 = Pattern("gpt2", _OLD)
+SMOLLM = Pattern("smollm", _OLD, alone=True)
+QWEN2 = Pattern("qwen2", _MODERN + _SPLITS % (r"\p{N}", ""), digits=1, modern=True)
+LLAMA3 = Pattern("llama3", _MODERN + _SPLITS % (r"\p{N}{1,3}", ""), digits=3, modern=True)
+GPT4O = Pattern(
+    "gpt4o", _CASED + _SPLITS % (r"\p{N}{1,3}", "/"), digits=3, modern=True, cased=True
 )
-QWEN2 = Pattern("qwen2", _MODERN % r"\p{N}", digits=1, modern=True)
-LLAMA3 = Pattern("llama3", _MODERN % r"\p{N}{1,3}", digits=3, modern=True)
-PATTERNS = {pattern.name: pattern for pattern in (GPT2, QWEN2, LLAMA3)}
-
-# Classes of bytes.
-_LETTER, _DIGIT, _OTHER, _NEWLINE, _SPACE, _BLANK = range(6)
+GEMMA = Pattern("gemma", "")
+PATTERNS = {p.name: p for p in (GPT2, SMOLLM, QWEN2, LLAMA3, GPT4O, GEMMA)}
 
 # Symbols: a byte with what follows it.
 (
-    LETTER,
+    INSIDE,  # a byte of a character that has begun
+    ANY_LETTER,
+    CAPITAL,
+    SMALL,
+    EITHER,  # a letter without case
+    EITHER_LAST,  # after which only capitals follow in the word
+    MARKED,  # a mark, which is no letter but may stand in for one without case
+    MARKED_LAST,
     DIGIT,
-    OTHER,
-    OTHER_BEFORE_LETTER,
+    SIGN,
+    SIGN_BEFORE_LETTER,
+    SLASH,
+    SLASH_BEFORE_LETTER,
     SHORT,  # the apostrophe of 's
     LONG,  # the apostrophe of 're
-    NEWLINE,  # the last new line of a run of white space
-    NEWLINE_INSIDE,
-    BLANK_BEFORE_NEWLINE,  # white space with a new line further on in its run
+    LINE,  # the last new line of a run of white space
+    LINE_INSIDE,
+    BLANK_BEFORE_LINE,  # white space with a new line further on in its run
     LAST_SPACE,  # a space right before what is no white space
     LAST_BLANK,  # other white space there
-    BLANK,
-) = range(12)
+    WHITE_INSIDE,
+) = range(21)
+_APOSTROPHES, _SLASHES = (SHORT, LONG), (SLASH, SLASH_BEFORE_LETTER)
+_SIGNS = (SIGN, SIGN_BEFORE_LETTER, *_SLASHES, *_APOSTROPHES)
 
 # States: what the token so far is.
 (
-    START,  # nothing: the next byte starts a token
+    START,  # nothing: the next character starts a token
+    CAPITALS,  # a word in which small letters may still follow
     WORD,
     DIGITS_1,
     DIGITS_2,
     DIGITS_3,
     SIGNS,
-    SIGNS_NEWLINE,  # new lines after signs, still of their token
+    SIGNS_LINE,  # new lines after signs, still of their token
     WHITE,
-    WHITE_NEWLINE,  # white space that goes on to a new line
+    WHITE_LINE,  # white space that goes on to a new line
     SPACE_PREFIX,
     BLANK_PREFIX,
     SIGN_PREFIX,
     ONE_MORE,  # inside a contraction
     TWO_MORE,
-) = range(14)
+) = range(15)
 
 
 def _follow(pattern: Pattern, symbol: int, state: int) -> tuple[int, bool]:
     """(state after the byte, whether the byte starts a token)."""
+    if symbol == INSIDE:
+        return state, False
     if state in (ONE_MORE, TWO_MORE):
         return (START if state == ONE_MORE else ONE_MORE), False
-    if symbol == LETTER:
-        prefixes = (SPACE_PREFIX, BLANK_PREFIX, SIGN_PREFIX) if pattern.modern else (SPACE_PREFIX,)
-        return WORD, state not in (WORD, *prefixes)
+    if ANY_LETTER <= symbol <= MARKED_LAST:
+        return _letter(pattern, symbol, state)
     if symbol == DIGIT:
         return _digit(pattern, state)
-    if symbol in (OTHER, OTHER_BEFORE_LETTER, SHORT, LONG):
-        if state in (SIGNS, SPACE_PREFIX):
-            return SIGNS, False
-        if symbol in (SHORT, LONG):
-            return (ONE_MORE if symbol == SHORT else TWO_MORE), True
-        prefix = pattern.modern and symbol == OTHER_BEFORE_LETTER
-        return (SIGN_PREFIX if prefix else SIGNS), True
-    if symbol in (NEWLINE, NEWLINE_INSIDE):
-        if state in (SIGNS, SIGNS_NEWLINE):
-            return SIGNS_NEWLINE, False
-        return (WHITE_NEWLINE if symbol == NEWLINE_INSIDE else START), state != WHITE_NEWLINE
-    if symbol == BLANK_BEFORE_NEWLINE:
-        return WHITE_NEWLINE, state != WHITE_NEWLINE
+    if symbol in _SIGNS:
+        return _sign(pattern, symbol, state)
+    if symbol in (LINE, LINE_INSIDE):
+        if state in (SIGNS, SIGNS_LINE):
+            return SIGNS_LINE, False
+        return (WHITE_LINE if symbol == LINE_INSIDE else START), state != WHITE_LINE
+    if symbol == BLANK_BEFORE_LINE:
+        return WHITE_LINE, state != WHITE_LINE
     if symbol == LAST_SPACE:
         return SPACE_PREFIX, True
     if symbol == LAST_BLANK:
         return BLANK_PREFIX, True
     return WHITE, state != WHITE
+
+
+def _letter(pattern: Pattern, symbol: int, state: int) -> tuple[int, bool]:
+    prefixes = (SPACE_PREFIX, BLANK_PREFIX, SIGN_PREFIX) if pattern.modern else (SPACE_PREFIX,)
+    if symbol in (MARKED, MARKED_LAST) and state == SIGNS:
+        return SIGNS, False
+    if symbol == CAPITAL:
+        return CAPITALS, state not in (CAPITALS, *prefixes)
+    goes_on = state in (CAPITALS, WORD, *prefixes)
+    open_word = symbol in (EITHER, MARKED) and state != WORD
+    return (CAPITALS if open_word else WORD), not goes_on
 
 
 def _digit(pattern: Pattern, state: int) -> tuple[int, bool]:
@@ -117,38 +151,44 @@ def _digit(pattern: Pattern, state: int) -> tuple[int, bool]:
     return DIGITS_1, True
 
 
+def _sign(pattern: Pattern, symbol: int, state: int) -> tuple[int, bool]:
+    if state in (SIGNS, SPACE_PREFIX):
+        return SIGNS, False
+    if symbol in _SLASHES and state == SIGNS_LINE:
+        return SIGNS_LINE, False
+    contraction = ONE_MORE if symbol == SHORT else TWO_MORE
+    if pattern.cased and symbol in _APOSTROPHES and state in (CAPITALS, WORD):
+        return contraction, False
+    if not pattern.cased and symbol in _APOSTROPHES:
+        return contraction, True
+    prefix = symbol in (SIGN_BEFORE_LETTER, SLASH_BEFORE_LETTER, *_APOSTROPHES)
+    return (SIGN_PREFIX if prefix and pattern.modern else SIGNS), True
+
+
 @cache
 def _tables(pattern: Pattern) -> tuple[np.ndarray, np.ndarray]:
     """(next state, starts a token), both [symbols, states]."""
-    rules = [[_follow(pattern, symbol, state) for state in range(14)] for symbol in range(12)]
+    rules = [[_follow(pattern, x, state) for state in range(TWO_MORE + 1)] for x in range(21)]
     return np.array([[r[0] for r in row] for row in rules]), np.array(
         [[r[1] for r in row] for row in rules]
     )
 
 
-@cache
-def _classes() -> np.ndarray:
-    """int [256]: the class of each byte; above 127 they mean nothing."""
-    classes = np.full(256, _OTHER)
-    for byte in range(128):
-        char = chr(byte)
-        if char.isalpha():
-            classes[byte] = _LETTER
-        elif char.isdigit():
-            classes[byte] = _DIGIT
-    classes[[9, 11, 12]], classes[32], classes[[10, 13]] = _BLANK, _SPACE, _NEWLINE
-    return classes
-
-
-def starts(text: Text, pattern: Pattern, gap: jax.Array | None = None) -> jax.Array:
-    """bool [L]: a pre-token begins at this byte. Exact for ASCII.
+def starts(
+    text: Text, found: Characters, pattern: Pattern, gap: jax.Array | None = None
+) -> jax.Array:
+    """bool [L]: a pre-token begins at this byte of a text of these characters.
 
     Bytes in a gap belong to none; what stands before and after one are texts of their own.
     """
-    size = text.capacity
-    inside = jnp.arange(size, dtype=jnp.int32) < text.length
+    inside = jnp.arange(text.capacity, dtype=jnp.int32) < text.length
     inside = inside if gap is None else inside & ~gap
-    symbol = _symbols(text, inside, pattern)
+    if not pattern.regex:
+        return inside & ~jnp.append(False, inside[:-1])
+    kind = classes(found)
+    digit = inside & (kind == NUMBER) & pattern.alone
+    inside &= ~digit
+    symbol = _symbols(text, found, jnp.where(inside, kind, -1), pattern)
     following, begins = (jnp.asarray(table) for table in _tables(pattern))
     step = jnp.where(inside[:, None], following[symbol], START)  # [L, states]
 
@@ -157,45 +197,56 @@ def starts(text: Text, pattern: Pattern, gap: jax.Array | None = None) -> jax.Ar
 
     after = jax.lax.associative_scan(then, step)[:, START]
     before = jnp.concatenate([jnp.full(1, START, after.dtype), after[:-1]])
-    return begins[symbol, before] & inside
+    return (begins[symbol, before] & inside) | (digit & found.first)
 
 
-def _symbols(text: Text, inside: jax.Array, pattern: Pattern) -> jax.Array:
-    """int32 [L]: each byte with what of the text after it matters, up to where `inside` ends."""
+def _symbols(text: Text, found: Characters, kind: jax.Array, pattern: Pattern) -> jax.Array:
+    """int32 [L]: each byte with what of the text after it matters; `kind` is -1 where it ends."""
     size = text.capacity
     place = jnp.arange(size, dtype=jnp.int32)
-    kind = jnp.where(inside, jnp.asarray(_classes())[text.bytes], -1)
-    white = kind >= _NEWLINE
-    newline = (kind == _NEWLINE) & pattern.modern
+    begins = found.first | (kind < 0)
 
     def following(here):
-        """The next place after this one where `here`; beyond the end if none."""
-        at = jnp.append(jnp.where(here, place, size), size)
+        """The next place after this one where a character is `here`; beyond the end if none."""
+        at = jnp.append(jnp.where(here & begins, place, size), size)
         return jax.lax.cummin(at, reverse=True)[1:]
 
+    white, newline = kind >= NEWLINE, (kind == NEWLINE) & pattern.modern
     before_newline = following(newline) < following(~white)
-    after = jnp.append(kind[1:], -1)
-    last = (after >= 0) & (after < _NEWLINE)
-    other = jnp.where(after == _LETTER, OTHER_BEFORE_LETTER, OTHER)
-    contraction = _contractions(text, inside, pattern)
-    other = jnp.where(contraction == 0, other, jnp.where(contraction == 1, SHORT, LONG))
-    blank = jnp.where(last, jnp.where(kind == _SPACE, LAST_SPACE, LAST_BLANK), BLANK)
-    blank = jnp.where(before_newline, BLANK_BEFORE_NEWLINE, blank)
-    symbol = jnp.where(kind == _LETTER, LETTER, jnp.where(kind == _DIGIT, DIGIT, other))
-    symbol = jnp.where(white, blank, symbol)
-    return jnp.where(newline, jnp.where(before_newline, NEWLINE_INSIDE, NEWLINE), symbol)
+    after = kind.at[place + found.size].get(mode="fill", fill_value=-1)
+    last = (after >= 0) & (after < NEWLINE)
+    blank = jnp.where(last, jnp.where(kind == SPACE, LAST_SPACE, LAST_BLANK), WHITE_INSIDE)
+    blank = jnp.where(before_newline, BLANK_BEFORE_LINE, blank)
+    blank = jnp.where(newline, jnp.where(before_newline, LINE_INSIDE, LINE), blank)
+    letter = ANY_LETTER
+    if pattern.cased:
+        going = following((kind >= LOWER) & (kind <= MARK))
+        last = (going == size) | (following(kind != UPPER) < going)
+        letter = jnp.where(kind == UPPER, CAPITAL, SMALL)
+        letter = jnp.where(kind == LETTER, EITHER + last, letter)
+        letter = jnp.where(kind == MARK, MARKED + last, letter)
+    is_letter = (kind >= 0) & (kind <= (MARK if pattern.cased else LETTER))
+    before_letter = (after >= 0) & (after <= (MARK if pattern.cased else LETTER))
+    slash = (text.bytes == ord("/")) & pattern.cased
+    sign = jnp.where(slash, SLASH, SIGN) + before_letter
+    contraction = _contractions(text, kind, pattern)
+    sign = jnp.where(contraction == 0, sign, jnp.where(contraction == 1, SHORT, LONG))
+    symbol = jnp.where(is_letter, letter, jnp.where(kind == NUMBER, DIGIT, sign))
+    return jnp.where(begins, jnp.where(white, blank, symbol), INSIDE)
 
 
-def _contractions(text: Text, inside: jax.Array, pattern: Pattern) -> jax.Array:
+def _contractions(text: Text, kind: jax.Array, pattern: Pattern) -> jax.Array:
     """int32 [L]: letters of the contraction that would begin at this byte, 0 where none."""
-    data = jnp.pad(jnp.where(inside, text.bytes, 0), (0, 2))
+    data = jnp.pad(jnp.where(kind >= 0, text.bytes, 0), (0, 2))
     if pattern.modern:
         data = jnp.where((data >= 65) & (data <= 90), data + 32, data)
     first, second, third = data[:-2], data[1:-1], data[2:]
     found = jnp.zeros(text.capacity, jnp.int32)
     for word in _CONTRACTIONS.split("|"):
-        same = (first == ord("'")) & (second == ord(word[1]))
+        same = second == ord(word[1])
         if len(word) == 3:
             same &= third == ord(word[2])
         found = jnp.where(same, len(word) - 1, found)
-    return found
+    if pattern.modern:  # the long s, which is an s in another case
+        found = jnp.where((second == 0xC5) & (third == 0xBF), 1, found)
+    return jnp.where(first == ord("'"), found, 0)

@@ -76,10 +76,15 @@ class Tokenizer(Protocol):
     def control(self) -> frozenset[int]: ...
 
     @property
+    def lacking(self) -> frozenset[int]: ...
+
+    @property
     def vocab_size(self) -> int: ...
 
     @property
     def spelling(self) -> Spelling: ...
+
+    def unread(self, text: str) -> str: ...
 
     def encode(self, text: Text, capacity: int) -> Tokens: ...
 
@@ -104,12 +109,22 @@ class ByteTokenizer(flax.struct.PyTreeNode):
         return frozenset(BYTES_SPECIAL.values())
 
     @property
+    def lacking(self) -> frozenset[int]:
+        """Bytes without a token."""
+        return frozenset()
+
+    @property
     def vocab_size(self) -> int:
         return 260
 
     @property
     def spelling(self) -> Spelling:
         return BYTES
+
+    def unread(self, text: str) -> str:
+        """Why this text could not be read exactly inside jit: every text can."""
+        del text
+        return ""
 
     def encode(self, text: Text, capacity: int) -> Tokens:
         """One token a byte."""

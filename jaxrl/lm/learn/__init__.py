@@ -4,13 +4,13 @@ from jaxrl.lm.learn.agent import Agent, State, init, layout
 from jaxrl.lm.learn.batch import (
     Sequences,
     TokenBatch,
+    idle,
     learned_from,
     learned_reward,
     predict,
     predict_responses,
     ratio_metrics,
     token_means,
-    without_advantage,
     without_unread,
 )
 from jaxrl.lm.learn.imitation import imitate
@@ -31,6 +31,7 @@ __all__ = [
     "Sequences",
     "State",
     "TokenBatch",
+    "idle",
     "imitate",
     "init",
     "layout",
@@ -42,6 +43,5 @@ __all__ = [
     "ratio_metrics",
     "token_means",
     "update",
-    "without_advantage",
     "without_unread",
 ]

@@ -1,5 +1,6 @@
 """What is learned from: sequences of tokens, which of them count, what a model makes of them."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import flax.struct
@@ -12,7 +13,7 @@ from jaxrl.lm.learn.options import AgentConfig, GroupConfig, MinibatchConfig
 from jaxrl.lm.model.log_prob import hidden_after, hidden_states, token_log_prob
 from jaxrl.lm.model.transformer import Transformer
 from jaxrl.lm.play.episodes import Episodes
-from jaxrl.metrics import Metrics, mean
+from jaxrl.metrics import Metrics, Sums, mean
 
 
 class Sequences(flax.struct.PyTreeNode, kw_only=True):
@@ -22,6 +23,10 @@ class Sequences(flax.struct.PyTreeNode, kw_only=True):
     mask: jax.Array  # bool [N, C-1]: the policy drew the token, and learns from it
     start: jax.Array  # int32 [N]: tokens of the prompt, which a group has in common
     first: int = flax.struct.field(pytree_node=False)  # most tokens of a prompt, F
+
+    def judged(self, sampled_log_prob: jax.Array, advantage: jax.Array) -> "TokenBatch":
+        """With what each token [N, C-1] was worth."""
+        return TokenBatch(**vars(self), sampled_log_prob=sampled_log_prob, advantage=advantage)
 
 
 class TokenBatch(Sequences, kw_only=True):
@@ -113,11 +118,15 @@ def learned_reward(episodes: Episodes, cfg: GroupConfig) -> jax.Array:
     return episodes.reward - episodes.cut if cfg.overlong == "penalise" else episodes.reward
 
 
-def without_advantage(batch: TokenBatch, cfg: AgentConfig) -> jax.Array:
-    """bool []: nothing is in the loss but the policy gradient, and all its advantages are 0."""
-    if batch.ref_log_prob is not None:
-        return jnp.zeros((), jnp.bool_)
-    return ~jnp.any(batch.mask & (batch.advantage != 0)) & (cfg.entropy_coef == 0)
+def idle(
+    batch: TokenBatch, cfg: AgentConfig, mean: Callable[..., Sums] = objectives.token_mean
+) -> tuple[jax.Array, Sums]:
+    """Whether rows have no gradient, as groups with equal rewards have none, and their loss then.
+
+    Where nothing is in the loss but the policy gradient, and all its advantages are 0.
+    """
+    still = ~jnp.any(batch.mask & (batch.advantage != 0)) & (cfg.entropy_coef == 0)
+    return still & (batch.ref_log_prob is None), mean(jnp.zeros_like(batch.advantage), batch.mask)
 
 
 def token_means(mask: jax.Array, **tokens: jax.Array) -> Metrics:

@@ -133,7 +133,10 @@ def unread_reason(means: dict[str, Any], *, agent: Agent) -> str | None:
     sizes, enough = agent.limits, limits(agent.env, agent.chat)
     what = f"unread_share={share.max():.3g}: in so many episodes what the environment said"
     if sizes.first >= enough.first and sizes.following >= enough.following:
-        way_out = "was not ASCII, or longer than its prompt_bytes and feedback_bytes say"
+        way_out = (
+            "was longer than its prompt_bytes and feedback_bytes say, or held what the tokenizer "
+            "cannot read: bytes without a token or that are no UTF-8, or characters not in NFC"
+        )
     else:
         way_out = (
             f"did not fit {sizes.first} and {sizes.following} tokens; try --algo.prompt-tokens "

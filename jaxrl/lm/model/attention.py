@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from functools import reduce
 
 import jax
 import jax.numpy as jnp
@@ -105,10 +106,11 @@ def attend(q: jax.Array, keys: Sequence[Keys], scale: float, cap: float) -> jax.
         score.append(jnp.where(part.mask[:, None, None], product, MASKED))
     weight = jax.nn.softmax(jnp.concatenate(score, -1), -1).astype(q.dtype)
     ends = np.cumsum([part.k.shape[-1] for part in keys])[:-1].tolist()
-    y = sum(
+    parts = [
         _unfolded(jnp.matmul(_folded(w, part.v.shape[0]), part.v), q.shape)
         for w, part in zip(jnp.split(weight, ends, -1), keys, strict=True)
-    )
+    ]
+    y = reduce(jnp.add, parts)
     return y.transpose(0, 3, 1, 2, 4).reshape(batch, length, heads * size)
 
 

@@ -111,6 +111,11 @@ class ModelConfig:
         embeddings = self.vocab_size * width * (1 if self.tied else 2)
         return embeddings + self.num_layers * layer + width
 
+    @property
+    def num_bytes(self) -> int:
+        """Of the parameters as they are computed with."""
+        return self.num_parameters * (2 if self.dtype == "bfloat16" else 4)
+
     def check_stored(self, num_bytes: int, where: str) -> None:
         """ValueError where weights of so many bytes cannot be all of this structure's.
 
@@ -192,6 +197,7 @@ def preset(name: str, vocab_size: int, dtype: str = "float32") -> ModelConfig:
     if name not in PRESETS:
         known = ", ".join([*PRESETS, *RELEASED])
         raise ValueError(
-            f"model={name} is no preset and no folder; try one of {known}, or ./FOLDER."
+            f"model={name} is no preset and no folder; try one of {known}, ./FOLDER, or an id of "
+            "Hugging Face such as Qwen/Qwen3-0.6B."
         )
     return replace(PRESETS[name], vocab_size=vocab_size, dtype=dtype)

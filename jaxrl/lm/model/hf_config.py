@@ -53,6 +53,7 @@ class Top(Numbers):
     eos_token_id: int | tuple[int, ...] | None = None
     dtype: str | None = None
     torch_dtype: str | None = None
+    quantization_config: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -163,7 +164,7 @@ def from_hf(file: dict[str, Any], where: str = "config.json") -> ModelConfig:
     missing = [k for k in (*REQUIRED, "num_attention_heads", "vocab_size") if k not in raw]
     if missing:
         raise ValueError(f"{where} has no {missing[0]}; a {family} file needs it.")
-    _refuse(raw)
+    _refuse(_without_nulls(file) | raw)
     depth, heads = raw["num_hidden_layers"], raw["num_attention_heads"]
     windowed = _windowed(family, raw, depth)
     rope = _rope(raw)
@@ -223,6 +224,12 @@ def _off(text: dict[str, Any], key: str) -> bool:
 
 
 def _refuse(raw: dict[str, Any]) -> None:
+    quantized = raw.get("quantization_config")
+    if quantized:
+        raise ValueError(
+            f"quantization_config of {quantized.get('quant_method', 'some kind')} is not supported;"
+            " take the model in bfloat16, float16 or float32."
+        )
     for key in UNSUPPORTED:
         if raw.get(key):
             raise ValueError(f"{key}={raw[key]} is not supported; a model with false works.")

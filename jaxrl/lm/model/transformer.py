@@ -169,7 +169,7 @@ def forward(
         stored_k: jax.Array, stored_v: jax.Array, q: jax.Array, k: jax.Array, v: jax.Array, kind
     ):
         kept = append(stored_k, stored_v, k, v, slot)
-        seen = Keys(*(x.astype(q.dtype) for x in kept), place.mask[kind])
+        seen = Keys(kept[0].astype(q.dtype), kept[1].astype(q.dtype), place.mask[kind])
         return attend(q, [seen], cfg.score_scale, cfg.attention_cap), kept
 
     mixes = [partial(mix, *stored) for stored in zip(cache.k, cache.v, strict=True)]

@@ -1,0 +1,105 @@
+"""Templates of the kinds that models have, on bytes: their words, and their tokens inside jit."""
+
+import jax
+import numpy as np
+import pytest
+
+from jaxrl.lm import folders
+from jaxrl.lm.host_chat import HostChat
+from jaxrl.text import ByteTokenizer, literal, make_chat
+from jaxrl.text.chat_template import template_words
+from jaxrl.text.jinja import render
+
+BYTES = ByteTokenizer()
+IN_FIRST_TURN = """{{ start }}{% set said = '' %}
+{%- if messages[0].role == 'system' %}{% set said = messages[0].content + '\\n\\n' %}
+{%- set messages = messages[1:] %}{% endif %}
+{%- for message in messages %}
+{%- if (message.role == 'user') != (loop.index0 % 2 == 0) %}{{ raise_exception('alternate') }}
+{%- endif %}
+{{- '<|user|>' + said if message.role == 'user' and loop.first else '<|user|>'
+    if message.role == 'user' else '<|assistant|>' }}
+{{- message.content | trim + '<|end|>\\n' }}{% endfor %}
+{{- '<|assistant|>' if add_generation_prompt }}"""
+THINKS = """{% for message in messages %}{% if message.role == 'assistant' %}
+{{- '<|assistant|>' + message.content.split('</think>')[-1].lstrip('\\n')
+    if '</think>' in message.content else '<|assistant|>' + message.content }}
+{%- else %}{{ '<|user|>' + message.role[0] + message.content }}{% endif %}{{ '<|end|>\\n' }}
+{%- endfor %}<|assistant|>
+{%- if enable_thinking is defined and not enable_thinking %}
+{{- '<think>\\n\\n</think>\\n\\n' }}{% endif %}"""
+MISTRAL = """{% for message in messages %}{% if message.role == 'user' %}
+{{- '<|user|> ' + message.content + ' <|assistant|>' }}{% elif message.role == 'assistant' %}
+{{- message.content + '<|end|>' }}{% else %}{{ raise_exception('No system, please') }}{% endif %}
+{%- endfor %}"""
+TALK = ("  Is it 2?\n", "Yes ", "", "", " x")
+
+
+def whole(template, system, **values):
+    start = [("system", system)] if system is not None else []
+    talk = [("assistant" if i % 2 else "user", x) for i, x in enumerate(TALK)]
+    return render(template, [[*start, *talk]], values)[0]
+
+
+@pytest.mark.parametrize("system", [None, " Be brief.\n", "\u00fcber <|end|>"])
+@pytest.mark.parametrize("template", [IN_FIRST_TURN, THINKS, MISTRAL])
+def test_a_regular_template_needs_no_form_of_ours(template, system):
+    names = {"start": "BEGIN "}
+    if template == MISTRAL and system is not None:
+        with pytest.raises(ValueError, match="refuses a conversation: No system, please"):
+            template_words(template, BYTES, system, names)
+        return
+    words = template_words(template, BYTES, system, names)
+    assert words.conversation(TALK) == whole(template, system, **names)
+    assert words.end == "<|end|>" and words.strips == (template == IN_FIRST_TURN)
+    assert make_chat(BYTES, words=words).end_of_turn == BYTES.special["<|end|>"]
+
+
+def spelled(tokens) -> str:
+    names = {index: name for name, index in BYTES.special.items()}
+    ids = np.asarray(tokens.ids)[: int(tokens.length)].tolist()
+    raw = b"".join(names[i].encode() if i in names else bytes([i]) for i in ids)
+    return raw.decode()
+
+
+@pytest.mark.parametrize("thinking", ["", "on", "off"])
+@pytest.mark.parametrize("template", [IN_FIRST_TURN, THINKS])
+def test_tokens_are_those_of_what_a_template_writes(template, thinking):
+    if thinking and template == IN_FIRST_TURN:
+        with pytest.raises(ValueError, match=f"thinking={thinking} means nothing to this chat"):
+            template_words(template, BYTES, None, {}, thinking=thinking)
+        return
+    words = template_words(template, BYTES, "Be \u00fc.", {"start": ""}, thinking=thinking)
+    chat = make_chat(BYTES, words=words)
+    ours = [jax.jit(chat.first, static_argnums=1)(literal(TALK[0]), 99)]
+    for i, text in enumerate(TALK[1:]):
+        say = chat.next if i % 2 else chat.response
+        ours.append(jax.jit(say, static_argnums=1)(literal(text, 8), 99))
+    assert not any(bool(x.cut) for x in ours)
+    theirs = whole(template, "Be \u00fc.", start="", enable_thinking=thinking != "off")
+    begun = "<think>\n\n</think>\n\n" if thinking == "off" else ""
+    # What begins a response stays in the conversation, where the template drops it later.
+    assert words.begun == begun
+    assert "".join(map(spelled, ours)) == theirs.removesuffix(begun).replace(
+        "<|assistant|>", "<|assistant|>" + begun
+    )
+
+
+def test_thoughts_stay_as_they_were_said_and_are_not_begun_twice():
+    chats = {}
+    for thinking in ("", "off"):
+        words = template_words(THINKS, BYTES, None, {}, thinking=thinking)
+        chats[thinking] = HostChat(folders.ChatTokenizer(make_chat(BYTES, words=words), "", None))
+    thought = "<think>\nhm\n</think>\n\n2"
+    assert bytes(chats[""].response(thought)[:-1]).decode() == thought
+    assert chats["off"].response("<think>\n\n</think>\n\n2") == chats["off"].response("2")
+    with pytest.raises(ValueError, match=r"has written '<think>.*' already; leave --thinking out"):
+        chats["off"].response(thought)
+    assert (
+        "hm" not in render(THINKS, [[("user", "a"), ("assistant", thought), ("user", "b")]], {})[0]
+    )
+
+
+def test_thinking_needs_a_template():
+    with pytest.raises(ValueError, match="thinking=off needs a model's own chat template"):
+        folders.chat_tokenizer(None, thinking="off")

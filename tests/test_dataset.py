@@ -1,0 +1,213 @@
+"""A list of questions with answers: what a file may hold, and what is right."""
+
+import hashlib
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from test_text import batch, strings
+
+import envs
+from benchmarks.word_problems import problems
+from envs.dataset.rows import read
+from jaxrl.algos import grpo as grpo_algorithm
+from jaxrl.check import check_structure
+from jaxrl.language import ANSWER
+from jaxrl.lm.learn.rows import longest_row
+from jaxrl.text import ByteTokenizer, make_chat, to_str
+from train import grpo, sft
+
+GSM8K = {
+    "question": "Nina sold clips to 48 friends in May, and half as many in June. How many in all?",
+    "answer": "In June 48/2 = <<48/2=24>>24 clips.\nIn all 48+24 = <<48+24=72>>72.\n#### 72",
+}
+ROWS = [
+    GSM8K,
+    {"question": "a decimal", "answer": "#### 1,234.50"},
+    {"question": "a fraction", "answer": r"so $\boxed{\frac{3}{4}}$.", "id": 7, "source": "mine"},
+    {"question": "a choice", "answer": "(B)"},
+    {"question": "a string", "answer": " Paris,  the City. "},
+    {"question": "a negative", "answer": -7},
+    {"question": "a third", "answer": "1/3"},
+]
+# row -> what is right, with and without the asked form; what is wrong; what is no answer
+JUDGED = {
+    0: (["#### 72", "#### $72.00 clips", "#### 1\n####\n72", r"#### 3 \boxed{72}"],
+        ["72", "I say 71. No, 72"], ["#### 71", "72 or 73", r"\boxed{72} #### 3", "#### 72 73"],
+        ["48+24", "", "####"]),
+    1: (["#### 1234.5"], ["1,234.500"], ["1234.51", "-1234.5", "1234"], ["none"]),
+    2: (["#### 6/8", r"\boxed{\dfrac{3}{4}}", "#### .75"], ["3/4"],
+        ["-3/4", "4/3", r"\boxed{-\frac{3}{4}}", "4", "3/40"], ["1 3/4", "3/4/1"]),
+    3: (["#### B", r"\boxed{(B)}"], ["It is (B).", "A car. B"], ["B or A", "C"], ["b", "AB"]),
+    4: (["#### paris, the city"], ["I think\n**Paris, the  City**."], ["Paris", "Paris the city"],
+        ["", "."]),
+    5: (["#### -7", "#### \u22127"], ["-7"], ["7", "#### 7"], ["-"]),
+    6: (["#### 2/6"], ["1/3"], ["0.3333", "-1/3", "1"], ["1/3/3"]),
+}  # fmt: skip
+
+
+def file(tmp_path, rows, name="rows.jsonl"):
+    path = tmp_path / name
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+@pytest.fixture
+def env(tmp_path):
+    path = file(tmp_path, ROWS)
+    return envs.make("dataset", data=str(path), split="all", prompt="instruct", format=0.1)
+
+
+def place(env, row):
+    """Where a row of the file lies among those on the device."""
+    return env.rows.line.tolist().index(row + 1)
+
+
+def test_answers_are_judged_exactly_and_their_form_apart(env):
+    said, at, wanted = [], [], []
+    for row, kinds in JUDGED.items():
+        for kind, texts in enumerate(kinds):
+            said += texts
+            at += [place(env, row)] * len(texts)
+            wanted += [[(1, 0, 0, 1.1), (1, 0, 1, 1.0), (0, 0), (0, 1)][kind]] * len(texts)
+    state, text = jnp.asarray(at, jnp.int32), batch(said, env.response_bytes)
+    ts = jax.jit(jax.vmap(lambda s, a: env.step(s, a, jax.random.key(0))[1]))(state, text)
+    m = ts.metrics
+    found = zip(m["success"], m["no_answer"], m["wrong_form"], ts.reward, strict=True)
+    for text, expected, got in zip(said, wanted, found, strict=True):
+        assert np.allclose([float(x) for x in got][: len(expected)], expected), (text, got)
+    assert np.all((np.asarray(m[ANSWER]) == -1) == (np.asarray(m["no_answer"]) == 1))
+    right = [a for a, w, i in zip(np.asarray(m[ANSWER]), wanted, at, strict=True)
+             if w[0] and i == place(env, 2)]  # fmt: skip
+    assert len({*right}) == 1, "two spellings of the right answer are one answer"
+
+
+def test_each_row_is_told_and_its_own_solution_is_right_in_the_asked_form(env):
+    key = jax.random.key(0)
+    state, ts = jax.vmap(lambda row: env.reset_row(row, key))(jnp.arange(env.num_rows))
+    told = dict(zip((int(n) for n in env.rows.line), strings(ts.obs), strict=True))
+    assert told[1] == GSM8K["question"] + "\n" + env.instruction
+    said = jax.vmap(lambda s: env.expert(s, key))(state)
+    assert "In June 48/2 = 24 clips.\nIn all 48+24 = 72.\n#### 72" in strings(said)
+    ts = jax.vmap(lambda s, a: env.step(s, a, key)[1])(state, said)
+    assert np.allclose(ts.reward, 1.1) and np.all(ts.terminated)
+    other = jax.vmap(lambda s: env.random_player(s, key))(state)
+    assert np.all(
+        jax.vmap(lambda s, a: env.step(s, a, key)[1])(state, other).metrics["success"] == 0
+    )
+    terse = env.replace(prompt="terse")
+    assert to_str(terse.reset_row(place(env, 0), key)[1].obs) == GSM8K["question"]
+
+
+def test_a_data_set_keeps_the_contract_in_both_prompts(env):
+    with jax.debug_key_reuse(False):
+        for prompt in ("terse", "instruct"):
+            check_structure(env.replace(prompt=prompt), seed=0)
+
+
+def test_rows_are_split_by_a_hash_of_the_question_alone(tmp_path):
+    rows = [{"question": f"number {i}", "answer": i} for i in range(300)]
+    parts = {}
+    for split in ("train", "test", "all"):
+        env = envs.make("dataset", data=str(file(tmp_path, rows)), split=split)
+        reset = jax.vmap(lambda row, env=env: env.reset_row(row, jax.random.key(0))[1].obs)
+        parts[split] = strings(reset(jnp.arange(env.num_rows)))
+    assert sorted(parts["train"] + parts["test"]) == sorted(parts["all"])
+    for question in parts["all"]:
+        tenth = int.from_bytes(hashlib.sha256(question.encode()).digest()[:8], "big") % 10 == 0
+        assert (question in parts["test"]) == tenth and (question in parts["train"]) != tenth
+    env = envs.make("dataset", data=str(file(tmp_path, rows[::-1])))
+    test = env.held_out
+    assert test.split == "test" and test.held_out is test
+    drawn = jax.vmap(lambda key: test.reset(key)[1].obs)(jax.random.split(jax.random.key(0), 99))
+    assert {*strings(drawn)} <= {*parts["test"]} and len({*strings(drawn)}) > 15
+    assert envs.make("CartPole-v1") is not None and envs.make("reasoning/chain_sum").num_rows == 0
+
+
+def test_a_file_may_have_a_mark_other_line_ends_and_rows_that_stand_there_twice(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    row = json.dumps(GSM8K)
+    path.write_bytes(b"\xef\xbb\xbf" + f"{row}\r\n\r\n{row}".encode())
+    assert [one.line for one in read(path)] == [1]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("{", "it is not JSON"),
+        ("[1]", 'an object with "question" and "answer" is needed'),
+        ('{"question": "q"}', 'the row has no "answer"'),
+        ('{"question": "q", "answer": ""}', '"answer" is empty'),
+        ('{"question": " ", "answer": 1}', '"question" is empty'),
+        ('{"question": "q", "answer": null}', '"answer" is a NoneType, not a text'),
+        ('{"question": "q", "answer": true}', '"answer" is a bool, not a text'),
+        ('{"question": "q", "answer": "so many words ####"}', "the answer is empty"),
+        ('{"question": "q", "answer": "one\\ntwo"}', "the answer has several lines and neither"),
+        ('{"question": "q", "answer": "#### 1/0"}', "the answer 1/0 divides by 0"),
+        ('{"question": "q", "answer": "%s"}' % ("x" * 300), "the answer is a string of 300 bytes"),
+        ('{"question": "q", "answer": "%s"}' % ("7" * 40), "more than 32 digits and signs"),
+        ('{"question": "first", "answer": 2}', "the question of line 1 has another answer here"),
+        ('{"question": "q", "answer": 2, "choices": ["1"]}', 'the row has "choices", which is not'),
+    ],
+)  # fmt: skip
+def test_a_row_that_cannot_be_used_is_refused_with_its_line(tmp_path, line, message):
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps({"question": "first", "answer": 1}) + "\n\n" + line + "\n")
+    with pytest.raises(ValueError) as error:
+        envs.make("dataset", data=str(path))
+    assert str(error.value).startswith(f"{path}, line 3: ") and message in str(error.value)
+
+
+def test_a_file_without_rows_and_a_split_without_any_are_refused(tmp_path):
+    path = file(tmp_path, [])
+    with pytest.raises(ValueError, match="holds no rows; each line is"):
+        envs.make("dataset", data=str(path))
+    path = file(tmp_path, [{"question": "number 0", "answer": 1}])
+    assert not read(path)[0].held_out
+    with pytest.raises(ValueError, match=r"split=test of .* has no rows; try split=all"):
+        envs.make("dataset", data=str(path), split="test")
+    with pytest.raises(ValueError, match="split=dev must be train, test or all"):
+        envs.make("dataset", data=str(path), split="dev")
+    with pytest.raises(ValueError, match="dataset needs a value for data"):
+        envs.make("dataset")
+
+
+def trained_on(path, trainer=grpo, algo=None, **options):
+    given = {} if algo is None else {"algo": algo}
+    return trainer.TRAINER.setup(trainer.Args(env="dataset", data=path, **options, **given))
+
+
+def test_trainers_read_the_rows_from_data_and_measure_their_prompts(tmp_path):
+    path = file(tmp_path, ROWS)
+    task = trained_on(path, sft, env_args=("split=all",))
+    assert task.env.num_rows == len(ROWS) and task.env.data == str(path)
+    assert sft.Args(env="dataset", data=path).files()["data"] == path
+    chat = make_chat(ByteTokenizer())
+    tokens, row = longest_row(task.env, chat)
+    assert tokens == len(GSM8K["question"]) + chat.overhead and row == f"{path}, line 1"
+    short = grpo_algorithm.Config(prompt_tokens=tokens - 1)
+    with pytest.raises(ValueError) as error:
+        trained_on(path, algo=short, env_args=("split=all",))
+    assert f"too short for {path}, line 1: its prompt has {tokens} tokens" in str(error.value)
+    for wrong in ({"path": None}, {"env_args": (f"data={path}",)}):
+        with pytest.raises(ValueError, match="env=dataset needs a file of rows; try --data"):
+            trained_on(**({"path": path} | wrong))
+
+
+def test_word_problems_are_distinct_the_same_by_seed_and_right():
+    rows = list(problems(600, 0, 3))
+    assert rows == list(problems(600, 0, 3)) != list(problems(600, 1, 3))
+    assert len({row["question"] for row in rows}) == 600
+    for row in rows:
+        *sentences, last = row["answer"].split("\n")
+        assert 1 <= len(sentences) <= 4
+        for sentence in sentences:
+            words = sentence.split(" = ")
+            left, operator, right = words[0].split()[-3:]
+            value = {"+": int.__add__, "-": int.__sub__, "*": int.__mul__, "/": int.__floordiv__}
+            result = value[operator](int(left), int(right))
+            assert words[1].split()[0].rstrip(".") == str(result) and result > 0
+        assert last == f"#### {result}"
+    assert {len(row["answer"].split("\n")) for row in problems(50, 0, 1)} == {2}
