@@ -332,7 +332,7 @@ def test_a_checkpoint_of_another_program_says_which_array_differs(run_dir, wante
     ("argv", "words"),
     [
         (("--run", "nowhere"), "run=nowhere is not there; give a folder"),
-        (("--run", ".", "--episodes", "0"), "episodes=0 must be at least 1; try 128."),
+        (("--run", ".", "--episodes", "-1"), "episodes=-1 must lie in [0, 2147483647]; try 128"),
     ],
 )
 def test_an_evaluation_of_nothing_is_refused(capfd, argv, words):

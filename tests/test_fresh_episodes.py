@@ -17,7 +17,7 @@ from jaxrl.lm.learn.sizes import cache
 from jaxrl.lm.play.rounds import Work
 from jaxrl.metrics import Sums
 from jaxrl.program import members
-from train import before, evaluate, fresh
+from jaxrl.train import before, evaluate, fresh
 
 
 class Listed(agents.Parrot):
@@ -162,7 +162,9 @@ def host(success: float, varied: float) -> dict[str, Sums]:
     """Two iterations of two seeds, 8 episodes each; the second succeeds always."""
 
     def sums(first: float, second: float, count: float = 8.0) -> Sums:
-        return Sums(np.asarray([[first] * 2, [second] * 2]), np.full((2, 2), count))
+        above: Any = np.asarray([[first] * 2, [second] * 2])
+        below: Any = np.full((2, 2), count)
+        return Sums(above, below)
 
     why = {f"failed_{name}": sums(0.0, 0.0, 6.0) for name in FAILED}
     why["failed_wrong"], why["failed_cut"] = sums(4.0, 0.0, 6.0), sums(2.0, 0.0, 6.0)

@@ -57,8 +57,8 @@ def episodes(token: np.ndarray, most_turns: int) -> Episodes:
             parts = [(prompt, 0, False)]
             for turn in range(1 + (p + g) % most_turns):
                 if turn:
-                    parts.append((piece(rng.integers(1, 4)), turn, False))
-                parts.append((piece(rng.integers(1, 5)), turn, True))
+                    parts.append((piece(int(rng.integers(1, 4))), turn, False))
+                parts.append((piece(int(rng.integers(1, 5))), turn, True))
             rows.append(parts)
     first = 1 + max(len(parts[0][0]) for parts in rows)
     context = first + max(sum(len(part[0]) for part in parts[1:]) for parts in rows)

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from jaxrl.lm.learn.report import FAILED, VARIED
-from jaxrl.metrics import Metrics, Sums
+from jaxrl.metrics import Metrics
 
 Before = dict[str, Any]  # success, episodes, failed by reason, nothing_scored
 
@@ -18,16 +18,17 @@ def before(host: Metrics, index: int) -> Before | None:
     if "success" not in host or VARIED not in host:
         return None
 
-    def total(name: str) -> Sums:
-        return Sums(*(float(np.sum(x[index], dtype=np.float64)) for x in host[name]))
+    def total(name: str) -> tuple[float, float]:
+        above, below = (float(np.sum(x[index], dtype=np.float64)) for x in host[name])
+        return above, below
 
-    success = total("success")
-    share = success.numerator / success.denominator
+    successes, episodes = total("success")
+    share = successes / episodes
     failed = {name: total(f"failed_{name}") for name in FAILED}
     return {
         "success": share,
-        "episodes": int(success.denominator),
-        "failed": {name: x.numerator / x.denominator for name, x in failed.items() if any(x)},
+        "episodes": int(episodes),
+        "failed": {name: above / below for name, (above, below) in failed.items() if above},
         "nothing_scored": share == 0 and not np.any(host[VARIED].numerator[index]),
     }
 
@@ -54,5 +55,5 @@ def words(found: Before, warm: bool, env: Any, run: Any) -> list[str]:
 def told(failed: dict[str, float]) -> str:
     """`; failed: 0.60 wrong, 0.20 no answer`, the reasons that there were."""
     often = sorted(failed, key=lambda name: -failed[name])
-    parts = [f"{failed[name]:.2f} {name.replace('_', ' ')}" for name in often if failed[name]]
+    parts = [f"{failed[name]:.2f} {name.replace('_', ' ')}" for name in often]
     return f"; failed: {', '.join(parts)}" if parts else ""

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxrl import envs, memory
@@ -111,7 +112,7 @@ def of_model(args: Args) -> Players:
     options = trainer.complete(replace(options, algo=replace(options.algo, **args.sizes)))
     _, agent, weights = language.make_agent(options, options.algo)
     if weights is None:
-        init_key = seed_keys(np.uint32(args.seed))[0]
+        init_key = seed_keys(jnp.uint32(args.seed))[0]
         weights = jax.jit(agent.make_params, static_argnums=1)(init_key, False).policy
     models = jax.tree.map(lambda x: np.asarray(x)[None], weights)
     way = fresh.Way(args.samples, args.greedy)
