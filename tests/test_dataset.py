@@ -17,7 +17,7 @@ from jaxrl.check import check_structure
 from jaxrl.language import ANSWER
 from jaxrl.lm.learn.rows import longest_row
 from jaxrl.text import ByteTokenizer, make_chat, to_str
-from train import grpo, sft
+from train import evaluate, grpo, sft
 
 GSM8K = {
     "question": "Nina sold clips to 48 friends in May, and half as many in June. How many in all?",
@@ -211,3 +211,10 @@ def test_word_problems_are_distinct_the_same_by_seed_and_right():
             assert words[1].split()[0].rstrip(".") == str(result) and result > 0
         assert last == f"#### {result}"
     assert {len(row["answer"].split("\n")) for row in problems(50, 0, 1)} == {2}
+
+
+def test_rows_are_not_given_to_an_environment_without_any(tmp_path):
+    path = file(tmp_path, ROWS)
+    args = evaluate.Args(model="nano", env="reasoning/chain_sum", data=path)
+    with pytest.raises(ValueError, match=r"is not read by env=reasoning/chain_sum; try --env data"):
+        evaluate.of_model(args)
