@@ -15,8 +15,9 @@ from envs.dataset.rows import read
 from jaxrl.algos import grpo as grpo_algorithm
 from jaxrl.check import check_structure
 from jaxrl.language import ANSWER
+from jaxrl.lm import folders
 from jaxrl.lm.learn.rows import longest_row
-from jaxrl.text import ByteTokenizer, make_chat, to_str
+from jaxrl.text import to_str
 from train import evaluate, grpo, sft
 
 GSM8K = {
@@ -184,9 +185,9 @@ def test_trainers_read_the_rows_from_data_and_measure_their_prompts(tmp_path):
     task = trained_on(path, sft, env_args=("split=all",))
     assert task.env.num_rows == len(ROWS) and task.env.data == str(path)
     assert sft.Args(env="dataset", data=path).files()["data"] == path
-    chat = make_chat(ByteTokenizer())
-    tokens, row = longest_row(task.env, chat)
-    assert tokens == len(GSM8K["question"]) + chat.overhead and row == f"{path}, line 1"
+    spoken = folders.chat_tokenizer(None)
+    tokens, row = longest_row(task.env, spoken)
+    assert tokens == len(GSM8K["question"]) + spoken.chat.overhead and row == f"{path}, line 1"
     short = grpo_algorithm.Config(prompt_tokens=tokens - 1)
     with pytest.raises(ValueError) as error:
         trained_on(path, algo=short, env_args=("split=all",))
