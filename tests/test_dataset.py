@@ -40,7 +40,7 @@ JUDGED = {
         ["48+24", "", "####"]),
     1: (["#### 1234.5"], ["1,234.500"], ["1234.51", "-1234.5", "1234"], ["none"]),
     2: (["#### 6/8", r"\boxed{\dfrac{3}{4}}", "#### .75"], ["3/4"],
-        ["-3/4", "4/3", r"\boxed{-\frac{3}{4}}", "4", "3/40"], ["1 3/4", "3/4/1"]),
+        ["-3/4", "4/3", r"\boxed{-\frac{3}{4}}", "4", "3/40", "3 x/4"], ["1 3/4", "3/4/1"]),
     3: (["#### B", r"\boxed{(B)}"], ["It is (B).", "A car. B"], ["B or A", "C"], ["b", "AB"]),
     4: (["#### paris, the city"], ["I think\n**Paris, the  City**."], ["Paris", "Paris the city"],
         ["", "."]),
@@ -94,6 +94,9 @@ def test_each_row_is_told_and_its_own_solution_is_right_in_the_asked_form(env):
     assert "In June 48/2 = 24 clips.\nIn all 48+24 = 72.\n#### 72" in strings(said)
     ts = jax.vmap(lambda s, a: env.step(s, a, key)[1])(state, said)
     assert np.allclose(ts.reward, 1.1) and np.all(ts.terminated)
+    cut = said.replace(cut=jnp.ones_like(said.cut))
+    ts = jax.vmap(lambda s, a: env.step(s, a, key)[1])(state, cut)
+    assert np.all(ts.metrics["no_answer"] == 1), "more may have followed what did not fit"
     other = jax.vmap(lambda s: env.random_player(s, key))(state)
     assert np.all(
         jax.vmap(lambda s, a: env.step(s, a, key)[1])(state, other).metrics["success"] == 0
