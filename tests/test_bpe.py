@@ -73,9 +73,7 @@ def test_borders_are_those_of_the_regular_expression(kind):
     strings = ["don't!!\n\n x", "  a\t\n \n b", "12345 67\r\n\r\n", "(foo) 'LL'll", "\n's \t'd", ""]
     strings += ["x  \n", "!\n \ty", " \t9", "''s's'", "a'r'rea"]
     split = theirs(kind).pre_tokenizer.pre_tokenize_str
-    mine = jax.jit(jax.vmap(lambda text: starts(text, characters(text), PATTERNS[kind])))(
-        batch(strings)
-    )
+    mine = jax.jit(jax.vmap(lambda text: starts(text, characters(text), PATTERNS[kind])))(batch(strings))
     for string, row in zip(strings, np.asarray(mine), strict=True):
         assert np.flatnonzero(row).tolist() == [where[0] for _, where in split(string)], string
 
