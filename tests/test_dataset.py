@@ -15,9 +15,10 @@ from envs.dataset.rows import read
 from jaxrl.algos import grpo as grpo_algorithm
 from jaxrl.check import check_structure
 from jaxrl.language import ANSWER
+from jaxrl.lm import folders
 from jaxrl.lm.learn.rows import longest_row
-from jaxrl.text import ByteTokenizer, make_chat, to_str
-from train import grpo, sft
+from jaxrl.text import to_str
+from train import evaluate, grpo, sft
 
 GSM8K = {
     "question": "Nina sold clips to 48 friends in May, and half as many in June. How many in all?",
@@ -39,7 +40,7 @@ JUDGED = {
         ["48+24", "", "####"]),
     1: (["#### 1234.5"], ["1,234.500"], ["1234.51", "-1234.5", "1234"], ["none"]),
     2: (["#### 6/8", r"\boxed{\dfrac{3}{4}}", "#### .75"], ["3/4"],
-        ["-3/4", "4/3", r"\boxed{-\frac{3}{4}}", "4", "3/40"], ["1 3/4", "3/4/1"]),
+        ["-3/4", "4/3", r"\boxed{-\frac{3}{4}}", "4", "3/40", "3 x/4"], ["1 3/4", "3/4/1"]),
     3: (["#### B", r"\boxed{(B)}"], ["It is (B).", "A car. B"], ["B or A", "C"], ["b", "AB"]),
     4: (["#### paris, the city"], ["I think\n**Paris, the  City**."], ["Paris", "Paris the city"],
         ["", "."]),
@@ -93,6 +94,9 @@ def test_each_row_is_told_and_its_own_solution_is_right_in_the_asked_form(env):
     assert "In June 48/2 = 24 clips.\nIn all 48+24 = 72.\n#### 72" in strings(said)
     ts = jax.vmap(lambda s, a: env.step(s, a, key)[1])(state, said)
     assert np.allclose(ts.reward, 1.1) and np.all(ts.terminated)
+    cut = said.replace(cut=jnp.ones_like(said.cut))
+    ts = jax.vmap(lambda s, a: env.step(s, a, key)[1])(state, cut)
+    assert np.all(ts.metrics["no_answer"] == 1), "more may have followed what did not fit"
     other = jax.vmap(lambda s: env.random_player(s, key))(state)
     assert np.all(
         jax.vmap(lambda s, a: env.step(s, a, key)[1])(state, other).metrics["success"] == 0
@@ -184,9 +188,9 @@ def test_trainers_read_the_rows_from_data_and_measure_their_prompts(tmp_path):
     task = trained_on(path, sft, env_args=("split=all",))
     assert task.env.num_rows == len(ROWS) and task.env.data == str(path)
     assert sft.Args(env="dataset", data=path).files()["data"] == path
-    chat = make_chat(ByteTokenizer())
-    tokens, row = longest_row(task.env, chat)
-    assert tokens == len(GSM8K["question"]) + chat.overhead and row == f"{path}, line 1"
+    spoken = folders.chat_tokenizer(None)
+    tokens, row = longest_row(task.env, spoken)
+    assert tokens == len(GSM8K["question"]) + spoken.chat.overhead and row == f"{path}, line 1"
     short = grpo_algorithm.Config(prompt_tokens=tokens - 1)
     with pytest.raises(ValueError) as error:
         trained_on(path, algo=short, env_args=("split=all",))
@@ -211,3 +215,10 @@ def test_word_problems_are_distinct_the_same_by_seed_and_right():
             assert words[1].split()[0].rstrip(".") == str(result) and result > 0
         assert last == f"#### {result}"
     assert {len(row["answer"].split("\n")) for row in problems(50, 0, 1)} == {2}
+
+
+def test_rows_are_not_given_to_an_environment_without_any(tmp_path):
+    path = file(tmp_path, ROWS)
+    args = evaluate.Args(model="nano", env="reasoning/chain_sum", data=path)
+    with pytest.raises(ValueError, match=r"is not read by env=reasoning/chain_sum; try --env data"):
+        evaluate.of_model(args)

@@ -104,7 +104,7 @@ def of_run(args: Args, options: Any) -> Players:
 
 def of_model(args: Args) -> Players:
     """One model, with the weights of its folder or random ones."""
-    if args.data is not None and not language.reads_data(args.env):
+    if args.data is not None and not flags.reads_data(args.env):
         raise ValueError(f"data={args.data} is not read by env={args.env}; try --env dataset.")
     trainer = table.trainer("grpo")
     spoken = {f.name: getattr(args, f.name) for f in fields(language.Spoken)}

@@ -176,7 +176,7 @@ def reload_agent(folder: Path, args: Any) -> tuple[Any, folders.ChatTokenizer, A
             f"{folder}/policy/chat.json has a tokenizer of {tokenizer.tokenizer.vocab_size} tokens,"
             f" model.json a model of {model_config.vocab_size}; copy both again from one run."
         )
-    cfg = with_rows(env, tokenizer.chat, args.algo)
+    cfg = with_rows(env, tokenizer, args.algo)
     agent = Agent(env, tokenizer.chat, sizes_of(env, tokenizer.chat, cfg), model_config)
     return trained, tokenizer, agent
 
@@ -213,7 +213,7 @@ def make_agent(
     )
     if args.lora_rank:
         model = replace(model, lora_rank=args.lora_rank, lora_alpha=args.lora_alpha)
-    cfg = with_rows(env, tokenizer.chat, cfg)
+    cfg = with_rows(env, tokenizer, cfg)
     sizes = sizes_of(env, tokenizer.chat, cfg)
     check_lengths(args.env, env, tokenizer.chat, sizes, cfg, scripted)
     examples = None if data is None else chat_data.read(data, tokenizer)
@@ -231,7 +231,7 @@ def make_agent(
     if weights is None:
         model = replace(model, context=sizes.context)
     elif model.context < sizes.context:
-        tokens, row = longest_row(env, tokenizer.chat)
+        tokens, row = longest_row(env, tokenizer)
         prompt = f" (the prompt of {row} has {tokens})" if tokens else ""
         raise ValueError(
             f"the model's context of {model.context} tokens is too short for {args.env}, whose "
