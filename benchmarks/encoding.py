@@ -74,9 +74,7 @@ def batch(strings: list[str], size: int) -> Text:
     raw = [string.encode() for string in strings]
     data = np.frombuffer(b"".join(x.ljust(size, b"\0") for x in raw), np.uint8)
     length = jnp.asarray([len(x) for x in raw], jnp.int32)
-    return Text(
-        jnp.asarray(data.reshape(len(raw), size)), length, jnp.zeros(len(raw), jnp.bool_)
-    )
+    return Text(jnp.asarray(data.reshape(len(raw), size)), length, jnp.zeros(len(raw), jnp.bool_))
 
 
 def encoder(tokenizer: BpeTokenizer, size: int) -> Callable[[Text], Any]:

@@ -271,12 +271,15 @@ def test_a_broken_tokenizer_is_refused_in_one_line(file, damage, words, copy):
 
 
 def test_merges_that_are_made_to_collide_are_refused():
-    """A table with a place for each of them would not fit in memory."""
-    from jaxrl.text import bpe
+    """Each would need one of the same two rows."""
+    from jaxrl.text import pairs
 
     right = np.arange(2**20, dtype=np.int32)
     left = np.zeros_like(right)
-    same = right[bpe._bucket(left, right, 2048) == 5][:1500]
-    ranks = {(0, int(token)): (i, 1) for i, token in enumerate(same[:1024])}
-    with pytest.raises(ValueError, match="merges share a place"):
-        bpe._table(ranks)
+    rows = int(pairs.ROOM * 1024) | 1
+    first, second = (pairs._row(left, right, rows, which) for which in (0, 1))
+    same = right[(first < 40) & (second < 40)][:100]
+    other = np.setdiff1d(right, same)[: 1024 - len(same)]
+    pair = np.stack([left[:1024], np.concatenate([same, other])], 1)
+    with pytest.raises(ValueError, match="find no row in a table"):
+        pairs.Pairs.of(pair, pair)

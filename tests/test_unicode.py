@@ -3,7 +3,7 @@
 import json
 import os
 import unicodedata
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 
 import jax
@@ -14,9 +14,18 @@ import tokenizer_files
 from test_bpe import batch, rows
 from tokenizers import Regex, Tokenizer, normalizers
 
-from jaxrl.text import BpeTokenizer, literal, to_str
-from jaxrl.text.characters import LETTER, LOWER, MARK, NUMBER, UNKNOWN, UPPER, _classes
-from jaxrl.text.characters import characters, normal
+from jaxrl.text import BpeTokenizer, to_str
+from jaxrl.text.characters import (
+    LETTER,
+    LOWER,
+    MARK,
+    NUMBER,
+    UNKNOWN,
+    UPPER,
+    _classes,
+    characters,
+    normal,
+)
 from jaxrl.text.pretokens import PATTERNS
 from jaxrl.text.words import from_the_left
 

@@ -22,7 +22,9 @@ class Pairs(flax.struct.PyTreeNode):
     def of(cls, pair: np.ndarray, value: np.ndarray) -> "Pairs":
         """From different pairs [N, 2] of numbers from 0 on, and their values [N, 2]."""
         rows = int(ROOM * len(pair)) | 1
-        owner = _place(np.stack([_row(*pair.T, rows, which) for which in (0, 1)]), rows)
+        owner = _place(
+            np.stack([_row(pair[:, 0], pair[:, 1], rows, which) for which in (0, 1)]), rows
+        )
         full = owner >= 0
         row = np.full((rows, 4), -1, np.int32)
         row[full] = np.concatenate([pair, value], 1)[owner[full]]

@@ -13,7 +13,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl.text.characters import (
-    BLANK,
     LETTER,
     LOWER,
     MARK,
@@ -53,9 +52,7 @@ GPT2 = Pattern("gpt2", _OLD)
 SMOLLM = Pattern("smollm", _OLD, alone=True)
 QWEN2 = Pattern("qwen2", _MODERN + _SPLITS % (r"\p{N}", ""), digits=1, modern=True)
 LLAMA3 = Pattern("llama3", _MODERN + _SPLITS % (r"\p{N}{1,3}", ""), digits=3, modern=True)
-GPT4O = Pattern(
-    "gpt4o", _CASED + _SPLITS % (r"\p{N}{1,3}", "/"), digits=3, modern=True, cased=True
-)
+GPT4O = Pattern("gpt4o", _CASED + _SPLITS % (r"\p{N}{1,3}", "/"), digits=3, modern=True, cased=True)
 GEMMA = Pattern("gemma", "")
 PATTERNS = {p.name: p for p in (GPT2, SMOLLM, QWEN2, LLAMA3, GPT4O, GEMMA)}
 
