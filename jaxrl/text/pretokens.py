@@ -2,7 +2,7 @@
 
 The regular expressions of GPT-2, Qwen2, Llama-3 and GPT-4o look ahead by a few characters and to
 the end of a run. With that folded into a symbol for each byte, one state tells whether a byte
-goes on with the token before it, and all states come out of one associative scan.
+goes on with the token before it.
 """
 
 from dataclasses import dataclass
@@ -165,10 +165,12 @@ def _sign(pattern: Pattern, symbol: int, state: int) -> tuple[int, bool]:
 @cache
 def _tables(pattern: Pattern) -> tuple[np.ndarray, np.ndarray]:
     """(next state, starts a token), both [symbols, states]."""
-    rules = [[_follow(pattern, x, state) for state in range(TWO_MORE + 1)] for x in range(21)]
-    return np.array([[r[0] for r in row] for row in rules]), np.array(
-        [[r[1] for r in row] for row in rules]
-    )
+    rules = [
+        [_follow(pattern, symbol, state) for state in range(TWO_MORE + 1)]
+        for symbol in range(WHITE_INSIDE + 1)
+    ]
+    table = np.array(rules, np.int32)
+    return table[..., 0], table[..., 1] > 0
 
 
 def starts(
@@ -187,14 +189,13 @@ def starts(
     inside &= ~digit
     symbol = _symbols(text, found, jnp.where(inside, kind, -1), pattern)
     following, begins = (jnp.asarray(table) for table in _tables(pattern))
-    step = jnp.where(inside[:, None], following[symbol], START)  # [L, states]
 
-    def then(first, second):
-        return jnp.take_along_axis(second, first, -1)
+    def read(state, byte):
+        symbol, inside = byte
+        return jnp.where(inside, following[symbol, state], START), begins[symbol, state] & inside
 
-    after = jax.lax.associative_scan(then, step)[:, START]
-    before = jnp.concatenate([jnp.full(1, START, after.dtype), after[:-1]])
-    return (begins[symbol, before] & inside) | (digit & found.first)
+    _, here = jax.lax.scan(read, jnp.int32(START), (symbol, inside))
+    return here | (digit & found.first)
 
 
 def _symbols(text: Text, found: Characters, kind: jax.Array, pattern: Pattern) -> jax.Array:
