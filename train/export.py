@@ -16,7 +16,7 @@ from jaxrl.files import write_json, write_text
 from jaxrl.lm import folders
 from jaxrl.lm.model import lora, weights
 from jaxrl.text import ByteTokenizer
-from jaxrl.text.bpe import byte_characters
+from jaxrl.text.bpe_file import byte_characters
 from jaxrl.text.chat import matching
 from jaxrl.text.formats import opening_of, template_of
 from jaxrl.train import flags, stop
