@@ -268,18 +268,3 @@ TOKENIZER = [
 @pytest.mark.parametrize(("file", "damage", "words"), rows("one/tokenizer.json", TOKENIZER))
 def test_a_broken_tokenizer_is_refused_in_one_line(file, damage, words, copy):
     check(lambda: read_tokenizer(copy / "one"), copy / file, damage, words)
-
-
-def test_merges_that_are_made_to_collide_are_refused():
-    """Each would need one of the same two rows."""
-    from jaxrl.text import pairs
-
-    right = np.arange(2**20, dtype=np.int32)
-    left = np.zeros_like(right)
-    rows = int(pairs.ROOM * 1024) | 1
-    first, second = (pairs._row(left, right, rows, which) for which in (0, 1))
-    same = right[(first < 40) & (second < 40)][:100]
-    other = np.setdiff1d(right, same)[: 1024 - len(same)]
-    pair = np.stack([left[:1024], np.concatenate([same, other])], 1)
-    with pytest.raises(ValueError, match="find no row in a table"):
-        pairs.Pairs.of(pair, pair)
