@@ -13,8 +13,8 @@ import tokenizer_files
 from tokenizers import Tokenizer
 
 from jaxrl.text import BpeTokenizer, ByteTokenizer, Text, Tokens, literal, to_str
-from jaxrl.text.patterns import boxed_integer
 from jaxrl.text.characters import characters
+from jaxrl.text.patterns import boxed_integer
 from jaxrl.text.pretokens import PATTERNS, starts
 from jaxrl.text.tokens import Spelling, constant, join
 
@@ -73,7 +73,9 @@ def test_borders_are_those_of_the_regular_expression(kind):
     strings = ["don't!!\n\n x", "  a\t\n \n b", "12345 67\r\n\r\n", "(foo) 'LL'll", "\n's \t'd", ""]
     strings += ["x  \n", "!\n \ty", " \t9", "''s's'", "a'r'rea"]
     split = theirs(kind).pre_tokenizer.pre_tokenize_str
-    mine = jax.jit(jax.vmap(lambda text: starts(text, characters(text), PATTERNS[kind])))(batch(strings))
+    mine = jax.jit(jax.vmap(lambda text: starts(text, characters(text), PATTERNS[kind])))(
+        batch(strings)
+    )
     for string, row in zip(strings, np.asarray(mine), strict=True):
         assert np.flatnonzero(row).tolist() == [where[0] for _, where in split(string)], string
 

@@ -269,15 +269,3 @@ TOKENIZER = [
 @pytest.mark.parametrize(("file", "damage", "words"), rows("one/tokenizer.json", TOKENIZER))
 def test_a_broken_tokenizer_is_refused_in_one_line(file, damage, words, copy):
     check(lambda: read_tokenizer(copy / "one"), copy / file, damage, words)
-
-
-def test_merges_that_are_made_to_collide_are_refused():
-    """A table with a place for each of them would not fit in memory."""
-    from jaxrl.text import bpe
-
-    right = np.arange(2**20, dtype=np.int32)
-    left = np.zeros_like(right)
-    same = right[bpe._bucket(left, right, 2048) == 5][:1500]
-    ranks = {(0, int(token)): (i, 1) for i, token in enumerate(same[:1024])}
-    with pytest.raises(ValueError, match="merges share a place"):
-        bpe._table(ranks)

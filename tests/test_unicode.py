@@ -3,7 +3,7 @@
 import json
 import os
 import unicodedata
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 
 import jax
@@ -14,9 +14,20 @@ import tokenizer_files
 from test_bpe import batch, rows
 from tokenizers import Regex, Tokenizer, normalizers
 
-from jaxrl.text import BpeTokenizer, literal, to_str
-from jaxrl.text.characters import LETTER, LOWER, MARK, NUMBER, UNKNOWN, UPPER, _classes
-from jaxrl.text.characters import characters, normal
+from jaxrl.text import BpeTokenizer, to_str
+from jaxrl.text.characters import (
+    LETTER,
+    LOWER,
+    MARK,
+    NUMBER,
+    UNKNOWN,
+    UPPER,
+    _classes,
+    characters,
+    normal,
+)
+from jaxrl.text.pairs import ROOM as ROOM_FOR_PAIRS
+from jaxrl.text.pairs import Pairs, _row
 from jaxrl.text.pretokens import PATTERNS
 from jaxrl.text.words import from_the_left
 
@@ -175,6 +186,21 @@ def test_a_byte_without_a_token_is_left_out_as_by_the_library_and_told(without_a
 def test_a_text_that_is_not_in_the_form_nfc_is_named():
     tokenizer = both(tokenizer_files.of_languages("qwen2"))[0]
     assert "NFC" in tokenizer.unread("e\u0301") and not tokenizer.unread("\u00e9")
+
+
+@pytest.mark.parametrize("count", [*range(12), 21, 1000, 20_000])
+def test_pairs_are_found_in_their_table_and_others_are_not(count):
+    """Also those that were made to want the same rows, and those of tables with few rows."""
+    number = np.arange(2**18, dtype=np.int32)
+    rows = int(ROOM_FOR_PAIRS * count + 16) | 1
+    wanted = [_row(number * 0, number, rows, which) for which in (0, 1)]
+    crowd = number[(wanted[0] < 40) & (wanted[1] < 40)][: count // 4]
+    right = np.concatenate([crowd, np.setdiff1d(number, crowd)[: count - len(crowd)]])
+    pair = np.stack([np.zeros_like(right), right], 1)
+    left, value = Pairs.of(pair, pair + 7).find(jnp.asarray(number * 0), jnp.asarray(number))
+    expected = np.where(np.isin(number, right), number + 7, -1)
+    assert np.asarray(value).tolist() == expected.tolist()
+    assert np.asarray(left).tolist() == np.where(expected < 0, -1, 7).tolist()
 
 
 real = pytest.mark.skipif(

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 
 ROOM = 2.5  # rows for each pair: two places to choose from fill less than half of a table
-MOST_ROUNDS = 500  # of moving pairs about until each has a row of its own
+MOST_ROUNDS = 200  # of moving pairs about until each has a row of its own
+TRIES = 8  # tables of different sizes, each of which sorts the pairs anew
 # Odd, so that every bit counts; one row for each of the two places a pair may stand in.
 _MULTIPLIERS = ((0x9E3779B1, 0x85EBCA6B), (0xC2B2AE35, 0x27D4EB2F))
 
@@ -21,8 +22,14 @@ class Pairs(flax.struct.PyTreeNode):
     @classmethod
     def of(cls, pair: np.ndarray, value: np.ndarray) -> "Pairs":
         """From different pairs [N, 2] of numbers from 0 on, and their values [N, 2]."""
-        rows = int(ROOM * len(pair)) | 1
-        owner = _place(np.stack([_row(*pair.T, rows, which) for which in (0, 1)]), rows)
+        for i in range(TRIES):
+            rows = int((ROOM + i / TRIES) * len(pair) + 16 * (i + 1)) | 1
+            choices = [_row(pair[:, 0], pair[:, 1], rows, which) for which in (0, 1)]
+            owner = _place(np.stack(choices), rows)
+            if owner is not None:
+                break
+        else:
+            raise ValueError(f"{len(pair)} pairs find no rows in a table")
         full = owner >= 0
         row = np.full((rows, 4), -1, np.int32)
         row[full] = np.concatenate([pair, value], 1)[owner[full]]
@@ -52,9 +59,10 @@ def _row(left: Any, right: Any, rows: int, which: int) -> Any:
     return ((mixed ^ (mixed >> 13)) % np.uint32(rows)).astype(np.int32)
 
 
-def _place(choices: np.ndarray, rows: int) -> np.ndarray:
+def _place(choices: np.ndarray, rows: int) -> np.ndarray | None:
     """Which pair [rows] has each row, -1: none; `choices` [2, N] are those of each pair.
 
+    None where too many want the same rows.
     All that have no row take the one they ask for; who is driven out asks for its other one.
     """
     owner = np.full(rows, -1)
@@ -70,4 +78,4 @@ def _place(choices: np.ndarray, rows: int) -> np.ndarray:
         driven_out = before[won]
         homeless = np.concatenate([homeless[~won], driven_out[driven_out >= 0]])
         asks[homeless] ^= 1
-    raise ValueError(f"{len(homeless)} of its {choices.shape[1]} pairs find no row in a table")
+    return None

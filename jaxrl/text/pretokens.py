@@ -2,7 +2,7 @@
 
 The regular expressions of GPT-2, Qwen2, Llama-3 and GPT-4o look ahead by a few characters and to
 the end of a run. With that folded into a symbol for each byte, one state tells whether a byte
-goes on with the token before it, and all states come out of one associative scan.
+goes on with the token before it.
 """
 
 from dataclasses import dataclass
@@ -13,7 +13,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl.text.characters import (
-    BLANK,
     LETTER,
     LOWER,
     MARK,
@@ -53,9 +52,7 @@ GPT2 = Pattern("gpt2", _OLD)
 SMOLLM = Pattern("smollm", _OLD, alone=True)
 QWEN2 = Pattern("qwen2", _MODERN + _SPLITS % (r"\p{N}", ""), digits=1, modern=True)
 LLAMA3 = Pattern("llama3", _MODERN + _SPLITS % (r"\p{N}{1,3}", ""), digits=3, modern=True)
-GPT4O = Pattern(
-    "gpt4o", _CASED + _SPLITS % (r"\p{N}{1,3}", "/"), digits=3, modern=True, cased=True
-)
+GPT4O = Pattern("gpt4o", _CASED + _SPLITS % (r"\p{N}{1,3}", "/"), digits=3, modern=True, cased=True)
 GEMMA = Pattern("gemma", "")
 PATTERNS = {p.name: p for p in (GPT2, SMOLLM, QWEN2, LLAMA3, GPT4O, GEMMA)}
 
@@ -168,10 +165,12 @@ def _sign(pattern: Pattern, symbol: int, state: int) -> tuple[int, bool]:
 @cache
 def _tables(pattern: Pattern) -> tuple[np.ndarray, np.ndarray]:
     """(next state, starts a token), both [symbols, states]."""
-    rules = [[_follow(pattern, x, state) for state in range(TWO_MORE + 1)] for x in range(21)]
-    return np.array([[r[0] for r in row] for row in rules]), np.array(
-        [[r[1] for r in row] for row in rules]
-    )
+    rules = [
+        [_follow(pattern, symbol, state) for state in range(TWO_MORE + 1)]
+        for symbol in range(WHITE_INSIDE + 1)
+    ]
+    table = np.array(rules, np.int32)
+    return table[..., 0], table[..., 1] > 0
 
 
 def starts(
@@ -190,14 +189,13 @@ def starts(
     inside &= ~digit
     symbol = _symbols(text, found, jnp.where(inside, kind, -1), pattern)
     following, begins = (jnp.asarray(table) for table in _tables(pattern))
-    step = jnp.where(inside[:, None], following[symbol], START)  # [L, states]
 
-    def then(first, second):
-        return jnp.take_along_axis(second, first, -1)
+    def read(state, byte):
+        symbol, inside = byte
+        return jnp.where(inside, following[symbol, state], START), begins[symbol, state] & inside
 
-    after = jax.lax.associative_scan(then, step)[:, START]
-    before = jnp.concatenate([jnp.full(1, START, after.dtype), after[:-1]])
-    return (begins[symbol, before] & inside) | (digit & found.first)
+    _, here = jax.lax.scan(read, jnp.int32(START), (symbol, inside))
+    return here | (digit & found.first)
 
 
 def _symbols(text: Text, found: Characters, kind: jax.Array, pattern: Pattern) -> jax.Array:

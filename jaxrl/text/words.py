@@ -33,7 +33,7 @@ class Words(flax.struct.PyTreeNode):
         return cls(Pairs.of(table[:, :2], table[:, 2:]), len(found))
 
     def longest(self, text: Text, room: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """(bytes, token) [L] of the longest word at each place, of at most `room` bytes; 0: none."""
+        """(bytes, token) [L] of the longest word at each place with `room`; 0 bytes: none."""
         place = jnp.arange(text.capacity, dtype=jnp.int32)
         room = jnp.minimum(room, text.length - place)
 
