@@ -29,6 +29,7 @@ class Merges(flax.struct.PyTreeNode):
     """What two adjacent tokens merge to."""
 
     pairs: Pairs  # -> (rank, merged * _FLAGS + what is known)
+    all_at_once: bool = flax.struct.field(pytree_node=False)  # ALL_AT_ONCE holds for every merge
 
     @classmethod
     def of(cls, ranks: Ranks) -> "Merges":
@@ -42,7 +43,8 @@ class Merges(flax.struct.PyTreeNode):
         at_once = np.minimum(as_left[merged], as_right[merged]) > rank
         early = at_once & ((pair[:, 0] != pair[:, 1]) | (left & right))
         known = LEFT_WAITS * left + RIGHT_WAITS * right + ALL_AT_ONCE * at_once + EARLY * early
-        return cls(Pairs.of(pair, np.stack([rank, merged * _FLAGS + known], 1)))
+        table = Pairs.of(pair, np.stack([rank, merged * _FLAGS + known], 1))
+        return cls(table, bool(at_once.all()))
 
     def apply(
         self, token: jax.Array, alive: jax.Array, begins: jax.Array
@@ -61,7 +63,7 @@ class Merges(flax.struct.PyTreeNode):
             rank, value = self.pairs.find(jnp.where(alive, token, -1), _at(token, after, -1))
             rank = jnp.where(rank < 0, NO_RANK, rank)
             rank, value = jax.lax.optimization_barrier((rank, value))
-            due = _due(rank, value % _FLAGS, word, after, before)
+            due = self._due(rank, value & (_FLAGS - 1), word, after, before)
             merging = jax.lax.optimization_barrier(_apart(due, alive, before))
             token = jnp.where(merging, value // _FLAGS, token)
             gone = jax.lax.optimization_barrier(alive & _at(merging, before, False))
@@ -73,30 +75,35 @@ class Merges(flax.struct.PyTreeNode):
         carry = (token, alive, after, before, jnp.any(alive))
         return jax.lax.while_loop(lambda carry: carry[4], merge_round, carry)[:2]
 
+    def _due(
+        self,
+        rank: jax.Array,
+        known: jax.Array,
+        word: jax.Array,
+        after: jax.Array,
+        before: jax.Array,
+    ) -> jax.Array:
+        """bool [L]: this pair is merged before anything can happen to one of its two tokens.
+
+        Either it has the lowest rank of its word, or no merge of a lower rank takes one of the
+        two; at the ends of a word there is nothing to merge with. Of pairs that overlap both are
+        due only if they are of one rank, so of three equal tokens.
+        """
+        size = rank.shape[0]
+        due = (rank < NO_RANK) & (rank == jax.ops.segment_min(rank, word, size)[word])
+        if not self.all_at_once:
+            place = jnp.arange(size, dtype=jnp.int32)
+            leftmost = jax.ops.segment_min(jnp.where(due, place, size), word, size)[word]
+            due &= ((known & ALL_AT_ONCE) > 0) | (place == leftmost)
+        left = ((known & LEFT_WAITS) > 0) | (before == size)
+        right = ((known & RIGHT_WAITS) > 0) | (_at(after, after, size) == size)
+        early = (rank < NO_RANK) & ((known & EARLY) > 0) & left & right
+        return jax.lax.optimization_barrier(due | early)
+
 
 def _at(x: jax.Array, place: jax.Array, otherwise: int | bool) -> jax.Array:
     """x at those places; `otherwise` beyond its end."""
     return jnp.where(place < x.shape[0], x.at[place].get(mode="clip"), otherwise)
-
-
-def _due(
-    rank: jax.Array, known: jax.Array, word: jax.Array, after: jax.Array, before: jax.Array
-) -> jax.Array:
-    """bool [L]: this pair is merged before anything can happen to one of its two tokens.
-
-    Either it has the lowest rank of its word, or no merge of a lower rank takes one of the two; at
-    the ends of a word there is nothing to merge with. Of pairs that overlap both are due only if
-    they are of one rank, so of three equal tokens.
-    """
-    size = rank.shape[0]
-    place = jnp.arange(size, dtype=jnp.int32)
-    lowest = (rank < NO_RANK) & (rank == jax.ops.segment_min(rank, word, size)[word])
-    leftmost = jax.ops.segment_min(jnp.where(lowest, place, size), word, size)[word]
-    left = ((known & LEFT_WAITS) > 0) | (before == size)
-    right = ((known & RIGHT_WAITS) > 0) | (_at(after, after, size) == size)
-    due = lowest & (((known & ALL_AT_ONCE) > 0) | (place == leftmost))
-    early = (rank < NO_RANK) & ((known & EARLY) > 0) & left & right
-    return jax.lax.optimization_barrier(due | early)
 
 
 def _apart(due: jax.Array, alive: jax.Array, before: jax.Array) -> jax.Array:
