@@ -14,6 +14,7 @@ from tokenizers import Tokenizer
 
 from jaxrl.text import BpeTokenizer, ByteTokenizer, Text, Tokens, literal, to_str
 from jaxrl.text.characters import characters
+from jaxrl.text.merges import Merges, merge_all
 from jaxrl.text.patterns import boxed_integer
 from jaxrl.text.pretokens import PATTERNS, starts
 from jaxrl.text.tokens import Spelling, constant, join
@@ -198,6 +199,38 @@ def test_a_pre_token_that_is_a_token_wins_over_the_merges(tmp_path):
     texts = ["zqx", "zqx zqxq zqxqq", " zqx", "a zqxq", "zqx\nzqx", "zqxzqx", "1zqx1"]
     mine = rows(jax.jit(jax.vmap(lambda text: tokenizer.encode(text, 20)))(batch(texts, 20)))
     assert mine == [encoding.ids for encoding in oracle.encode_batch(texts)]
+
+
+def random_merges(rng: random.Random, count: int) -> dict[tuple[int, int], tuple[int, int]]:
+    """Merges of three letters in an order that no training would give: parts may come later."""
+    ids = {"a": 0, "b": 1, "c": 2}
+    pairs: set[tuple[str, str]] = set()
+    while len(pairs) < count:
+        left, right = rng.choices(list(ids), k=2)
+        if len(left + right) < 6:
+            pairs.add((left, right))
+            ids.setdefault(left + right, len(ids))
+    order = sorted(pairs) if rng.random() < 0.5 else sorted(pairs, key=lambda p: len(p[0] + p[1]))
+    if rng.random() < 0.7:
+        rng.shuffle(order)
+    return {(ids[x], ids[y]): (rank, ids[x + y]) for rank, (x, y) in enumerate(order)}
+
+
+def test_rounds_of_merges_are_the_merges_one_by_one_whatever_their_order():
+    """The one place where merges are made before their turn, and many at once."""
+    rng, size, texts = random.Random(0), 24, 64
+    apply = jax.jit(jax.vmap(lambda merges, *words: merges.apply(*words), (None, 0, 0, 0)))
+    begins = np.zeros((texts, size), bool)
+    begins[:, 0] = begins[:, 9] = True  # two words
+    for _ in range(150):
+        ranks = random_merges(rng, 12)
+        letters = "".join(rng.choices("012", k=rng.randint(1, 3)))
+        words = np.array([[int(rng.choice(letters)) for _ in range(size)] for _ in range(texts)])
+        merges = Merges.of(ranks).replace(all_at_once=False)  # one program for all
+        token, alive = map(np.asarray, apply(merges, words.astype(np.int32), begins | True, begins))
+        for row, mine, stands in zip(words.tolist(), token, alive, strict=True):
+            expected = merge_all(row[:9], ranks) + merge_all(row[9:], ranks)
+            assert mine[stands].tolist() == expected, (ranks, row)
 
 
 def _add(file: dict, name: str, **fields) -> None:

@@ -14,6 +14,7 @@ import tokenizer_files
 from test_bpe import batch, rows
 from tokenizers import Regex, Tokenizer, normalizers
 
+from jaxrl.lm import folders
 from jaxrl.text import BpeTokenizer, to_str
 from jaxrl.text.characters import (
     LETTER,
@@ -30,6 +31,7 @@ from jaxrl.text.pairs import ROOM as ROOM_FOR_PAIRS
 from jaxrl.text.pairs import Pairs, _row
 from jaxrl.text.pretokens import PATTERNS
 from jaxrl.text.words import from_the_left
+from jaxrl.train import chat_data
 
 SIZE = 64
 ROOM = 200  # for a line of languages.txt
@@ -181,6 +183,21 @@ def test_a_byte_without_a_token_is_left_out_as_by_the_library_and_told(without_a
     assert rows(tokens) == [x.ids for x in theirs.encode_batch(strings)]
     assert np.asarray(tokens.cut).tolist() == [False, True, True]
     assert ours.unread(strings[1]) == "byte 4 has no token" and not ours.unread(strings[0])
+
+
+def test_fixed_words_and_data_that_need_a_byte_without_a_token_are_refused_by_name(tmp_path):
+    file = json.loads(tokenizer_files.file("qwen2").read_text())
+    del file["model"]["vocab"][chr(256 + 4)]
+    path = tmp_path / "tokenizer.json"
+    path.write_text(json.dumps(file))
+    with pytest.raises(ValueError, match="cannot be read: byte 4 has no token"):
+        folders.chat_tokenizer(path, "chatml", "Say \x04.")
+    data = tmp_path / "chat.jsonl"
+    said = [["user", "ok"], ["assistant", "\x04"]]
+    turns = [{"role": role, "content": content} for role, content in said]
+    data.write_text("\n" + json.dumps({"messages": turns}))
+    with pytest.raises(ValueError, match=r"line 2: byte 4 in '\\x04' has no token"):
+        chat_data.read(data, folders.chat_tokenizer(path, "chatml"))
 
 
 def test_a_text_that_is_not_in_the_form_nfc_is_named():
