@@ -79,6 +79,7 @@ def begin(env: Environment, key: jax.Array, env_index: jax.Array, memory: Any = 
     return Carry(env_state, ts.obs, memory)
 
 
+@jax.named_scope("rollout")
 def rollout(
     env: Environment,
     carry: Carry,

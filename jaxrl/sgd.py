@@ -64,6 +64,7 @@ class Sizes:
         return self.num_envs * self.num_steps // self.num_minibatches
 
 
+@jax.named_scope("learner")
 def gradient(
     loss: Loss,
     params: Any,
@@ -103,6 +104,7 @@ def schedule(kind: str, iteration: jax.Array, num_iterations: float | jax.Array)
     return jnp.maximum(left, 0.0) if kind == "linear" else jnp.ones((), jnp.float32)
 
 
+@jax.named_scope("optimiser")
 def descend(
     direction: optax.GradientTransformation, grads: Any, opt_state: Any, params: Any, rate: Any
 ) -> tuple[Any, Any]:

@@ -17,7 +17,7 @@ from jaxrl.lm import folders
 from jaxrl.lm.learn.agent import Agent, load_weights
 from jaxrl.lm.learn.lengths import check_lengths, unread_reason
 from jaxrl.lm.learn.options import AgentConfig, PlayConfig
-from jaxrl.lm.learn.rows import longest_row, with_rows
+from jaxrl.lm.learn.rows import longest_row, with_room
 from jaxrl.lm.learn.sizes import OF_A_TOKEN, evaluation_parts, training_parts
 from jaxrl.lm.model.config import check_lora
 from jaxrl.lm.model.transformer import Transformer
@@ -176,7 +176,7 @@ def reload_agent(folder: Path, args: Any) -> tuple[Any, folders.ChatTokenizer, A
             f"{folder}/policy/chat.json has a tokenizer of {tokenizer.tokenizer.vocab_size} tokens,"
             f" model.json a model of {model_config.vocab_size}; copy both again from one run."
         )
-    cfg = with_rows(env, tokenizer, args.algo)
+    cfg = with_room(env, tokenizer, args.algo)
     agent = Agent(env, tokenizer.chat, sizes_of(env, tokenizer.chat, cfg), model_config)
     return trained, tokenizer, agent
 
@@ -213,8 +213,7 @@ def make_agent(
     )
     if args.lora_rank:
         model = replace(model, lora_rank=args.lora_rank, lora_alpha=args.lora_alpha)
-    cfg = with_rows(env, tokenizer, cfg)
-    sizes = sizes_of(env, tokenizer.chat, cfg)
+    sizes = sizes_of(env, tokenizer.chat, with_room(env, tokenizer, cfg))
     check_lengths(args.env, env, tokenizer.chat, sizes, cfg, scripted)
     examples = None if data is None else chat_data.read(data, tokenizer)
     if examples is not None:

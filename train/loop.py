@@ -24,6 +24,7 @@ from jaxrl.train.devices import Distributed, choose, described, one_core_each
 from jaxrl.train.logs import Lines, known_means
 from jaxrl.train.paths import Folder, NewFolder
 from jaxrl.train.plot import plot_curve
+from jaxrl.train.profile import Profiler
 from jaxrl.train.progress import Progress, report
 from jaxrl.train.resume import Past, files_of, layout_of, lost_lines
 from jaxrl.train.run_folder import RunFolder, jsonable, numbered_path, read_metrics
@@ -51,6 +52,7 @@ class Options:
     log_every: int = 0  # iterations averaged into one logged line; 0: at most 1,000 lines
     checkpoint_every: float = 60.0  # s between checkpoints
     eval_episodes: int = 128  # fresh episodes of each seed for the final return
+    profile: bool = False  # trace one chunk into profile/, and print where its time went
     wandb: bool = False  # log to Weights & Biases too
     hosts: Distributed = field(default_factory=Distributed)
 
@@ -92,6 +94,7 @@ class Run:
         self.iteration = self.resumed_at = 0
         self.compile_s = self.run_s = 0.0
         self._pace = 0.0  # s per iteration
+        self.profile = Profiler(self.folder.path if args.profile else None)
         self.before: Before | None = None if self.past is None else self.past.before
 
     def _open(self) -> tuple[Mesh, Past | None]:
@@ -219,7 +222,8 @@ class Run:
         self._recorded_at = saved_at = time.monotonic()
         while self.iteration < self.task.num_iterations:
             count = self.next_count()
-            state, metrics = run(state, placed, program.scalar(count))
+            call = (run, state, placed, program.scalar(count))
+            state, metrics = self.profile(*call) if self.iteration else run(*call[1:])
             self.iteration += count
             if pending is not None:
                 self.record(*pending, progress)

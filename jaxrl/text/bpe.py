@@ -17,10 +17,19 @@ import numpy as np
 
 from jaxrl.files import MOST_BYTES, parse_json, read_text
 from jaxrl.text.bpe_file import SPACE, BpeFile, from_json
-from jaxrl.text.characters import POINTS, UNKNOWN, Characters, Table, characters, classes, normal
+from jaxrl.text.characters import (
+    POINTS,
+    UNKNOWN,
+    Characters,
+    Table,
+    characters,
+    classes,
+    known,
+    normal,
+)
 from jaxrl.text.merges import Merges
 from jaxrl.text.pretokens import Pattern, starts
-from jaxrl.text.text import Text, literal
+from jaxrl.text.text import Text
 from jaxrl.text.tokens import Spelling, Tokens
 from jaxrl.text.words import Words, from_the_left
 
@@ -95,7 +104,7 @@ class BpeTokenizer(flax.struct.PyTreeNode):
             return f"byte {byte} has no token"
         if self.nfc and not unicodedata.is_normalized("NFC", text):
             return "it is not in Unicode's form NFC, which the tokenizer would bring it into"
-        if bool(jnp.any(classes(characters(literal(text))) == UNKNOWN)):
+        if not known(text):
             return f"Unicode {unicodedata.unidata_version} does not know one of its characters"
         return ""
 

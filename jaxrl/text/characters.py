@@ -89,6 +89,13 @@ def classes(found: Characters) -> jax.Array:
     return _classes().at(found.point).astype(jnp.int32)
 
 
+def known(text: str) -> bool:
+    """Whether every character has a class, asked on the host."""
+    page, value = _classes()
+    points = np.fromiter(map(ord, text), np.int64, len(text))
+    return bool(np.all(value[page[points // PAGE], points % PAGE] != UNKNOWN))
+
+
 @cache
 def _classes() -> Table:
     value = np.full(POINTS, OTHER, np.uint8)

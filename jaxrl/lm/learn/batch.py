@@ -46,6 +46,7 @@ class Prediction(NamedTuple):
     hidden: jax.Array  # [N, C-1, D]: the model's state before the token
 
 
+@jax.named_scope("learner")
 def predict(
     model: Transformer,
     token: jax.Array,
@@ -73,6 +74,7 @@ def predict_responses(model: Transformer, rows: Sequences, cfg: GroupConfig) -> 
     return Prediction(log_prob, entropy, hidden)
 
 
+@jax.named_scope("learner")
 def after_prompts(model: Transformer, rows: Sequences, cfg: GroupConfig) -> Prediction:
     """Prompts are read once for the rows of a group that lie side by side, without logits."""
     assert rows.first > 0, "the room for a prompt is not known"

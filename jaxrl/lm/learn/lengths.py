@@ -99,16 +99,17 @@ def check_lengths(
     cfg: AgentConfig,
     scripted: bool,
 ) -> None:
-    """ValueError where the sizes cannot hold what a few episodes hold, by the player imitated.
+    """ValueError where sizes asked for cannot hold what a few episodes hold, by who is imitated.
 
     Sizes that hold whatever can be said need no look.
     """
     enough = limits(env, chat)
     checks = []
     if cfg.unread == "stop":
-        if not env.num_rows:  # of rows `with_rows` knows all
+        if cfg.prompt_tokens and not env.num_rows:  # of rows `with_rows` knows all
             checks += [("prompt", sizes.first, enough.first)]
-        checks += [("feedback", sizes.following, enough.following)]
+        if cfg.feedback_tokens:
+            checks += [("feedback", sizes.following, enough.following)]
     if scripted:
         checks += [("response", sizes.response, enough.response)]
     if all(size >= most for _, size, most in checks):

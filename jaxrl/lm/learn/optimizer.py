@@ -41,6 +41,7 @@ def optimizer(cfg: OptimizerConfig) -> optax.GradientTransformation:
     return optax.adamw(1.0, b2=0.99, weight_decay=decay, mask=decayed)
 
 
+@jax.named_scope("optimiser")
 def descend(
     grads: Params, params: Params, opt_state: Any, *, cfg: OptimizerConfig, layout: Layout
 ) -> tuple[Params, Any, Metrics]:

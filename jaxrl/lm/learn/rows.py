@@ -1,4 +1,4 @@
-"""How many tokens the questions of a fixed list take: all are known before a run begins."""
+"""How many tokens what an environment says takes, where that is known before a run begins."""
 
 from typing import TypeVar
 
@@ -10,8 +10,52 @@ from jaxrl.language import LanguageEnvironment
 from jaxrl.lm.folders import ChatTokenizer
 from jaxrl.lm.host_chat import HostChat
 from jaxrl.lm.learn.options import PlayConfig
+from jaxrl.text import Template
+from jaxrl.text.chat import Piece
 
 C = TypeVar("C", bound=PlayConfig)
+
+
+SEAMS = 4  # tokens more that a text may take where its fields meet its words
+
+
+def with_room(env: LanguageEnvironment, tokenizer: ChatTokenizer, cfg: C) -> C:
+    """The options with room for what the environment says, in tokens rather than bytes.
+
+    For the rows of a list, or for the widest of its templates; of any others as many as bytes.
+    ValueError, with the row, where less was asked for and what is not read stops a run.
+    """
+    if env.num_rows:
+        return with_rows(env, tokenizer, cfg)
+    if tokenizer.tokenizer_json is None:  # a token is a byte
+        return cfg
+    try:
+        host = HostChat(tokenizer)
+    except ImportError:  # then as many as bytes
+        return cfg
+    of = type(env)
+    room: dict[str, int] = {}
+    if not cfg.prompt_tokens and of.prompt_bytes is LanguageEnvironment.prompt_bytes:
+        room["prompt_tokens"] = widest(host, host.chat.first_piece, env.task, env.prompt_bytes)
+    if not cfg.feedback_tokens and of.feedback_bytes is LanguageEnvironment.feedback_bytes:
+        options = [widest(host, host.chat.next_piece, x, env.feedback_bytes) for x in env.feedback]
+        room["feedback_tokens"] = max(options)
+    return config.with_values(cfg, **room)
+
+
+def widest(host: HostChat, piece: Piece, said: Template | str, most_bytes: int) -> int:
+    """Tokens that a text may take with what stands around it, whatever its fields hold.
+
+    Its words and its widest fields as they are, and as many again as the fields have bytes: a
+    field of other letters may have a token for each of them.
+    """
+    if isinstance(said, str):
+        return min(len(host.user(piece, said)), most_bytes + piece.overhead)
+    fields = said.fields or {}
+    text = said.text.format(**fields)
+    in_fields = said.size - len(said.text.format(**dict.fromkeys(fields, "")).encode())
+    tokens = len(host.user(piece, text)) + in_fields + (SEAMS if fields else 0)
+    return min(tokens, most_bytes + piece.overhead)
 
 
 def with_rows(env: LanguageEnvironment, tokenizer: ChatTokenizer, cfg: C) -> C:

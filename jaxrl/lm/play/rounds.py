@@ -133,6 +133,7 @@ def play(
     return record, work
 
 
+@jax.named_scope("prompt")
 def open_prompts(context: PlayContext, key: jax.Array, prompt_index: jax.Array) -> Prompts:
     """Fresh episodes, and the model's reading of their prompts."""
     keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(prompt_index)
@@ -141,7 +142,8 @@ def open_prompts(context: PlayContext, key: jax.Array, prompt_index: jax.Array) 
     else:
         env_state, ts = jax.vmap(context.env.reset)(keys)
     size = context.limits.first
-    tokens = jax.vmap(lambda text: context.chat.first(text, size))(ts.obs)
+    with jax.named_scope("encode"):
+        tokens = jax.vmap(lambda text: context.chat.first(text, size))(ts.obs)
     cache = init_cache(context.model.cfg, prompt_index.shape[0], size)
     hidden, cache = forward(context.model, tokens.ids, tokens.length, cache)
     return Prompts(env_state, tokens.ids, cache, _last(hidden, tokens.length), tokens.cut)
@@ -171,6 +173,7 @@ def _last(hidden: jax.Array, length: jax.Array) -> jax.Array:
     return jnp.take_along_axis(hidden, jnp.maximum(length - 1, 0)[:, None, None], 1)[:, 0]
 
 
+@jax.named_scope("decode")
 def respond(
     context: PlayContext, lanes: Lanes, record: Episodes, work: Work
 ) -> tuple[Lanes, Episodes, Work]:
@@ -231,6 +234,7 @@ def put_token(
     return lanes, record
 
 
+@jax.named_scope("environment")
 def step_environments(context: PlayContext, lanes: Lanes) -> tuple[Any, TimeStep]:
     """(state, TimeStep) of every lane's environment after its response, as if it were complete.
 
@@ -306,6 +310,7 @@ def keep_outcome(
     )
 
 
+@jax.named_scope("answer")
 def read_answer(
     context: PlayContext, lanes: Lanes, record: Episodes, obs: Text, who: jax.Array
 ) -> tuple[Lanes, Episodes, jax.Array]:
@@ -316,7 +321,8 @@ def read_answer(
         text = text.replace(bytes=text.bytes[:longest])
         return context.chat.next(text, size)
 
-    tokens = jax.vmap(following)(obs)
+    with jax.named_scope("encode"):
+        tokens = jax.vmap(following)(obs)
     newest = jnp.take_along_axis(lanes.response, jnp.maximum(lanes.written - 1, 0)[:, None], 1)
     chunk = jnp.concatenate([newest, tokens.ids], 1)
     start = lanes.cache.length + 1
