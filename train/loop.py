@@ -222,8 +222,9 @@ class Run:
         self._recorded_at = saved_at = time.monotonic()
         while self.iteration < self.task.num_iterations:
             count = self.next_count()
-            call = (run, state, placed, program.scalar(count))
-            state, metrics = self.profile(*call) if self.iteration else run(*call[1:])
+            if pending is not None and self.profile.is_next:  # or it would count into the pace
+                pending = self.record(*pending, progress)
+            state, metrics = self.profile(run, state, placed, program.scalar(count))
             self.iteration += count
             if pending is not None:
                 self.record(*pending, progress)

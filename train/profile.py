@@ -15,14 +15,21 @@ FOLDER, TRACE, TABLE = "profile", "trace.json.gz", "table.txt"
 
 
 class Profiler:
-    """Traces the first call that it is told to, and leaves the others alone."""
+    """Traces the second call, when everything is warm, and leaves the others alone."""
 
     def __init__(self, folder: Path | None):
-        self.folder = folder  # None once it is done
+        self.folder = folder  # of the run; None where nothing is to be traced
+        self.calls = 0
+
+    @property
+    def is_next(self) -> bool:
+        """Whether the next call is the one that is traced."""
+        return self.folder is not None and self.calls == 1
 
     def __call__(self, run: Callable, *args: Any) -> Any:
         """What `run(*args)` returns; the table is printed, both are kept in `profile/`."""
-        if self.folder is None:
+        traced, self.calls = self.is_next, self.calls + 1
+        if not traced or self.folder is None:
             return run(*args)
         folder, self.folder = self.folder / FOLDER, None
         shutil.rmtree(folder, ignore_errors=True)

@@ -6,6 +6,7 @@ id or a source, are not read.
 
 import hashlib
 import re
+import unicodedata
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -79,7 +80,8 @@ def _text(entry: dict[str, Any], name: str) -> str:
         value = f"{Decimal(repr(value)):f}"
     if not isinstance(value, str):
         raise ValueError(f'"{name}" is a {type(value).__name__}, not a text.')
-    value = value.replace("\r\n", "\n").strip()
+    # In NFC, into which some tokenizers would bring it before they read it.
+    value = unicodedata.normalize("NFC", value.replace("\r\n", "\n").strip())
     if not value or "\0" in value:
         raise ValueError(f'"{name}" {"holds the character NUL" if value else "is empty"}.')
     if len(value.encode()) > MOST_BYTES:
