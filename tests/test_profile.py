@@ -37,7 +37,7 @@ def test_what_ran_inside_of_an_operation_is_not_its_own_time():
     total: dict[str, float] = {}
     for name, own in profile._own(operations):
         total[name] = total.get(name, 0) + own
-    assert total == {"loop": 50.0, "dot": 40.0, "y": 10.0}
+    assert total == {"while": 50.0, "dot": 40.0, "x": 10.0}
     lines = table({"dot": 3.0, "add": 1.0}, {"dot": "decode"}).splitlines()
     assert [line.split() for line in lines[1:]] == [
         ["decode", "3.000", "75.0%"],
