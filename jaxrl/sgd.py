@@ -84,11 +84,10 @@ def gradient(
         value, metrics = loss(params, piece)
         return value.numerator, metrics | {"loss": value}
 
-    grad_fn: Any = jax.grad(numerator, has_aux=True)
-    grad_fn = grad_fn if idle is None else partial(_unless_idle, grad_fn, idle)
+    grad_fn = jax.grad(numerator, has_aux=True)
     num_rows = jax.tree.leaves(rows)[0].shape[0]
     count = num_rows // size if size else pieces_in_cache(num_rows)
-    in_pieces = partial(_sum_over_pieces, grad_fn, count)
+    in_pieces = partial(_sum_over_pieces, grad_fn, count, idle)
     if size or count == 1:
         grads, metrics = in_pieces(params, rows)
     else:
@@ -159,24 +158,27 @@ def over_devices(axis: str | None) -> Total:
     return lambda grads, metrics: mesh.psum((grads, metrics), axis)
 
 
-def _unless_idle(grad_fn: Any, idle: Idle, params: Any, piece: Any) -> Any:
-    still, value = idle(piece)
-    shapes = jax.eval_shape(grad_fn, params, piece)
-
-    def nothing(params, piece):
-        del params, piece
-        grads, metrics = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-        return grads, metrics | {"loss": value}
-
-    return jax.lax.cond(still, nothing, grad_fn, params, piece)
-
-
-def _sum_over_pieces(grad_fn: Callable[..., Any], count: int, params: Any, rows: Any) -> Any:
-    if count == 1:
+def _sum_over_pieces(
+    grad_fn: Callable[..., Any], count: int, idle: Idle | None, params: Any, rows: Any
+) -> Any:
+    if count == 1 and idle is None:
         return grad_fn(params, rows)
 
     def add(so_far, piece):
-        return jax.tree.map(jnp.add, so_far, grad_fn(params, piece)), None
+        def active(so_far):
+            return jax.tree.map(jnp.add, so_far, grad_fn(params, piece))
+
+        if idle is None:
+            return active(so_far), None
+        still, value = idle(piece)
+
+        def nothing(so_far):
+            grads, metrics = so_far
+            loss = jax.tree.map(jnp.add, metrics["loss"], value)
+            return grads, metrics | {"loss": loss}
+
+        # The sum is inside of the branch: a gradient on its own would be a second copy of it.
+        return jax.lax.cond(still, nothing, active, so_far), None
 
     pieces = in_pieces(rows, count)
     shapes = jax.eval_shape(grad_fn, params, jax.tree.map(lambda x: x[0], pieces))
