@@ -245,7 +245,7 @@ class Past:
             edge.say(f"note: {word}.")
         self.words = []
 
-    def mesh(self, args: Any, blocks: int, rows: int, weights: int) -> Mesh:
+    def mesh(self, args: Any, blocks: int, rows: int, weights: int = 0) -> Mesh:
         """The devices that the run had, or those that the command line names.
 
         ValueError where it had what this machine has not, and the command line does not say.
