@@ -24,12 +24,12 @@ from jaxrl.train.devices import Distributed, choose, described, one_core_each
 from jaxrl.train.logs import Lines, known_means
 from jaxrl.train.paths import Folder, NewFolder
 from jaxrl.train.plot import plot_curve
-from jaxrl.train.profile import Profiler
 from jaxrl.train.progress import Progress, report
 from jaxrl.train.resume import Past, files_of, layout_of, lost_lines
 from jaxrl.train.run_folder import RunFolder, jsonable, numbered_path, read_metrics
 from jaxrl.train.saving import kept, one_error, stopped
 from jaxrl.train.stop import Diverged, Interrupted, StopSignal, leave_with
+from jaxrl.train.tracing import Profiler
 from jaxrl.train.trainer import Task
 
 CHUNK_SECONDS = 1.0  # work between two looks at the metrics

@@ -6,8 +6,8 @@ import json
 import jax
 import pytest
 
-from jaxrl.train import profile
-from jaxrl.train.profile import Profiler, part_of, parts_of_ops, table
+from jaxrl.train import tracing
+from jaxrl.train.tracing import Profiler, part_of, parts_of_ops, table
 
 
 @pytest.mark.parametrize(
@@ -35,7 +35,7 @@ def test_what_ran_inside_of_an_operation_is_not_its_own_time():
         (60.0, 70.0, "x"),
     ]
     total: dict[str, float] = {}
-    for name, own in profile._own(operations):
+    for name, own in tracing._own(operations):
         total[name] = total.get(name, 0) + own
     assert total == {"while": 50.0, "dot": 40.0, "x": 10.0}
     lines = table({"dot": 3.0, "add": 1.0}, {"dot": "decode"}).splitlines()
