@@ -165,25 +165,24 @@ def _sum_over_pieces(
         return grad_fn(params, rows)
 
     def add(so_far, piece):
-        def active(so_far):
-            return jax.tree.map(jnp.add, so_far, grad_fn(params, piece))
-
-        if idle is None:
-            return active(so_far), None
-        still, value = idle(piece)
-
-        def nothing(so_far):
-            grads, metrics = so_far
-            loss = jax.tree.map(jnp.add, metrics["loss"], value)
-            return grads, metrics | {"loss": loss}
-
-        # The sum is inside of the branch: a gradient on its own would be a second copy of it.
-        return jax.lax.cond(still, nothing, active, so_far), None
+        return jax.tree.map(jnp.add, so_far, grad_fn(params, piece))
 
     pieces = in_pieces(rows, count)
     shapes = jax.eval_shape(grad_fn, params, jax.tree.map(lambda x: x[0], pieces))
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-    return jax.lax.scan(add, zeros, pieces)[0]
+    if idle is None:
+        return jax.lax.scan(lambda so_far, piece: (add(so_far, piece), None), zeros, pieces)[0]
+    still, value = jax.vmap(idle)(pieces)
+    order = jnp.argsort(still, stable=True)
+    # A loop that ends early: a branch would hold the sum of gradients twice.
+    grads, metrics = jax.lax.fori_loop(
+        0,
+        jnp.sum(~still, dtype=jnp.int32),
+        lambda i, so_far: add(so_far, jax.tree.map(lambda x: x[order[i]], pieces)),
+        zeros,
+    )
+    unpaid = jax.tree.map(lambda x: jnp.sum(jnp.where(still, x, 0.0)), value)
+    return grads, metrics | {"loss": jax.tree.map(jnp.add, metrics["loss"], unpaid)}
 
 
 def in_pieces(rows: Any, count: int) -> Any:
