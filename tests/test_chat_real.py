@@ -1,11 +1,10 @@
 """Chat templates of real models, and of their kinds, against `transformers`."""
 
 import datetime
-import os
-from pathlib import Path
 
 import numpy as np
 import pytest
+import real
 
 from jaxrl.lm import folders
 from jaxrl.lm.host_chat import HostChat
@@ -13,7 +12,6 @@ from jaxrl.text.chat_template import template_words
 from jaxrl.text.jinja import render
 from train import chat_data
 
-REAL = os.environ.get("JAXRL_REAL")
 KINDS = ("qwen3", "llama3_1", "gemma3", "smollm2")
 # What Meta's files for Llama 3.1 and 3.2 write before every conversation.
 DATED = """{{- bos_token }}
@@ -39,13 +37,7 @@ TALKS = [
 SYSTEMS = [None, "Be brief.", "  Spaces at ends\n"]
 THOUGHT = "<think>\nTwo and two.\n</think>\n\n4"
 
-pytestmark = [
-    pytest.mark.real,
-    pytest.mark.skipif(
-        REAL is None,
-        reason="set JAXRL_REAL to a folder made by `python benchmarks/real_models.py --out real`",
-    ),
-]
+pytestmark = pytest.mark.real
 
 
 def spoken(talk, system):
@@ -58,7 +50,7 @@ class Theirs:
 
     def __init__(self, kind, template=None):
         transformers = pytest.importorskip("transformers")
-        self.folder = Path(REAL or "") / kind
+        self.folder = real.folder(kind)
         self.tokenizer = transformers.AutoTokenizer.from_pretrained(self.folder)
         if template is not None:
             self.tokenizer.chat_template = template

@@ -3,15 +3,14 @@
 Needs the extra `parity`; with a real model also the environment variable JAXRL_REAL.
 """
 
-import os
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import real
 from flax import nnx
 
 from jaxrl.algos import grpo
@@ -28,7 +27,6 @@ NEEDED = "install the extra parity to compare with torch"
 torch = pytest.importorskip("torch", reason=NEEDED)
 transformers = pytest.importorskip("transformers", reason=NEEDED)
 
-REAL = os.environ.get("JAXRL_REAL")
 TEXT = "What is 17 + 25? Add the ones first: 7 + 5 = 12. Then the tens. The answer is 42. "
 P, G = 3, 4
 RETURNS = np.array([[1, 0, 0.25, 0], [0.5, 0.5, 0.5, 0.5], [-1, 2, 0, 0]], np.float32)  # [P, G]
@@ -235,9 +233,8 @@ def test_the_gradient_of_a_step_is_that_of_torch(monkeypatch, rank, options):
 
 
 @pytest.mark.real
-@pytest.mark.skipif(REAL is None, reason="python benchmarks/real_models.py --out real")
 def test_the_gradient_of_a_real_model_is_that_of_torch(monkeypatch):
-    folder = Path(REAL or "") / "smollm2"
+    folder = real.folder("smollm2")
     model_config, model = load(folder)
     now = Params(model)
     three = (now, moved(now, 2, 1e-3), moved(now, 3, 1e-3))

@@ -1,7 +1,6 @@
 """Text of any language inside jit, against the `tokenizers` library and Python's `unicodedata`."""
 
 import json
-import os
 import unicodedata
 from functools import cache
 from pathlib import Path
@@ -10,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import real
 import tokenizer_files
 from test_bpe import batch, rows
 from tokenizers import Regex, Tokenizer, normalizers
@@ -36,7 +36,6 @@ from jaxrl.train import chat_data
 SIZE = 64
 ROOM = 200  # for a line of languages.txt
 KINDS = sorted(PATTERNS)
-REAL = os.environ.get("JAXRL_REAL")
 
 
 @cache
@@ -220,17 +219,10 @@ def test_pairs_are_found_in_their_table_and_others_are_not(count):
     assert np.asarray(left).tolist() == np.where(expected < 0, -1, 7).tolist()
 
 
-real = pytest.mark.skipif(
-    REAL is None,
-    reason="set JAXRL_REAL to the folder that `python benchmarks/real_models.py --out real` wrote",
-)
-
-
-@real
 @pytest.mark.real
 @pytest.mark.parametrize("name", ["smollm2", "qwen3", "llama3_1", "gemma3"])
 def test_real_tokenizers_read_all_languages_as_the_library_does(name):
-    path = Path(REAL or "") / name / "tokenizer.json"
+    path = real.folder(name) / "tokenizer.json"
     lines = tokenizer_files.LANGUAGES
     different, unread = differences(path, lines, ROOM)
     assert not different, different[:3]

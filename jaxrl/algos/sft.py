@@ -23,10 +23,6 @@ class Config(learn.AgentConfig):
         if self.sft_steps:
             raise ValueError(f"sft_steps={self.sft_steps} belongs to other trainers; leave it out.")
 
-    @property
-    def episodes(self) -> int:
-        return self.sft_episodes
-
 
 init, layout = learn.init, learn.layout
 

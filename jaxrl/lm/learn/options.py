@@ -89,8 +89,8 @@ class AgentConfig(WarmStartConfig, OptimizerConfig, PlayConfig):
 
     @property
     def episodes(self) -> int:
-        """Of one iteration, on all devices."""
-        raise NotImplementedError
+        """Of one iteration, on all devices: of imitating."""
+        return self.sft_episodes
 
     @property
     def keeps_reference(self) -> bool:
