@@ -67,10 +67,12 @@ def wilson(mean: float, count: int) -> list[float]:
 def pass_at(success: np.ndarray, k: int) -> float:
     """pass@k of samples [..., n], bool, of each prompt: eq. 1 of arXiv:2107.03374, unbiased.
 
-    The mean over prompts of 1 - C(n - c, k) / C(n, k), where c of the n samples are right.
+    The mean over prompts of 1 - C(n - c, k) / C(n, k), where c of the n samples are right: as the
+    product over i from n - c + 1 to n of 1 - k / i, which stays small.
     """
     n, right = success.shape[-1], success.sum(-1)
-    table = np.asarray([1 - math.comb(n - c, k) / math.comb(n, k) for c in range(n + 1)])
+    table = [1 - np.prod(1 - k / np.arange(n - c + 1, n + 1)) for c in range(n - k + 1)]
+    table = np.asarray([*table, *[1.0] * k])  # fewer than k are wrong
     return float(table[right].mean())
 
 

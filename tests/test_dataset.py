@@ -61,6 +61,33 @@ def env(tmp_path):
     return envs.make("dataset", data=str(path), split="all", prompt="instruct", format=0.1)
 
 
+ANSWERS = [
+    *(".5", "#### .75", r"#### \boxed{5}", "6/3", "#### 8/4", r"\boxed{\frac{4}{2}}", "$72$"),
+    *("(7)", "#### $72$", "3/4", r"\frac{-3}{4}", r"-\frac{3}{4}", r"\boxed{-\frac{-3}{4}}"),
+    *("12 million", "10 am", "2 pi", "1,234.50", "B", "(C)", "New York", "30 km", "5%", "-$3"),
+    *(r"\boxed{\$5.00}", "\u22124", "+7", "1e3", "x = 3", "**Paris**.", "2:30", "0", "-0.0"),
+    *("1/3", r"\boxed{x^{2}+1}"),
+]
+
+
+def test_what_a_row_states_is_right_when_it_is_said_again(tmp_path):
+    """Whatever is accepted: or nobody could be right."""
+    rows = [{"question": f"{i}", "answer": answer} for i, answer in enumerate(ANSWERS)]
+    env = envs.make("dataset", data=str(file(tmp_path, rows)), split="all")
+    row = jnp.arange(env.num_rows)
+
+    @jax.jit
+    @jax.vmap
+    def said_again(row):
+        key = jax.random.key(0)
+        state, _ = env.reset_row(row, key)
+        return state, env.step(state, env.expert(state, key), key)[1].metrics["success"]
+
+    state, success = said_again(row)
+    wrong = [ANSWERS[env.rows.line[s] - 1] for s, ok in zip(state, success, strict=True) if not ok]
+    assert wrong == []
+
+
 def place(env, row):
     """Where a row of the file lies among those on the device."""
     return env.rows.line.tolist().index(row + 1)

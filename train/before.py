@@ -48,7 +48,7 @@ def words(found: Before, warm: bool, env: Any, run: Any) -> list[str]:
     if found["failed"].get("cut", 0) > 0.1:
         ways.append("give longer responses room (a larger --algo.response-tokens)")
     ways.append("try prompts and models without training (python -m train.evaluate --help)")
-    said = "nothing scored and all rewards are equal, from which nothing can be learned"
+    said = "nothing scored and rewards hardly differ, from which little can be learned"
     return [line, f"{said}; {'; '.join(ways)}"]
 
 

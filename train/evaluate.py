@@ -8,9 +8,10 @@ equally frequent ones the first seen, is right.
 """
 
 import json
+import re
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import MISSING, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ from jaxrl.train.paths import Folder, NewFile
 from jaxrl.train.run_folder import read_config
 
 SIZES = ("temperature", "response_tokens", "prompt_tokens", "feedback_tokens", "context")
-OF_MODELS = ("model", "env", "env_args", "tokenizer", "chat", "system", "dtype", "data")
+OF_MODELS = ("env", "env_args", *(field.name for field in fields(language.Spoken)))
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ class Args(language.Spoken):
                 f"run={self.run} and model={self.model or None}: one of them must be given; try "
                 "--run runs/NAME."
             )
-        own = [name for name in OF_MODELS if getattr(self, name) != getattr(Args, name)]
+        own = given(self, OF_MODELS)
         if self.run is not None and own:
             name = own[0]
             raise ValueError(f"{name}={getattr(self, name)}: the run has its own; leave it out.")
@@ -79,6 +80,15 @@ class Args(language.Spoken):
     def sizes(self) -> dict[str, Any]:
         """The options of playing that were given."""
         return {name: x for name in SIZES if (x := getattr(self, name))}
+
+
+def given(args: Args, names: Iterable[str]) -> list[str]:
+    """Those of these options that are not as by default."""
+    by_default = {
+        f.name: f.default if f.default_factory is MISSING else f.default_factory()
+        for f in fields(Args)
+    }
+    return [name for name in names if getattr(args, name) != by_default[name]]
 
 
 @dataclass(frozen=True)
@@ -127,9 +137,10 @@ def play(args: Args, players: Players) -> dict[str, Any]:
         raise ValueError(
             f"samples={way.samples} needs a metric `success`, which this environment lacks."
         )
-    if not fresh.num_prompts(env, args.episodes):
+    prompts = fresh.num_prompts(env, args.episodes)
+    if not prompts:
         raise ValueError("episodes=0 takes every row, and this environment has none; try 128.")
-    count = fresh.num_prompts(env, args.episodes) * way.samples
+    count = prompts * way.samples
     parts = evaluation_parts(agent, fresh.lanes(agent), count)
     seeds = len(players.members.seed)
     memory.check([replace(part, option="episodes") for part in parts], seeds, jax.devices()[:1])
@@ -145,7 +156,7 @@ def play(args: Args, players: Players) -> dict[str, Any]:
         write_text(args.out, "".join(json.dumps(line) + "\n" for line in lines))
     for line in lines[: args.show]:
         print(transcripts.show(line) + "\n")
-    return fresh.summary(found, way.samples)
+    return fresh.summary(found, way.samples, in_rows=env.num_rows > 0)
 
 
 def main(args: Args) -> dict[str, Any]:
@@ -165,9 +176,8 @@ def evaluate_run(args: Args, folder: Path) -> dict[str, Any]:
     options = flags.saved_options(trainer, folder)
     if isinstance(options, language.Options):
         return play(args, of_run(args, options))
-    for name in ("samples", "greedy", "show", "out", *SIZES):
-        if (value := getattr(args, name)) != getattr(Args, name):
-            raise ValueError(f"{name}={value} is for language agents; leave it out.")
+    for name in given(args, ("samples", "greedy", "show", "out", *SIZES)):
+        raise ValueError(f"{name}={getattr(args, name)} is for language agents; leave it out.")
     if not args.episodes:
         raise ValueError("episodes=0 must be at least 1; try 128.")
     trained, outcome = trainer.reload(folder, options)
@@ -184,7 +194,7 @@ def run(argv: Sequence[str]) -> None:
 
     Sizes may be written as a trainer's are, and as what refuses them says: `--algo.context`.
     """
-    words = [word.replace("--algo.", "--", 1) for word in flags.full_names(argv)]
+    words = [re.sub("^--algo[.]", "--", word) for word in flags.full_names(argv)]
     flags.run(Args, __doc__ or "", words, main)
 
 

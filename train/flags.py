@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import inspect
 import io
 import os
 import typing
@@ -36,7 +37,8 @@ def parse_fields(pairs: Sequence[str]) -> dict[str, Any]:
 
 def reads_data(env_id: str) -> bool:
     """Whether `--data` names the environment's own rows, not conversations to imitate."""
-    return "data" in fields_of(envs.spec(env_id).constructor)
+    field = fields_of(envs.spec(env_id).constructor).get("data")
+    return field is not None and field.default is inspect.Parameter.empty
 
 
 def env_fields(args: Any) -> dict[str, Any]:

@@ -97,8 +97,11 @@ def outcomes_of(record: Episodes) -> dict[str, jax.Array]:
     }
 
 
-def summary(found: Outcomes, samples: int = 1) -> dict[str, Any]:
-    """The statistics of `summarize_returns`, and what tells why episodes failed."""
+def summary(found: Outcomes, samples: int = 1, in_rows: bool = False) -> dict[str, Any]:
+    """The statistics of `summarize_returns`, and what tells why episodes failed.
+
+    `in_rows`: all members played the same prompts.
+    """
     own = dict(found)
     returns, cut = own.pop("episode_return"), own.pop("cut")
     tokens, unread = own.pop("tokens"), own.pop("unread")
@@ -110,17 +113,18 @@ def summary(found: Outcomes, samples: int = 1) -> dict[str, Any]:
     if unread.any():
         told["unread_share"] = float(unread.mean())
     if "success" in found:
-        told |= _success(found, cut, samples)
+        told |= _success(found, cut, samples, in_rows)
     return told
 
 
-def _success(found: Outcomes, cut: np.ndarray, samples: int) -> dict[str, Any]:
+def _success(found: Outcomes, cut: np.ndarray, samples: int, in_rows: bool) -> dict[str, Any]:
     """Success with its interval, why the others failed, and with several samples pass@k.
 
-    The interval takes the samples of a prompt for one trial, which is never too narrow.
+    The interval takes all episodes from a prompt for one trial, which is never too narrow.
     """
     right = found["success"] > 0
-    share, prompts = float(right.mean()), right.size // samples
+    share, prompts = float(right.mean()), right.shape[1] // samples
+    prompts *= 1 if in_rows else right.shape[0]
     why = {name: int(x.sum()) for name, x in reasons(found, cut).items()}
     failed = sum(why.values())
     told: dict[str, Any] = {
@@ -143,4 +147,5 @@ def evaluate_models(trained: Any, members: Member, episodes: int, *, agent: Agen
 
     `members` have leaves [K]; of their options those of playing are read.
     """
-    return summary(play(trained, members, episodes, agent, Way(held_out=True)))
+    found = play(trained, members, episodes, agent, Way(held_out=True))
+    return summary(found, in_rows=agent.env.held_out.num_rows > 0)

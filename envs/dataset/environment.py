@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl.env import TimeStep, static, timestep
-from jaxrl.envs.dataset.gold import NUMBER
+from jaxrl.envs.dataset.gold import CHOICE, NUMBER, STRING
 from jaxrl.envs.dataset.rows import Row, read
 from jaxrl.envs.language.judged import outcome, unread
 from jaxrl.envs.reasoning.question import Question
@@ -33,6 +33,8 @@ class Rows(flax.struct.PyTreeNode):
     gold_length: Array  # int32 [N]
     ratio: Array  # int32 [N, 2]: of an answer that is a fraction, else 0
     line: Array  # int32 [N]: of the file
+    kinds: tuple[int, ...] = flax.struct.field(pytree_node=False)  # those that there are
+    has_ratio: bool = flax.struct.field(pytree_node=False)  # some are fractions
     split: tuple[int, int] = flax.struct.field(pytree_node=False)  # rows for training, for testing
     longest: tuple[int, int] = flax.struct.field(pytree_node=False)  # bytes of question, solution
 
@@ -99,14 +101,33 @@ class DataSet(Question):
         rows, said = self.rows, stated(action)
         gold = Text(rows.gold[state], rows.gold_length[state], jnp.asarray(False))
         kind, ratio = rows.kind[state], rows.ratio[state]
-        number, is_number, is_ratio = last_ratio(said.text, ratio)
-        readings = number, last_choice(said.text), normal(said.text, gold.capacity + 1)
-        text = select(kind, readings)  # in the order of the kinds
-        found = jnp.where(kind == NUMBER, is_number, text.length > 0) & ~action.cut
-        right = found & ~text.cut & (equal(text, gold) | ((kind == NUMBER) & is_ratio))
+        text, found, same = self.reading(said.text, kind, ratio, gold.capacity + 1)
+        found &= ~action.cut
+        right = found & ~text.cut & (equal(text, gold) | same)
         text = where(right, gold, text)  # two spellings of the right answer are one answer
         formed = found & said.marked & ends(action, said.last)
         return state, self.verdict(Reading(text, found, formed), right)
+
+    def reading(
+        self, said: Text, kind: jax.Array, ratio: jax.Array, capacity: int
+    ) -> tuple[Text, jax.Array, jax.Array]:
+        """The answer of this kind, bool []: there is one, bool []: it is the fraction `ratio`.
+
+        Kinds that no row has are not looked for.
+        """
+        no = jnp.asarray(False)
+        found, ways = {}, self.rows.kinds
+        if NUMBER in ways:
+            found[NUMBER] = last_ratio(said, ratio if self.rows.has_ratio else None)
+        if CHOICE in ways:
+            choice = last_choice(said)
+            found[CHOICE] = (choice, choice.length > 0, no)
+        if STRING in ways:
+            string = normal(said, capacity)
+            found[STRING] = (string, string.length > 0, no)
+        texts, there, same = zip(*(found[k] for k in ways), strict=True)
+        which = jnp.argmax(jnp.asarray(ways) == kind)
+        return select(which, texts), jnp.stack(there)[which], jnp.stack(same)[which]
 
     def expert(self, state: jax.Array, key: jax.Array) -> Text:
         """The row's own solution."""
@@ -178,6 +199,8 @@ def packed(read: list[Row]) -> Rows:
         gold_length=np.asarray([*map(len, gold)], np.int32),
         ratio=np.asarray([row.gold.ratio for row in rows], np.int32),
         line=np.asarray([row.line for row in rows], np.int32),
+        kinds=tuple(sorted({row.gold.kind for row in rows})),
+        has_ratio=any(row.gold.ratio[1] for row in rows),
         split=(len(rows) - test, test),
         longest=(longest_question, longest_solution),
     )

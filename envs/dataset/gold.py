@@ -16,7 +16,9 @@ NUMBER, CHOICE, STRING = range(3)
 MOST_BYTES = 256  # of a string
 
 DIGITS = r"(?:\d{1,3}(?:,\d{3})+|\d+)"
-UNIT = r"\s?(?:%|°|[A-Za-z]{2,}|(?<=\s)[A-Za-z])?"
+# A word or letter that only names what is counted; one that changes the number is none.
+OTHER = r"(?!(?:pi|[bm]illion|thousand|hundred|dozen|[ap]m)\b)"
+UNIT = rf"\s?(?:%|°|{OTHER}[A-Za-z]{{2,}}|(?<=\s)[A-WYZa-wyz])?"
 DECIMAL = re.compile(rf"([-+]?)\$?([-+]?)({DIGITS}(?:\.\d+)?|\.\d+){UNIT}", re.ASCII)
 RATIO = re.compile(
     rf"([-+]?)(?:\\[dt]?frac{{([-+]?\d+)}}{{(\d+)}}|(\d+)\s?/\s?(\d+)){UNIT}", re.ASCII
@@ -29,13 +31,13 @@ class Gold(NamedTuple):
 
     kind: int
     text: str
-    ratio: tuple[int, int] = (0, 0)  # of a fraction: in lowest terms
+    ratio: tuple[int, int] = (0, 0)  # of what was written as a fraction: in lowest terms
 
 
 def stated(answer: str) -> str:
     r"""What a row's answer says in the end."""
-    _, mark, behind = answer.rpartition("####")
-    return (behind if mark else boxed(answer)).strip()
+    _, _, behind = answer.rpartition("####")
+    return boxed(behind).strip()
 
 
 def boxed(text: str) -> str:
@@ -55,8 +57,13 @@ def gold(answer: str) -> Gold:
     plain = re.sub(r"\\text{([^{}]*)}", r"\1", said)
     for written, meant in LATEX.items():
         plain = plain.replace(written, meant)
-    plain = plain.strip(MARKS.decode()).strip() if plain.count("$") != 1 else plain.strip(" .*`")
-    if match := RATIO.fullmatch(plain):
+    marks = MARKS.decode()
+    plain = plain.lstrip(marks.replace(".", "")).rstrip(marks)  # a point in front is a number's
+    for opening, closing in ("$$", "()"):
+        if plain[:1] == opening and plain[1:].find(closing) == len(plain) - 2:
+            plain = plain[1:-1].strip() if not re.fullmatch(r"\([A-E]\)", plain) else plain
+    match = RATIO.fullmatch(plain)
+    if match and not (match[1] and (match[2] or "")[:1] in ("-", "+")):
         return _ratio(*match.groups())
     if match := DECIMAL.fullmatch(plain):
         before, behind, digits = match.groups()
@@ -88,8 +95,7 @@ def _ratio(sign: str, above: str, below: str, left: str, right: str) -> Gold:
     text = str(value)
     if rest == 1:
         text = spelled(Decimal(value.numerator) / Decimal(value.denominator))
-    ratio = (value.numerator, value.denominator)
-    return Gold(NUMBER, text, ratio if value.denominator > 1 else (0, 0))
+    return Gold(NUMBER, text, (value.numerator, value.denominator))
 
 
 def spelled(value: Decimal) -> str:

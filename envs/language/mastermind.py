@@ -10,7 +10,7 @@ import numpy as np
 from jaxrl.env import TimeStep, check_numbers, static
 from jaxrl.envs.language.game import MOST_TURNS, Game
 from jaxrl.text import Template, Text, integers, listed
-from jaxrl.text.answers import Reading, ends, kept, last_box
+from jaxrl.text.answers import Reading, ends, is_digit, kept
 from jaxrl.text.numbers import Integers
 from jaxrl.text.patterns import boxed
 
@@ -146,8 +146,8 @@ class Mastermind(Game):
 
         These stand in one row, with spaces or commas between them or nothing: `1 2`, `1, 2`, `12`.
         """
-        move, end = boxed(NUMBERS, action), last_box(action)[1]
-        read, found = integers(move.payload, n), move.found
+        move = boxed(NUMBERS, action)
+        read, found, end = integers(move.payload, n), move.found, move.last
         if self.in_words:
             row, last = last_digits(action, n)
             read = jax.tree.map(lambda a, b: jnp.where(found, a, b), read, row)
@@ -207,7 +207,7 @@ class Mastermind(Game):
 def last_digits(text: Text, n: int) -> tuple[Integers, jax.Array]:
     """The digits of the last row, each a number, and int32 []: where it ends."""
     place = jnp.arange(text.capacity, dtype=jnp.int32)
-    digit = ((text.bytes - ord("0")) <= 9) & (place < text.length)
+    digit = is_digit(text.bytes)
     last = jnp.max(jnp.where(digit, place, -1))
     apart = ~digit & (text.bytes != ord(" ")) & (text.bytes != ord(","))
     row = digit & (place > jnp.max(jnp.where(apart & (place < last), place, -1)))

@@ -8,7 +8,7 @@ import numpy as np
 from jaxrl.env import TimeStep, check_numbers, static
 from jaxrl.envs.language.game import MOST_TURNS, Game
 from jaxrl.text import Template, Text, concat, literal, render, select, where
-from jaxrl.text.answers import Reading, ends, kept, last_box
+from jaxrl.text.answers import Reading, ends, kept
 from jaxrl.text.patterns import boxed, last_match
 from jaxrl.text.text import pack
 
@@ -130,7 +130,7 @@ class TowerofHanoi(Game):
             said = action.bytes[source], action.bytes[goal]
             letter = jax.tree.map(lambda a, b: jnp.where(move.found, a, b), letter, said)
             found = (move.found | (behind >= 0)) & ~action.cut
-            formed = found & ends(action, jnp.where(move.found, last_box(action)[1], goal))
+            formed = found & ends(action, jnp.where(move.found, move.last, goal))
         # The low five bits of a letter are its place in the alphabet, whatever its case.
         source, goal = ((x & 31).astype(jnp.int32) - 1 for x in letter)
         text = concat([peg_name(source), peg_name(goal)], 2)

@@ -9,7 +9,7 @@ from jaxrl.env import TimeStep, check_numbers, static
 from jaxrl.envs.reasoning.arithmetic import evaluate
 from jaxrl.envs.reasoning.question import Question
 from jaxrl.text import Template, Text, from_int, listed, resize, where
-from jaxrl.text.answers import Reading, ends, kept, last_box
+from jaxrl.text.answers import Reading, among, ends, is_digit, kept
 from jaxrl.text.patterns import boxed
 from jaxrl.text.text import pack
 
@@ -121,7 +121,7 @@ class Countdown(Question):
         payload, found = kept(action, span, 2 * self.response.size), last >= 0
         payload = where(boxes.found, resize(boxes.payload, payload.capacity), payload)
         found = (boxes.found | found) & ~payload.cut
-        end = jnp.where(boxes.found, last_box(action)[1], last)
+        end = jnp.where(boxes.found, boxes.last, last)
         return Reading(payload, found, found & ends(action, end))
 
     def expert(self, state: State, key: jax.Array) -> Text:
@@ -168,21 +168,16 @@ class Countdown(Question):
 def last_expression(text: Text) -> tuple[jax.Array, jax.Array]:
     """bool [L]: the bytes of the last expression; int32 []: its last place, -1 without one."""
     place = jnp.arange(text.capacity, dtype=jnp.int32)
-    data = jnp.where(place < text.length, text.bytes, 0)
-
-    def among(symbols: bytes) -> jax.Array:
-        return jnp.any(data[:, None] == jnp.asarray([*symbols], jnp.uint8), 1)
-
-    digit = (data - ord("0")) <= 9
-    opens, closes = digit | among(b"("), digit | among(b")")
-    solid = ~among(b" ")
+    digit = is_digit(text.bytes)
+    opens, closes = digit | among(text, b"("), digit | among(text, b")")
+    solid = ~among(text, b" ")
     left = jax.lax.cummax(jnp.where(solid, place, 0))  # the nearest byte that is no space ..
     right = jax.lax.cummin(jnp.where(solid, place, text.capacity - 1), reverse=True)
     before = jnp.pad(left, (1, 0))[:-1]  # .. on either side of this one
     after = jnp.pad(right[1:], (0, 1), constant_values=text.capacity - 1)
-    operator = among(OPERATORS.encode()) & closes[before] & opens[after] & (place > 0)
+    operator = among(text, OPERATORS.encode()) & closes[before] & opens[after] & (place > 0)
     last = jnp.max(jnp.where(operator, place, -1))
-    other = ~(digit | among(b"+-*/() "))
+    other = ~(digit | among(text, b"+-*/() "))
     first = jnp.max(jnp.where(other & (place < last), place + 1, 0))
     behind = jnp.min(jnp.where(other & (place > last), place, text.capacity))
     run = (place >= first) & (place < behind) & (last >= 0)

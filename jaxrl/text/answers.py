@@ -1,11 +1,12 @@
 r"""Reading an answer out of free text, honestly: the last one counts, and all of it.
 
 What a number is: digits, or digits in groups of three with commas between (`1,234`), with a
-fraction behind a point (`12.50`, `.5`). A point that no digit follows ends a sentence. A minus (`-`
-or U+2212) right before it, or before its `$`, is a sign unless a letter or a digit stands before
-that. Digits with two points (`1.2.3`) are no number, and neither is the end of an expression: what
-an operator joins to a number before it (`8-4`, `3 + 4`, `2*3`, but not the 4 of `8-4=4`). Letters,
-`$`, `%` and units around a number say nothing.
+fraction behind a point (`12.50`, `.5`). A point that no digit follows ends a sentence. A minus
+(`-`, U+2212 or the dash U+2013) right before it, or before its `$`, is a sign unless a letter or a
+digit stands before that. Digits with two points (`1.2.3`) are no number, and neither is the end of
+an expression: what an operator joins to a number before it (`8-4`, `3 + 4`, `2*3`, `2 x 3`,
+`2 \times 3`, but not the 4 of `8-4=4`), however many spaces stand between. Letters, `$`, `%` and
+units around a number say nothing.
 """
 
 from functools import partial
@@ -106,17 +107,19 @@ def last_number(text: Text) -> Reading:
     return Reading(number.text, found, found & ends(text, jnp.where(boxed, brace, number.end)))
 
 
-def last_ratio(text: Text, ratio: jax.Array) -> tuple[Text, jax.Array, jax.Array]:
+def last_ratio(text: Text, ratio: jax.Array | None) -> tuple[Text, jax.Array, jax.Array]:
     r"""The last number, bool []: there is one, bool []: it is the fraction `ratio` [2].
 
     Where that is one (not 0), `3/4`, `6/8` and `\frac{3}{4}` are numbers too, and `1 3/4` is none.
     """
     number = _last_number(text)
+    if ratio is None:
+        return number.text, number.found & ~number.joined, jnp.asarray(False)
     slash = (_at(text, number.begin - 1) == ord("/")) | _braced(text, number.begin)
     above = _last_number(substring(text, 0, number.begin - 1, text.capacity))
     over, under = whole(above.text), whole(number.text)
-    fraction = (ratio[1] > 1) & slash & above.found & ~above.joined
-    mixed = (_at(text, above.begin - 1) == ord(" ")) & _is_digit(_at(text, above.begin - 2))
+    fraction = (ratio[1] > 0) & slash & above.found & ~above.joined
+    mixed = (_at(text, above.begin - 1) == ord(" ")) & is_digit(_at(text, above.begin - 2))
     fraction &= (above.end >= number.begin - 3) & ~mixed
     size, unit = jnp.abs(ratio[0]), jnp.maximum(ratio[1], 1)
     times = jnp.maximum(under // unit, 1)  # of the fraction in lowest terms on both sides
@@ -131,9 +134,8 @@ def last_ratio(text: Text, ratio: jax.Array) -> tuple[Text, jax.Array, jax.Array
 def last_choice(text: Text) -> Text:
     """The last of A to E that stands alone, as one capital letter; empty without one."""
     place = jnp.arange(text.capacity, dtype=jnp.int32)
-    data = jnp.where(place < text.length, text.bytes, 0)
-    word = jnp.pad(_is_word(data), 1)
-    letter = (data - ord("A") < 5) & ~word[:-2] & ~word[2:]
+    word = jnp.pad(_is_word(text.bytes), 1)
+    letter = (text.bytes - ord("A") < 5) & ~word[:-2] & ~word[2:]
     last = jnp.max(jnp.where(letter, place, -1))
     return substring(text, jnp.maximum(last, 0), last + 1, 1)
 
@@ -168,7 +170,7 @@ def kept(text: Text, mask: jax.Array, capacity: int) -> Text:
     """The bytes where the mask [L] is set, one after the other."""
     count = jnp.cumsum(mask, dtype=jnp.int32)
     place = jnp.arange(capacity, dtype=jnp.int32)
-    source = jnp.sum(count[None] <= place[:, None], 1)
+    source = jnp.searchsorted(count, place, side="right")
     data = jnp.where(place < count[-1], jnp.take(text.bytes, source, mode="clip"), 0)
     return Text(data, jnp.minimum(count[-1], capacity), text.cut | (count[-1] > capacity))
 
@@ -210,13 +212,13 @@ def _at(text: Text, place: jax.Array) -> jax.Array:
 def _braced(text: Text, begin: jax.Array) -> jax.Array:
     r"""bool []: the number that begins here is the lower one of a `\frac{3}{4}`."""
     closed = (_at(text, begin - 1) == ord("{")) & (_at(text, begin - 2) == ord("}"))
-    return closed & _is_digit(_at(text, begin - 3))
+    return closed & is_digit(_at(text, begin - 3))
 
 
 def _members(text: Text) -> tuple[jax.Array, jax.Array]:
     """bool [L], bool [L]: digits; what is part of a number, its commas and its point included."""
-    data = jnp.where(jnp.arange(text.capacity) < text.length, text.bytes, 0)
-    digit = _is_digit(data)
+    data = text.bytes
+    digit = is_digit(data)
 
     def at(mask, step):
         """The mask `step` places further on."""
@@ -246,17 +248,35 @@ def _before(text: Text, begin: jax.Array) -> tuple[jax.Array, jax.Array]:
     dollar = at(start - 1) == ord("$")
     start -= dollar
     start -= dollar & (at(start - 1) == ord("\\"))
-    apart = at(start - 1) == ord(" ")
-    last = start - 1 - apart  # byte of what may be an operator
-    true_minus = (at(last) == 0x92) & (at(last - 1) == 0x88) & (at(last - 2) == 0xE2)
+    last = _solid_before(text, start)  # byte of what may be an operator
+    apart = last < start - 1
+    # Of three bytes: U+2212, and the dash U+2013 that is written for it.
+    long_minus = (at(last) == 0x92) & (at(last - 1) == 0x88) & (at(last - 2) == 0xE2)
+    long_minus |= (at(last) == 0x93) & (at(last - 1) == 0x80) & (at(last - 2) == 0xE2)
     times = ((at(last) == 0x97) | (at(last) == 0xB7)) & (at(last - 1) == 0xC3)
-    minus = true_minus | (at(last) == ord("-"))
-    operator = minus | times | jnp.any(at(last) == jnp.asarray([*b"+*/^"], jnp.uint8))
-    before = last - jnp.where(true_minus, 3, jnp.where(times, 2, 1))
-    spaced = at(before) == ord(" ")
-    operand = at(before - spaced)
-    joined = operator & (_is_digit(operand) | ((operand == ord(")")) & (apart | ~spaced)))
-    return minus & ~apart & ~_is_word(at(before)), joined | _braced(text, begin)
+    minus = long_minus | (at(last) == ord("-"))
+    width = jnp.where(long_minus, 3, jnp.where(times, 2, 1))
+    named = jnp.asarray(False)
+    for word in (b"**", b"\\times", b"\\cdot", b"\\div"):
+        here = jnp.all(jnp.stack([at(last - i) == x for i, x in enumerate(reversed(word))]))
+        named, width = named | here, jnp.where(here, len(word), width)
+    letter = at(last) == ord("x")  # 2x3, 2 x 3
+    operator = minus | times | named | letter | _among(at(last), b"+*/^")
+    before = last - width
+    operand = _solid_before(text, before + 1)
+    spaced, symbol = operand < before, at(operand)
+    joined = is_digit(symbol) | ((symbol == ord(")")) & (apart | ~spaced))
+    return minus & ~apart & ~_is_word(at(before)), (operator & joined) | _braced(text, begin)
+
+
+def _solid_before(text: Text, place: jax.Array) -> jax.Array:
+    """int32 []: the nearest place before this one where no space stands, -1 if there is none."""
+    here = jnp.arange(text.capacity, dtype=jnp.int32)
+    return jnp.max(jnp.where((here < place) & (text.bytes != ord(" ")), here, -1))
+
+
+def _among(byte: jax.Array, symbols: bytes) -> jax.Array:
+    return jnp.any(byte == jnp.asarray([*symbols], jnp.uint8))
 
 
 def _spelled(
@@ -275,10 +295,11 @@ def _spelled(
     return concat([where(found, signs, ""), size], NUMBER_BYTES)
 
 
-def _is_digit(data: jax.Array) -> jax.Array:
+def is_digit(data: jax.Array) -> jax.Array:
+    """bool [...]: of bytes."""
     return (data - ord("0")) <= 9
 
 
 def _is_word(data: jax.Array) -> jax.Array:
     letter = ((data | 32) - ord("a")) < 26
-    return _is_digit(data) | letter
+    return is_digit(data) | letter

@@ -19,6 +19,7 @@ class Move(NamedTuple):
 
     payload: Text  # empty where there is none
     found: jax.Array  # bool []
+    last: jax.Array  # int32 []: the place of its closing brace, -1 where there is none
 
 
 class Integer(NamedTuple):
@@ -40,7 +41,7 @@ def boxed(pattern: str, text: Text, capacity: int | None = None) -> Move:
     begin = find_last(read, OPENING) + len(OPENING)
     room = text.capacity if capacity is None else capacity
     payload = substring(text, jnp.where(last < 0, 0, begin), jnp.maximum(last, 0), room)
-    return Move(payload, last >= 0)
+    return Move(payload, last >= 0, last)
 
 
 def boxed_integer(text: Text, *, signed: bool = False) -> Integer:

@@ -128,10 +128,6 @@ def layout(cfg: AgentConfig, agent: Agent, devices: int) -> Any:
     return State(**parts)
 
 
-def _zero_unless_adapter(name: str, x: jax.Array) -> jax.Array:
-    return x if lora.ADAPTER in name else jnp.zeros_like(x)
-
-
 def load_weights(state: State, weights: dict[str, Any]) -> State:
     """A fresh State [K, ...] whose policies, and what they stay near to, have these weights.
 
