@@ -77,7 +77,7 @@ def gradient(
 
     `loss(params, piece)` sees `size` rows at a time; with 0 as many as a CPU's cache holds, and on
     an accelerator all of them. `total` sums over devices; without it there is one. Pieces that are
-    `idle` are not computed, and add nothing to any metric but the loss.
+    `idle` come last, are not computed, and add nothing to any metric but the loss.
     """
 
     def numerator(params, piece):
@@ -173,12 +173,11 @@ def _sum_over_pieces(
     if idle is None:
         return jax.lax.scan(lambda so_far, piece: (add(so_far, piece), None), zeros, pieces)[0]
     still, value = jax.vmap(idle)(pieces)
-    order = jnp.argsort(still, stable=True)
     # A loop that ends early: a branch would hold the sum of gradients twice.
     grads, metrics = jax.lax.fori_loop(
         0,
         jnp.sum(~still, dtype=jnp.int32),
-        lambda i, so_far: add(so_far, jax.tree.map(lambda x: x[order[i]], pieces)),
+        lambda i, so_far: add(so_far, jax.tree.map(lambda x: x[i], pieces)),
         zeros,
     )
     unpaid = jax.tree.map(lambda x: jnp.sum(jnp.where(still, x, 0.0)), value)

@@ -77,7 +77,7 @@ def test_what_is_imitated_is_not_clipped(monkeypatch):
     """However much likelier it has become since it was said."""
     rows = prepared(best=1, divide_by_std=False).replace(log_prob=jnp.full((2, 3), -5.0))
     now = jnp.full((2, 3), -1.0)
-    said = Prediction(now, jnp.zeros_like(now), now)
+    said = Prediction(now, jnp.zeros_like(now))
     monkeypatch.setattr(grpo.learn, "predict_responses", lambda *_: said)
     params: Any = Params(None)  # pyright: ignore
     for best, expected in ((1, 2 * 7 / 12), (0, -2 * 7 / 12 * 1.28)):

@@ -93,7 +93,9 @@ def no_model(monkeypatch):
     monkeypatch.setattr(
         batches,
         "after_prompts",
-        lambda policy, rows, cfg: batches.Prediction(policy, -policy, policy[..., None]),
+        lambda policy, rows, cfg, critic: batches.Prediction(
+            policy, -policy, critic and critic(policy[..., None])
+        ),
     )
     monkeypatch.setattr(batches, "hidden_states", lambda policy, token, remat: policy[..., None])
     monkeypatch.setattr(

@@ -15,6 +15,8 @@ from jaxrl import sgd
 from jaxrl.algos import grpo
 from jaxrl.lm.learn.batch import Sequences, predict, predict_responses
 from jaxrl.lm.learn.iteration import idle_last
+from jaxrl.lm.model.log_prob import hidden_states
+from jaxrl.lm.model.params import Critic
 from jaxrl.lm.model.transformer import Transformer
 
 FIRST, CONTEXT = 7, 16
@@ -64,23 +66,26 @@ def test_a_prompt_read_once_by_a_group_changes_no_log_prob_and_no_gradient(chang
         value = prediction.log_prob + 0.1 * prediction.entropy
         return jnp.sum(jnp.where(rows.mask, value * jnp.sin(weight), 0.0)), prediction
 
+    critic = Critic(jnp.linspace(-1.0, 1.0, model.cfg.width), jnp.float32(0.5))
+
     @jit
     def both(model):
         graph, state = nnx.split(model)
 
         def shared(state):
-            return told(predict_responses(nnx.merge(graph, state), rows, cfg))
+            return told(predict_responses(nnx.merge(graph, state), rows, cfg, critic))
 
         def whole(state):
             return told(predict(nnx.merge(graph, state), rows.token, rows.mask, cfg))
 
-        return jax.grad(shared, has_aux=True)(state), jax.grad(whole, has_aux=True)(state)
+        value = critic(hidden_states(model, rows.token))
+        return jax.grad(shared, has_aux=True)(state), jax.grad(whole, has_aux=True)(state), value
 
-    (grads, found), (expected_grads, expected) = both(model)
+    (grads, found), (expected_grads, expected), value = both(model)
     np.testing.assert_allclose(found.log_prob, expected.log_prob, atol=2e-5)
     np.testing.assert_allclose(found.entropy, expected.entropy, atol=2e-5)
-    hidden, wanted = (np.asarray(x.hidden)[rows.mask] for x in (found, expected))
-    np.testing.assert_allclose(hidden, wanted, atol=2e-5)
+    value, read = (np.asarray(x)[rows.mask] for x in (value, found.value))
+    np.testing.assert_allclose(read, value, atol=2e-4)
     assert np.abs(np.asarray(found.log_prob)).sum() > 10
     for mine, theirs in zip(jax.tree.leaves(grads), jax.tree.leaves(expected_grads), strict=True):
         np.testing.assert_allclose(mine, theirs, rtol=1e-3, atol=2e-5)

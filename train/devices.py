@@ -138,7 +138,7 @@ def described(mesh: Mesh, weights: int) -> str:
     words = f"{mesh.devices.size} {mesh.devices.flat[0].platform}"
     if mesh.devices.flat[0].platform != "cpu" or one_core_each(mesh, weights):
         return words
-    return f"{words} of all cores: {weights / 2**20:.0f} MiB of weights lie in memory once"
+    return f"{words} of all cores, for {weights / 2**20:.0f} MiB of weights"
 
 
 def mesh_of_all(devices: Sequence[Any], num_seeds: int, num_blocks: int) -> Mesh:
@@ -156,11 +156,16 @@ def mesh_of_all(devices: Sequence[Any], num_seeds: int, num_blocks: int) -> Mesh
     return mesh
 
 
+def num_cores() -> int:
+    """That this process may use."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return cores or 1
+
+
 def offer_cores() -> None:
     """Make every core a CPU device, unless the user or an earlier use of jax has decided."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     forced = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
     if forced or jax.config.values["jax_num_cpu_devices"] >= 0:
         return
     with contextlib.suppress(RuntimeError):  # the devices are in use already
-        jax.config.update("jax_num_cpu_devices", cores or 1)
+        jax.config.update("jax_num_cpu_devices", num_cores())

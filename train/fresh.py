@@ -57,6 +57,7 @@ def play(
     most = max(1, CACHE_BYTES // cache(agent.model_config, 1, agent.limits.first))
     size = -(-count // -(-count // most))
     piece = jax.jit(partial(_piece, agent=agent, way=way, in_rows=env.num_rows > 0))
+    models = jax.device_put(models)  # once, for all pieces
     found: list[Outcomes] = []
     for start in range(0, count, size):
         index = np.minimum(start + np.arange(size, dtype=np.int32), count - 1)

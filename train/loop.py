@@ -94,7 +94,7 @@ class Run:
         self.iteration = self.resumed_at = 0
         self.compile_s = self.run_s = 0.0
         self._pace = 0.0  # s per iteration
-        self.profile = Profiler(self.folder.path if args.profile else None)
+        self.profile = Profiler(self.folder.path if args.profile and self.folder.writes else None)
         self.before: Before | None = None if self.past is None else self.past.before
 
     def _open(self) -> tuple[Mesh, Past | None]:
@@ -104,7 +104,7 @@ class Run:
         if args.resume is None:
             mesh = choose(args.devices, args.num_seeds, *sizes)
             check_memory(args, task, list(mesh.devices.flat))
-            layout = asdict(layout_of(mesh, task.num_blocks))
+            layout = asdict(layout_of(mesh, task.num_blocks, task.weights))
             self.folder = self._open_folder({"layout": layout, "files": files_of(args)})
             self.checkpoints = Checkpoints(self.folder.checkpoints)
             return mesh, None
@@ -163,7 +163,8 @@ class Run:
         with StopSignal(self.left_at_once, at_once=alone) as stop:
             program, init, execute = self.compile(progress)
             stop.at_once = False
-            state = self.advance(program, execute, init, progress, stop)
+            end = self.task.outcome.trained(self.advance(program, execute, init, progress, stop))
+            trained = jax.tree.map(to_host, end)
         (stopping,) = agree(stop.signum)
         if stopping:
             raise Interrupted(stopping, self.folder.path)
@@ -173,7 +174,7 @@ class Run:
         self.folder.close_logs()
         self.checkpoints.close()
         with progress.phase(f"evaluate {self.args.eval_episodes} episodes a seed"):
-            summary = self.finish(state)
+            summary = self.finish(trained)
         leave_with(lambda: f"stopped at its end; all is saved in {path}")
         return summary
 
@@ -203,7 +204,7 @@ class Run:
         kept = self.folder.open_logs(self.iteration, self.task.steps(self.iteration))
         if self.past is not None:
             self.past.find_lines(kept, self.lines)
-            layout = layout_of(self.mesh, self.task.num_blocks)
+            layout = layout_of(self.mesh, self.task.num_blocks, self.task.weights)
             self.folder.goes_on(self.past.extended(self.args, layout))
             self.past.tell(self.folder.writes)
 
@@ -311,10 +312,9 @@ class Run:
             f"{iteration}; last good checkpoint: {good}. {advice(broken, self.args.env)}"
         )
 
-    def finish(self, state: Any) -> dict[str, Any]:
+    def finish(self, trained: Any) -> dict[str, Any]:
         """Save what was trained, evaluate it, plot the curve; the summary."""
         args, task, outcome = self.args, self.task, self.task.outcome
-        trained = jax.tree.map(to_host, outcome.trained(state))
         if not self.folder.writes:
             return {}
         outcome.save(self.folder.path, trained)

@@ -16,12 +16,15 @@ from jax.sharding import Mesh
 
 from jaxrl.files import as_type, digest_of, read_text, reason_of
 from jaxrl.train import edge
-from jaxrl.train.devices import choose
+from jaxrl.train.devices import choose, num_cores, one_core_each
 from jaxrl.train.logs import Lines, Spans, extend, found
 from jaxrl.train.run_folder import METRICS, TRANSCRIPTS, differences, made_with, run_options
 
 # Whatever is not in here must stay: of an option that is new, nobody has thought yet.
-MAY_CHANGE = ("run_dir", "resume", "devices", "hosts", "checkpoint_every", "eval_episodes", "wandb")
+MAY_CHANGE = (
+    *("run_dir", "resume", "devices", "hosts", "checkpoint_every", "eval_episodes", "wandb"),
+    "profile",
+)
 MAY_GROW = ("algo.total_steps", "algo.total_episodes")
 # Read at the start alone: a checkpoint holds what became of them.
 WEIGHTS = (".safetensors", ".npz")
@@ -40,20 +43,22 @@ class Layout:
     platform: str
     kind: str  # of device; of a CPU its name, for which XLA compiles
     processes: int
+    cores: int = 0  # of a device that computes on several
 
     def words(self) -> str:
         hosts = f" of {self.processes} processes" if self.processes > 1 else ""
-        return f"{self.devices} {self.platform} device(s){hosts}, {self.per_seed} a seed"
+        cores = f" of {self.cores} cores" if self.cores else ""
+        return f"{self.devices} {self.platform} device(s){cores}{hosts}, {self.per_seed} a seed"
 
 
-def layout_of(mesh: Mesh, blocks: int) -> Layout:
+def layout_of(mesh: Mesh, blocks: int, weights: int = 0) -> Layout:
     """Of a run on this mesh."""
     first = mesh.devices.flat[0]
     kind = _cpu() if first.platform == "cpu" else first.device_kind
     seeds, per_seed = mesh.devices.shape
-    return Layout(
-        mesh.devices.size, seeds, per_seed, blocks, first.platform, kind, jax.process_count()
-    )
+    of_all = first.platform == "cpu" and not one_core_each(mesh, weights)
+    cores, hosts = num_cores() if of_all else 0, jax.process_count()
+    return Layout(mesh.devices.size, seeds, per_seed, blocks, first.platform, kind, hosts, cores)
 
 
 def _cpu() -> str:
@@ -262,9 +267,9 @@ class Past:
             )
             same = (was.platform, was.processes) == (devices[0].platform, jax.process_count())
             if not (there and same):
-                raise ValueError(self._cannot_keep(was, layout_of(here, blocks)))
+                raise ValueError(self._cannot_keep(was, layout_of(here, blocks, weights)))
             here = choose(was.devices, *sizes)
-        now = layout_of(here, blocks)
+        now = layout_of(here, blocks, weights)
         if now != was:
             old, new = (x.words() for x in (was, now))
             other = f"{old} -> {new}" if old != new else f"{was.kind} -> {now.kind}"

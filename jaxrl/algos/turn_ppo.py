@@ -82,9 +82,8 @@ def read(
     Of rows and their lengths [N].
     """
     sequences, length = rows
-    log_prob, _, hidden = learn.predict_responses(params.policy, sequences, cfg)
-    assert params.critic is not None
-    value = params.critic(hidden)
+    log_prob, _, value = learn.predict_responses(params.policy, sequences, cfg, params.critic)
+    assert value is not None
     last = jnp.take_along_axis(value, length[:, None] - 1, 1, mode="clip")
     return log_prob, value, last[:, 0]
 
@@ -103,14 +102,14 @@ def at_turns(value: jax.Array, turn: jax.Array, opens: jax.Array, num_turns: int
 
 def loss(params: learn.Params, batch: TurnBatch, cfg: Config) -> tuple[Sums, Metrics]:
     """The clipped surrogate of each token with its entropy, and the critic's squared error."""
-    log_prob, entropy, hidden = learn.predict_responses(params.policy, batch, cfg)
+    log_prob, entropy, value = learn.predict_responses(params.policy, batch, cfg, params.critic)
     old_log_prob, advantage = batch.log_prob, batch.advantage
-    assert params.critic is not None and old_log_prob is not None
+    assert value is not None and old_log_prob is not None
     assert batch.opens is not None and batch.value_target is not None
     log_ratio = objectives.token_log_ratio(log_prob, old_log_prob, batch.mask)
     token_loss = losses.clipped_ratio(log_ratio, advantage, cfg.clip_low, cfg.clip_high)
     total, count = objectives.token_mean(token_loss - cfg.entropy_coef * entropy, batch.mask)
-    error = losses.value_loss(params.critic(hidden), batch.value_target)
+    error = losses.value_loss(value, batch.value_target)
     of_critic = objectives.token_mean(error, batch.opens)
     known = learn.ratio_metrics(batch, log_prob, old_log_prob, log_ratio, cfg)
     known |= learn.token_means(batch.mask, entropy=entropy) | {"value_loss": of_critic}

@@ -148,6 +148,8 @@ def load_weights(state: State, weights: dict[str, Any]) -> State:
 
     parts = [p for p in (state.params, state.reference) if p is not None]
     found = [named_leaves(part.policy) for part in parts]
+    missing = {name for name in found[0] if lora.ADAPTER not in name} - weights.keys()
+    assert not missing, f"the weights have been taken before, or lack {min(missing)}"
     for name in list(weights):
         value = weights.pop(name)
         for leaves in found:

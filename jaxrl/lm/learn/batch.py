@@ -11,6 +11,7 @@ from jaxrl import losses, objectives
 from jaxrl.env import per_env_keys
 from jaxrl.lm.learn.options import AgentConfig, GroupConfig, MinibatchConfig
 from jaxrl.lm.model.log_prob import hidden_after, hidden_states, token_log_prob
+from jaxrl.lm.model.params import Critic
 from jaxrl.lm.model.transformer import Transformer
 from jaxrl.lm.play.episodes import Episodes
 from jaxrl.metrics import Metrics, Sums, mean
@@ -43,7 +44,7 @@ class Prediction(NamedTuple):
 
     log_prob: jax.Array  # float32 [N, C-1]
     entropy: jax.Array  # float32 [N, C-1]: of the distribution that the token is of
-    hidden: jax.Array  # [N, C-1, D]: the model's state before the token
+    value: jax.Array | None = None  # float32 [N, C-1]: by a critic, before the token
 
 
 @jax.named_scope("learner")
@@ -64,18 +65,22 @@ def predict(
     log_prob, entropy = token_log_prob(model, hidden, token[:, 1:], cfg.chunk, at)
     if mask is not None:
         log_prob, entropy = jnp.where(mask, log_prob, 0.0), jnp.where(mask, entropy, 0.0)
-    return Prediction(log_prob, entropy, hidden)
+    return Prediction(log_prob, entropy)
 
 
-def predict_responses(model: Transformer, rows: Sequences, cfg: GroupConfig) -> Prediction:
+def predict_responses(
+    model: Transformer, rows: Sequences, cfg: GroupConfig, critic: Critic | None = None
+) -> Prediction:
     """What a model makes of the tokens after the prompts; log-prob and entropy 0 elsewhere."""
-    log_prob, entropy, hidden = after_prompts(model, rows, cfg)
+    log_prob, entropy, value = after_prompts(model, rows, cfg, critic)
     log_prob, entropy = (jnp.where(rows.mask, x, 0.0) for x in (log_prob, entropy))
-    return Prediction(log_prob, entropy, hidden)
+    return Prediction(log_prob, entropy, value)
 
 
 @jax.named_scope("learner")
-def after_prompts(model: Transformer, rows: Sequences, cfg: GroupConfig) -> Prediction:
+def after_prompts(
+    model: Transformer, rows: Sequences, cfg: GroupConfig, critic: Critic | None
+) -> Prediction:
     """Prompts are read once for the rows of a group that lie side by side, without logits."""
     assert rows.first > 0, "the room for a prompt is not known"
     num, context = rows.token.shape
@@ -87,13 +92,14 @@ def after_prompts(model: Transformer, rows: Sequences, cfg: GroupConfig) -> Pred
     last = jnp.take_along_axis(hidden, jnp.maximum(length - 1, 0)[:, None, None], 1)
     before = jnp.concatenate([jnp.repeat(last, share, 0), later], 1)  # [N, S, D]
     log_prob, entropy = token_log_prob(model, before, rest, cfg.chunk, cfg.temperature)
+    row = jnp.arange(num, dtype=jnp.int32)[:, None]
+    column = jnp.where(place > 0, place - 1, context)  # beyond the last: dropped
 
     def in_place(x: jax.Array) -> jax.Array:
-        whole = jnp.zeros((num, context - 1, *x.shape[2:]), x.dtype)
-        row = jnp.arange(num, dtype=jnp.int32)[:, None]
-        return whole.at[row, place - 1].set(x, mode="drop")
+        return jnp.zeros((num, context - 1), x.dtype).at[row, column].set(x, mode="drop")
 
-    return Prediction(in_place(log_prob), in_place(entropy), in_place(before))
+    value = None if critic is None else in_place(critic(before))
+    return Prediction(in_place(log_prob), in_place(entropy), value)
 
 
 def learned_from(episodes: Episodes, cfg: GroupConfig) -> tuple[Sequences, jax.Array]:
@@ -128,7 +134,7 @@ def idle(
     Where nothing is in the loss but the policy gradient, and all its advantages are 0.
     """
     still = ~jnp.any(batch.mask & (batch.advantage != 0)) & (cfg.entropy_coef == 0)
-    return still & (batch.ref_log_prob is None), mean(jnp.zeros_like(batch.advantage), batch.mask)
+    return still, mean(jnp.zeros_like(batch.advantage), batch.mask)
 
 
 def token_means(mask: jax.Array, **tokens: jax.Array) -> Metrics:

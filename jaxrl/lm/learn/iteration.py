@@ -102,6 +102,7 @@ def improve(
         return (params, opt_state), learning
 
     frozen = whole if agent.model_config.lora_rank else None
+    idle = None if cfg.keeps_reference else idle  # a KL pulls at every row
     how: Any = {"cfg": cfg, "layout": layout}
     minibatch = jnp.arange(cfg.num_steps, dtype=jnp.int32) % cfg.num_minibatches
     carry = (state.params, state.opt_state)
@@ -130,14 +131,14 @@ def learn(
 ) -> tuple[Any, Any, Metrics]:
     """(parameters, optimiser state, metrics) after one step; all numbers are the iteration's.
 
-    Groups that are `idle` come last, and the pieces that hold no others are not computed. With
+    Rows that are `idle` come last, and the pieces that hold no others are not computed. With
     adapters the rest of the parameters is that of `frozen`, where there is one.
     """
     whole = layout.gather(params)
     base = whole if frozen is None else frozen
     is_idle = idle and partial(idle, cfg=cfg)
     if is_idle is not None:
-        batch = idle_last(batch, is_idle, cfg.learned_of_group)
+        batch = idle_last(batch, is_idle, cfg.prompt_shared_by)
 
     def loss_of_part(part, piece):
         return loss(base.with_trained(part), piece, cfg)
@@ -150,9 +151,9 @@ def learn(
     return params, opt_state, known | step
 
 
-def idle_last(batch: Any, idle: Idle, group_size: int) -> Any:
-    """The rows with their groups in another order: those that have a gradient first."""
-    groups = jax.tree.map(lambda x: x.reshape(-1, group_size, *x.shape[1:]), batch)
+def idle_last(batch: Any, idle: Idle, size: int) -> Any:
+    """The rows in another order: those with a gradient first; `size` of them stay side by side."""
+    groups = jax.tree.map(lambda x: x.reshape(-1, size, *x.shape[1:]), batch)
     still, _ = jax.vmap(idle)(groups)
     order = jnp.argsort(still, stable=True)
     return jax.tree.map(lambda x, like: x[order].reshape(like.shape), groups, batch)

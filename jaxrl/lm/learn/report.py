@@ -71,6 +71,7 @@ def played_metrics(episodes: Episodes, work: Work, mask: jax.Array) -> Metrics:
         "unread_share": unread_share(episodes),
         "cut_share": Sums(jnp.sum(episodes.cut, dtype=jnp.float32), turns),
         "response_tokens": Sums(tokens, turns),
+        "sampled_entropy": mean(-episodes.log_prob, episodes.action),
         "learned_share": Sums(jnp.sum(mask, dtype=jnp.float32), tokens),
         "lane_occupancy": Sums(work.busy, work.steps),
         VARIED: mean(episodes.episode_return != episodes.episode_return[0]),

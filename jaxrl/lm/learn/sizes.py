@@ -9,6 +9,7 @@ from jaxrl.lm.learn.agent import Agent, init
 from jaxrl.lm.learn.options import AgentConfig, GroupConfig
 from jaxrl.lm.model.config import ModelConfig
 from jaxrl.lm.model.log_prob import tokens_at_once
+from jaxrl.lm.play.limits import Limits
 from jaxrl.memory import Part, size_of
 
 OF_A_TOKEN = 13  # bytes in the record: the token, who wrote it, its turn, its log-prob
@@ -25,7 +26,7 @@ def training_parts(cfg: AgentConfig, agent: Agent) -> list[Part]:
     parts = [
         of_model(model, weights, agent.split),
         buffer(cfg, many, episodes * context * OF_A_TOKEN),
-        buffer(cfg, "micro_batch", activations(model, cfg, context), split=False),
+        buffer(cfg, "micro_batch", activations(model, cfg, agent.limits), split=False),
     ]
     if plays:
         lanes = min(cfg.num_lanes, episodes)
@@ -60,11 +61,18 @@ def cache(model: ModelConfig, lanes: int, context: int) -> int:
     return lanes * context * row * jnp.dtype(model.dtype).itemsize
 
 
-def activations(model: ModelConfig, cfg: AgentConfig, context: int) -> int:
-    """Bytes that the backward pass of a micro-batch keeps, and a chunk's logits."""
-    tokens, width = cfg.micro_batch * context, jnp.dtype(model.dtype).itemsize
-    attention = tokens * context * model.num_heads * width
+def activations(model: ModelConfig, cfg: AgentConfig, sizes: Limits) -> int:
+    """Bytes that the backward pass of a micro-batch keeps, and a chunk's logits.
+
+    What plays reads the prompt of a group once, and has logits of what follows it alone.
+    """
+    rows, context, width = cfg.micro_batch, sizes.context, jnp.dtype(model.dtype).itemsize
+    tokens, predicted, scores = rows * context, rows * context, rows * context**2
+    if isinstance(cfg, GroupConfig) and not cfg.sft_steps and cfg.sft_coef is None:
+        prompts, predicted = rows // cfg.prompt_shared_by, rows * (context - sizes.first)
+        tokens = prompts * sizes.first + predicted
+        scores = prompts * sizes.first**2 + predicted * context
     layers = 1 if cfg.remat else model.num_layers
-    chunk = cfg.chunk or tokens_at_once(model)
-    logits = min(chunk, tokens) * model.vocab_size * 4
-    return layers * attention + model.num_layers * tokens * model.width * width + logits
+    logits = min(cfg.chunk or tokens_at_once(model), predicted) * model.vocab_size * 4
+    attention = layers * scores * model.num_heads * width
+    return attention + model.num_layers * tokens * model.width * width + logits
