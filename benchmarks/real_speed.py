@@ -169,6 +169,7 @@ def sides(args: argparse.Namespace) -> dict[str, list[str]]:
     peer = [args.peer_python, str(HERE / "peers/trl_grpo.py"), "--model", str(args.model)]
     peer += ["--prompts", str(args.prompts), "--samples", str(args.samples)]
     peer += ["--tokens", str(args.tokens), "--iterations", str(args.iterations)]
+    peer += ["--micro-batch", str(args.micro_batch)]
     return found | {"trl": peer, "trl checkpointing": [*peer, "--checkpointing"]}
 
 

@@ -13,7 +13,7 @@ from jaxrl import checkpoint
 from jaxrl.checkpoint import Checkpoints, numbered
 from jaxrl.train.resume import Past, files_of, layout_of, refuse_changes
 from train import command, flags, grpo, loop, ppo
-from train.devices import choose
+from train.devices import MOST_IN_CACHE, choose, num_cores
 from train.run_folder import RunFolder, read_config
 
 NEWEST = 4
@@ -59,6 +59,14 @@ def accepted(go_on, *argv: object) -> str:
     came, said = go_on(*argv)
     assert came, said
     return said.rsplit("compile", 1)[0]
+
+
+def test_a_device_of_several_cores_says_how_many_and_another_number_is_told():
+    mesh = choose(0, 1, 16, 512, MOST_IN_CACHE + 1)
+    of_all, of_one = layout_of(mesh, 16, MOST_IN_CACHE + 1), layout_of(mesh, 16, MOST_IN_CACHE)
+    assert mesh.devices.size == 1
+    assert (of_all.cores, of_one.cores) == (num_cores(), 0)
+    assert f"of {num_cores()} cores" in of_all.words() and "cores" not in of_one.words()
 
 
 def make(folder: Path, *flags_: str, devices: int = 1, seeds: int = 1, old: bool = False) -> Path:
@@ -225,7 +233,7 @@ def test_whatever_is_not_said_to_be_free_must_stay(spoken, name):
     assert "run=" not in str(error.value) and "\n" not in str(error.value)
 
 
-FREE = {"devices": 2, "checkpoint_every": 5.0, "eval_episodes": 3, "wandb": True}
+FREE = {"devices": 2, "checkpoint_every": 5.0, "eval_episodes": 3, "wandb": True, "profile": True}
 
 
 def test_what_is_free_may_change_and_the_length_may_grow(spoken):

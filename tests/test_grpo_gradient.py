@@ -96,8 +96,10 @@ def our_gradient(
     def step(now, old, reference):
         rows, _ = grpo.prepare(old, reference, played, cfg, None)
         layout = Layout(None, None)
+        frozen = iteration.in_layers(now, cfg) if now.policy.cfg.lora_rank else None
+        idle = None if cfg.keeps_reference else grpo.idle
         grads, _, metrics = iteration.learn(
-            grpo.loss, now, None, rows, None, cfg=cfg, layout=layout
+            grpo.loss, now, None, rows, None, cfg=cfg, layout=layout, idle=idle, frozen=frozen
         )
         return grads.policy, metrics
 

@@ -8,7 +8,10 @@ import pytest
 from walk import Walk
 
 from jaxrl import memory
-from jaxrl.algos import ppo
+from jaxrl.algos import grpo, ppo
+from jaxrl.lm.learn.sizes import activations
+from jaxrl.lm.model.config import preset
+from jaxrl.lm.play.limits import Limits
 from jaxrl.memory import GIB, Part
 from jaxrl.program import members
 from jaxrl.train import aot, command, devices, flags, loop, table
@@ -153,3 +156,18 @@ def test_a_context_that_is_given_is_what_makes_a_language_agents_parts_large():
         0: {"model", "num_prompts", "micro_batch", "num_lanes"},
         2: {"model", "context"},
     }
+
+
+def test_a_long_prompt_that_a_group_shares_is_counted_once_unless_it_is_imitated():
+    sizes = Limits(first=2048, response=64, following=8, max_turns=1, context=2112)
+    cfg = grpo.Config(num_prompts=1, group_size=8, micro_batch=8, remat=True)
+    model = preset("nano", 260)
+    row = model.num_layers * model.width * 4
+    shared, alone = (
+        activations(model, cfg, sizes),
+        activations(model, replace(cfg, sft_steps=1), sizes),
+    )
+    read = 2048 + 8 * 64
+    scores = model.num_heads * 4 * (2048**2 + 8 * 64 * 2112)
+    assert shared == row * read + scores + 8 * 64 * 260 * 4
+    assert alone > 5 * shared

@@ -52,7 +52,7 @@ class Options:
     log_every: int = 0  # iterations averaged into one logged line; 0: at most 1,000 lines
     checkpoint_every: float = 60.0  # s between checkpoints
     eval_episodes: int = 128  # fresh episodes of each seed for the final return
-    profile: bool = False  # trace one chunk into profile/, and print where its time went
+    profile: bool = False  # trace the second chunk into profile/, print where its time went
     wandb: bool = False  # log to Weights & Biases too
     hosts: Distributed = field(default_factory=Distributed)
 

@@ -100,6 +100,6 @@ def table(seconds: dict[str, float], parts: dict[str, str]) -> str:
         of_part[parts.get(name, "other")] += spent
     whole = sum(of_part.values()) or 1.0
     rows = sorted(of_part.items(), key=lambda x: -x[1])
-    lines = [f"{'part':<18}{'s':>10}{'share':>8}"]
+    lines = [f"{'part':<18}{'s':>10}{'share':>8}"]  # of every thread, added up
     lines += [f"{part:<18}{spent:>10.3f}{spent / whole:>8.1%}" for part, spent in rows]
     return "\n".join(lines)
