@@ -13,7 +13,7 @@ from jaxrl.algos import sft
 from jaxrl.lm import folders
 from jaxrl.printable import printable
 from jaxrl.text import chat_template, jinja, literal
-from jaxrl.text.formats import FORMATS, template_of
+from jaxrl.text.formats import FORMATS, template_of, words_of
 from train import chat_data, transcripts
 from train import sft as train_sft
 
@@ -189,7 +189,9 @@ def test_nobodys_words_are_special_tokens_and_a_models_own_are_one_token_as_in_p
 def test_a_template_is_run_once_for_the_system_messages_of_a_file(tmp_path, monkeypatch):
     (tmp_path / "tokenizer.json").write_text(tokenizer_files.file("qwen2").read_text())
     form = FORMATS["chatml"]
-    (tmp_path / "chat_template.jinja").write_text(template_of(form, "<|im_start|>"))
+    (tmp_path / "chat_template.jinja").write_text(
+        template_of(words_of(form, None), words_of(form, " "))
+    )
     said = folders.chat_tokenizer(tmp_path)
     calls = []
     monkeypatch.setattr(chat_template, "render", lambda *x: calls.append(x) or jinja.render(*x))
