@@ -34,6 +34,7 @@ LLAMA3 = """{%- for message in messages %}{{ (bos_token if loop.first else '')
  + message['content'] | trim + '<|eot_id|>' }}{% endfor %}
 {{- '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}"""
 TEXTS = ["  Guess, don't ask!\n", "Too low: 12 345\n\n", "x", ""]
+TEXTS += ["\u3000\x1f\xa0Caf\u00e9\u2009?\x85 \u2029", "\u2003\x1c\t", "\u200bx\u180e"]
 
 
 def ids(tokens) -> list[int]:

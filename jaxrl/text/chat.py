@@ -12,8 +12,9 @@ from typing import Any
 import flax.struct
 import jax
 
+from jaxrl.text.characters import strip
 from jaxrl.text.formats import FORMATS, Format, Opening, Words, special_tokens, words_of
-from jaxrl.text.text import Text, concat, literal, strip
+from jaxrl.text.text import Text, concat, literal
 from jaxrl.text.tokens import Tokenizer, Tokens, constant, join
 
 
