@@ -11,6 +11,7 @@ from tokenizers import Tokenizer
 
 from jaxrl.algos import sft
 from jaxrl.lm import folders
+from jaxrl.lm.host_chat import HostChat
 from jaxrl.printable import printable
 from jaxrl.text import chat_template, jinja, literal
 from jaxrl.text.formats import FORMATS, template_of, words_of
@@ -206,6 +207,11 @@ def test_a_template_is_run_once_for_the_system_messages_of_a_file(tmp_path, monk
     for system, row, length in zip(systems, record.token, record.length, strict=True):
         whole = f"{form.system.format(system)}{form.user}Hi{form.reply}Yes.{form.end}"
         assert np.asarray(row)[: int(length)].tolist() == oracle.encode(whole).ids
+
+
+def test_a_tokenizers_file_is_read_by_the_library_once():
+    said = [folders.chat_tokenizer(tokenizer_files.file("qwen2"), system=x) for x in ("", "Hi")]
+    assert HostChat(said[0]).library is HostChat(said[1]).library is not None
 
 
 def test_a_tokenizer_that_the_library_numbers_in_another_way_is_refused(tmp_path):

@@ -10,8 +10,9 @@ import pytest
 from jaxrl.lm import folders
 from jaxrl.lm.host_chat import HostChat
 from jaxrl.text import ByteTokenizer, literal, make_chat
+from jaxrl.text.chat import make_piece
 from jaxrl.text.chat_template import template_words
-from jaxrl.text.formats import template_of
+from jaxrl.text.formats import Words, template_of
 from jaxrl.text.jinja import render
 from train import chat_data
 
@@ -135,6 +136,14 @@ def test_a_template_that_rewrites_thoughts_and_keeps_them_is_refused():
     rewrites = keeps.replace("OLD", "message.content.replace('think>', 'thought>')")
     with pytest.raises(ValueError, match="the same words around every text: after"):
         template_words(rewrites, BYTES, None, {})
+
+
+def test_words_may_all_be_empty_but_the_end():
+    words = Words(("",), "", "<|end|>", "<|end|>")
+    host = HostChat(folders.ChatTokenizer(make_chat(BYTES, words=words), "", None))
+    nothing = make_piece(BYTES, ("",), "", host.text)
+    assert nothing == host.chat.first_piece == host.chat.next_piece
+    assert host.user(nothing, "ab") == [97, 98]
 
 
 def test_thinking_needs_a_template():

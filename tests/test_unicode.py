@@ -210,8 +210,13 @@ def test_fixed_words_and_data_that_need_a_byte_without_a_token_are_refused_by_na
     said = [["user", "ok"], ["assistant", "\x04"]]
     turns = [{"role": role, "content": content} for role, content in said]
     data.write_text("\n" + json.dumps({"messages": turns}))
-    with pytest.raises(ValueError, match=r"line 2: byte 4 in '\\x04' has no token"):
+    with pytest.raises(ValueError, match=r"line 2: '\\x04' cannot be read: byte 4 has"):
         chat_data.read(data, folders.chat_tokenizer(path, "chatml"))
+
+
+def test_a_tokenizer_without_classes_reads_characters_that_unicode_does_not_know():
+    gemma, qwen = (both(tokenizer_files.of_languages(kind))[0] for kind in ("gemma", "qwen2"))
+    assert qwen.unread("\u0378").startswith("Unicode ") and gemma.unread("\u0378") == ""
 
 
 def test_a_text_that_is_not_in_the_form_nfc_is_named():

@@ -30,7 +30,7 @@ from jaxrl.text.characters import (
 from jaxrl.text.merges import Merges
 from jaxrl.text.pretokens import Pattern, starts
 from jaxrl.text.text import Text
-from jaxrl.text.tokens import Spelling, Tokens
+from jaxrl.text.tokens import Spelling, Tokens, lacks
 from jaxrl.text.trie import Trie, from_the_left
 
 
@@ -99,12 +99,11 @@ class BpeTokenizer(flax.struct.PyTreeNode):
 
     def unread(self, text: str) -> str:
         """Why this text could not be read exactly inside jit; nothing where it can."""
-        byte = next((byte for byte in text.encode() if byte in self.lacking), None)
-        if byte is not None:
-            return f"byte {byte} has no token"
+        if reason := lacks(self, text):
+            return reason
         if self.nfc and not unicodedata.is_normalized("NFC", text):
             return "it is not in Unicode's form NFC, which the tokenizer would bring it into"
-        if not known(text):
+        if self.pattern.regex and not known(text):
             return f"Unicode {unicodedata.unidata_version} does not know one of its characters"
         return ""
 
