@@ -2,16 +2,27 @@
 
 import os
 import re
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from jaxrl import files
+
 PART = r"[A-Za-z0-9][\w.-]*"
 ID = re.compile(rf"{PART}/{PART}(@{PART}(/{PART})*)?", re.ASCII)
 COMMIT = re.compile("[0-9a-f]{40}")
+INDEX = "model.safetensors.index.json"
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
-MODEL = ("config.json", "generation_config.json", "*.safetensors", "model.safetensors.index.json")
+MODEL = ("config.json", "generation_config.json", "*.safetensors", INDEX)
 OTHERS = ("*/*", "consolidated*")  # the same weights again, for other programs
+
+
+@dataclass(frozen=True)
+class Index(files.Foreign):
+    """Which file each tensor lies in."""
+
+    weight_map: dict[str, str]
 
 
 def is_id(text: str) -> bool:
@@ -20,7 +31,7 @@ def is_id(text: str) -> bool:
 
 
 def local(path: Path, weights: bool = True) -> Path:
-    """The folder that an option names, of an id that in the cache."""
+    """The folder that an option names; that of an id lies in the cache."""
     text = path.as_posix()
     return snapshot(text, weights) if is_id(text) else path
 
@@ -68,10 +79,13 @@ def snapshot(model: str, weights: bool = True) -> Path:
 
 
 def _cached(hub: Any, name: str, how: dict[str, Any], weights: bool) -> Path | None:
-    """The files of a commit, which never change, without a question to the network."""
+    """The files of a commit, which never change, without a question to the network.
+
+    None where some may be missing: an interrupted download leaves those that had come.
+    """
     try:
         folder = Path(hub.snapshot_download(name, local_files_only=True, **how))
-        return _whole(folder, name, weights)
+        return _whole(_whole(folder, name, weights=False), name, weights)
     except (OSError, ValueError):
         return None
 
@@ -79,10 +93,14 @@ def _cached(hub: Any, name: str, how: dict[str, Any], weights: bool) -> Path | N
 def _whole(folder: Path, model: str, weights: bool) -> Path:
     """The folder; ValueError where an earlier download has left only a part of it."""
     needed = ("config.json", "*.safetensors") if weights else ("tokenizer.json",)
-    for pattern in needed:
-        if not any(folder.glob(pattern)):
-            raise ValueError(
-                f"{model} has no {pattern} in {folder}; where the model has one, fetch it once with"
-                " a network."
-            )
+    missing = [pattern for pattern in needed if not any(folder.glob(pattern))]
+    if weights and (folder / INDEX).exists():
+        with files.reading(folder / INDEX):
+            names = {*files.read_json(folder / INDEX, Index).weight_map.values()}
+        missing += sorted(name for name in names if not (folder / name).exists())
+    if missing:
+        raise ValueError(
+            f"{model} has no {missing[0]} in {folder}; where the model has one, fetch it once with"
+            " a network."
+        )
     return folder

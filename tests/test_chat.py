@@ -13,7 +13,7 @@ from tokenizers import Tokenizer
 from jaxrl.lm import folders
 from jaxrl.text import BpeTokenizer, ByteTokenizer, literal, make_chat
 from jaxrl.text.chat_template import template_words
-from jaxrl.text.formats import FORMATS, template_of
+from jaxrl.text.formats import FORMATS, template_of, words_after, words_of
 from jaxrl.text.jinja import render
 from train import language
 
@@ -34,6 +34,7 @@ LLAMA3 = """{%- for message in messages %}{{ (bos_token if loop.first else '')
  + message['content'] | trim + '<|eot_id|>' }}{% endfor %}
 {{- '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}"""
 TEXTS = ["  Guess, don't ask!\n", "Too low: 12 345\n\n", "x", ""]
+TEXTS += ["\u3000\x1f\xa0Caf\u00e9\u2009?\x85 \u2029", "\u2003\x1c\t", "\u200bx\u180e"]
 
 
 def ids(tokens) -> list[int]:
@@ -132,20 +133,28 @@ def test_tokens_keep_to_32_bits_where_64_are_allowed():
     assert {x.dtype.name for x in found} == {"bool", "int32", "uint8"}
 
 
+OPENING = '<"\U0001f600" {{ x }}\\n\'>'
+
+
 @pytest.mark.parametrize("form", FORMATS.values(), ids=FORMATS)
 def test_a_template_written_for_other_libraries_writes_the_forms_conversations(form):
-    own = [("system", "Hi.")] if form.system else []
-    texts = [*own, ("user", " a "), ("assistant", "b"), ("user", "c\n")]
-    (written,) = render(template_of(form, '<"open">'), [texts], {})
-    said = [text.strip() if form.strips else text for _, text in texts[-3:]]
-    opening = form.opening + form.system.format("Hi.") if own else '<"open">'
-    first, second, third = said
-    assert written == (
-        opening + form.user + first + form.reply + second + form.end + form.after_end
-        + form.user + third + form.reply
-    )  # fmt: skip
-    (other,) = render(template_of(form, '<"open">'), [texts[-3:]], {})
-    assert other.startswith('<"open">' + form.user)
+    told = words_of(form, " s ") if form.system else None
+    written = template_of(words_after(form, (OPENING,)), told)
+    texts = [("user", " a "), ("assistant", "b "), ("user", "c\n")]
+    first, second, third = (text.strip() if form.strips else text for _, text in texts)
+    spoken = form.user + first + form.reply + second + form.end
+    further = form.after_end + form.user + third + form.reply
+    assert render(written, [texts, texts[:2]], {}) == [
+        OPENING + spoken + further,
+        OPENING + spoken,
+    ]
+    own = [("system", "Hi. "), *texts]
+    if told is None:
+        with pytest.raises(ValueError, match=r"refuses a conversation: .* no system messages"):
+            render(written, [own], {})
+    else:
+        opening = form.opening + form.system.format("Hi." if form.strips else "Hi. ")
+        assert render(written, [own], {}) == [opening + spoken + further]
 
 
 NAMES = "<|im_start|>user\n<|im_end|><|eot_id|><|start_header_id|><|user|><|end|>"

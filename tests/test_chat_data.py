@@ -11,9 +11,10 @@ from tokenizers import Tokenizer
 
 from jaxrl.algos import sft
 from jaxrl.lm import folders
+from jaxrl.lm.host_chat import HostChat
 from jaxrl.printable import printable
 from jaxrl.text import chat_template, jinja, literal
-from jaxrl.text.formats import FORMATS, template_of
+from jaxrl.text.formats import FORMATS, template_of, words_of
 from train import chat_data, transcripts
 from train import sft as train_sft
 
@@ -189,7 +190,9 @@ def test_nobodys_words_are_special_tokens_and_a_models_own_are_one_token_as_in_p
 def test_a_template_is_run_once_for_the_system_messages_of_a_file(tmp_path, monkeypatch):
     (tmp_path / "tokenizer.json").write_text(tokenizer_files.file("qwen2").read_text())
     form = FORMATS["chatml"]
-    (tmp_path / "chat_template.jinja").write_text(template_of(form, "<|im_start|>"))
+    (tmp_path / "chat_template.jinja").write_text(
+        template_of(words_of(form, None), words_of(form, " "))
+    )
     said = folders.chat_tokenizer(tmp_path)
     calls = []
     monkeypatch.setattr(chat_template, "render", lambda *x: calls.append(x) or jinja.render(*x))
@@ -204,6 +207,11 @@ def test_a_template_is_run_once_for_the_system_messages_of_a_file(tmp_path, monk
     for system, row, length in zip(systems, record.token, record.length, strict=True):
         whole = f"{form.system.format(system)}{form.user}Hi{form.reply}Yes.{form.end}"
         assert np.asarray(row)[: int(length)].tolist() == oracle.encode(whole).ids
+
+
+def test_a_tokenizers_file_is_read_by_the_library_once():
+    said = [folders.chat_tokenizer(tokenizer_files.file("qwen2"), system=x) for x in ("", "Hi")]
+    assert HostChat(said[0]).library is HostChat(said[1]).library is not None
 
 
 def test_a_tokenizer_that_the_library_numbers_in_another_way_is_refused(tmp_path):

@@ -1,6 +1,7 @@
 """Templates of the kinds that models have, on bytes: their words, and their tokens inside jit."""
 
 import json
+from dataclasses import replace
 
 import jax
 import numpy as np
@@ -9,7 +10,9 @@ import pytest
 from jaxrl.lm import folders
 from jaxrl.lm.host_chat import HostChat
 from jaxrl.text import ByteTokenizer, literal, make_chat
+from jaxrl.text.chat import make_piece
 from jaxrl.text.chat_template import template_words
+from jaxrl.text.formats import Words, template_of
 from jaxrl.text.jinja import render
 from train import chat_data
 
@@ -101,6 +104,46 @@ def test_thoughts_stay_as_they_were_said_and_are_not_begun_twice():
     assert (
         "hm" not in render(THINKS, [[("user", "a"), ("assistant", thought), ("user", "b")]], {})[0]
     )
+
+
+@pytest.mark.parametrize("system", [None, " Be \u00fc.\n"])
+@pytest.mark.parametrize("thinking", ["", "off"])
+@pytest.mark.parametrize("template", [IN_FIRST_TURN, THINKS, MISTRAL])
+def test_a_template_that_is_written_from_words_is_read_as_these_words(template, thinking, system):
+    if (thinking and template != THINKS) or (system is not None and template == MISTRAL):
+        return
+    names = {"start": "BEGIN "}
+    words, told = (
+        None if x is not None and template == MISTRAL
+        else template_words(template, BYTES, x, names, thinking=thinking)
+        for x in (system, " s ")
+    )  # fmt: skip
+    assert words is not None
+    written = template_of(words, told)
+    again = template_words(written, BYTES, None, {})
+    assert again == replace(words, opening=("".join(words.opening),), drops=False)
+    if told is not None:  # which replaces that of the run
+        other = template_words(written, BYTES, " Other ", {})
+        mine = template_words(template, BYTES, " Other ", names, thinking=thinking)
+        assert other == replace(mine, drops=False)
+
+
+def test_a_template_that_rewrites_thoughts_and_keeps_them_is_refused():
+    keeps = THINKS.replace("message.content.split('</think>')[-1].lstrip('\\n')", "OLD")
+    assert "OLD" in keeps
+    words = template_words(keeps.replace("OLD", "message.content"), BYTES, None, {})
+    assert not words.drops and template_words(THINKS, BYTES, None, {}).drops
+    rewrites = keeps.replace("OLD", "message.content.replace('think>', 'thought>')")
+    with pytest.raises(ValueError, match="the same words around every text: after"):
+        template_words(rewrites, BYTES, None, {})
+
+
+def test_words_may_all_be_empty_but_the_end():
+    words = Words(("",), "", "<|end|>", "<|end|>")
+    host = HostChat(folders.ChatTokenizer(make_chat(BYTES, words=words), "", None))
+    nothing = make_piece(BYTES, ("",), "", host.text)
+    assert nothing == host.chat.first_piece == host.chat.next_piece
+    assert host.user(nothing, "ab") == [97, 98]
 
 
 def test_thinking_needs_a_template():

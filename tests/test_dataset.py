@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tokenizer_files
 from test_text import batch, strings
 
 import envs
@@ -16,6 +17,7 @@ from jaxrl.algos import grpo as grpo_algorithm
 from jaxrl.check import check_structure
 from jaxrl.language import ANSWER
 from jaxrl.lm import folders
+from jaxrl.lm.learn import rows as prompts
 from jaxrl.lm.learn.rows import longest_row
 from jaxrl.text import to_str
 from train import evaluate, grpo, sft
@@ -225,6 +227,27 @@ def test_trainers_read_the_rows_from_data_and_measure_their_prompts(tmp_path):
     for wrong in ({"path": None}, {"env_args": (f"data={path}",)}):
         with pytest.raises(ValueError, match="env=dataset needs a file of rows; try --data"):
             trained_on(**({"path": path} | wrong))
+
+
+def test_rows_are_measured_in_pieces_and_one_that_cannot_be_read_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(prompts, "PIECE", 3)
+    questions = [f"number {i}" + "\x04" * (i == 6) for i in range(8)]
+    path = file(tmp_path, [{"question": x, "answer": 1} for x in questions])
+    env = envs.make("dataset", data=str(path), split="all")
+    at = [place(env, row) for row in range(8)]
+    assert [[*prompts._told(env)][i] for i in at] == questions
+    spoken = folders.chat_tokenizer(None)
+    assert longest_row(env, spoken) == (9 + spoken.chat.overhead, f"{path}, line 7")
+    lacking = tmp_path / "tokenizer.json"
+    changed = json.loads(tokenizer_files.file("qwen2").read_text())
+    del changed["model"]["vocab"][chr(256 + 4)]
+    lacking.write_text(json.dumps(changed))
+    with pytest.raises(ValueError) as error:
+        longest_row(env, folders.chat_tokenizer(lacking, "chatml"))
+    told = r"'user\nnumber 6\x04' cannot be read: byte 4 has no token; leave it out."
+    assert str(error.value) == f"{path}, line 7: {told}"
+    cfg = grpo_algorithm.Config(prompt_tokens=5, unread="mask")
+    assert prompts.with_room(env, folders.chat_tokenizer(lacking, "chatml"), cfg) is cfg
 
 
 def test_word_problems_are_distinct_the_same_by_seed_and_right():

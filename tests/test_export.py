@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from datetime import date
 
 import agents
 import jax
@@ -45,6 +46,41 @@ def test_what_is_exported_starts_another_run_with_the_same_weights_and_words(tmp
     first = jax.jit(tokenizer.chat.first, static_argnums=1)(agents.literal("Guess 1, or 2."), 64)
     assert theirs.encode(words, add_special_tokens=False).ids == first.ids[: first.length].tolist()
     assert theirs.token_to_id(about["eos_token"]) == tokenizer.chat.end_of_turn
+
+
+THINKS = """{% for message in messages %}
+{%- if message.role == 'system' %}<|im_start|>system
+Of {{ strftime_now('%Y-%m-%d') }}. {{ message.content | trim }}<|im_end|>
+{% elif message.role == 'user' %}<|im_start|>user
+{{ message.content }}<|im_end|>
+{% else %}<|im_start|>assistant
+{{ message.content.split('</think>')[-1] }}<|im_end|>
+{% endif %}{% endfor %}<|im_start|>assistant
+{{ '<think></think>' if enable_thinking is defined and not enable_thinking }}"""
+TOLD = [{}, {"system": " Be br\u00fcf. \U0001f600"}, {"thinking": "off"}]
+TOLD += [{"system": "Hi", "thinking": "on"}, {"date": "2024-07-26"}]
+
+
+@pytest.mark.parametrize("told", TOLD)
+def test_what_a_run_was_told_stays_where_its_model_has_a_template(told, tmp_path):
+    template = "{{ strftime_now('%Y-%m-%d') }}" * ("date" in told) + THINKS
+    file = tmp_path / "tokenizer.json"
+    file.write_text(tokenizer_files.file("qwen2").read_text())
+    (tmp_path / "chat_template.jinja").write_text(template)
+    tokenizer = folders.chat_tokenizer(file, **({"date": "2024-07-26"} | told))
+    saved(tmp_path / "run", tokenizer)
+    export(Args(tmp_path / "run", tmp_path / "out"))
+    again = folders.chat_tokenizer(tmp_path / "out")
+    mine = tokenizer.chat.words
+    kept = replace(mine, opening=("".join(mine.opening),))
+    assert again.chat.words == (replace(kept, drops=False) if told else kept)
+    assert again.chat.first_piece.suffix == tokenizer.chat.first_piece.suffix
+    about = json.loads((tmp_path / "out" / "tokenizer_config.json").read_text())
+    assert (about["chat_template"] == THINKS) == (not told)
+    other = again.words_with("Other.").opening
+    start = "2024-07-26" * ("date" in told) + "<|im_start|>system\nOf "
+    day = "2024-07-26" if told else date.today().isoformat()
+    assert other == (f"{start}{day}. ", "Other.", "<|im_end|>\n<|im_start|>user\n")
 
 
 def test_a_bytes_model_says_any_text_in_the_tokens_it_was_trained_with(tmp_path):

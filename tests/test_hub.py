@@ -151,3 +151,62 @@ def test_what_an_earlier_download_left_out_is_named(cache, tmp_path):
     (folder / "model.safetensors").unlink()
     with pytest.raises(ValueError, match=r"org/small has no \*.safetensors in .*; where the model"):
         folders.start("org/small", None, None, "", "", "float32")
+
+
+class Network:
+    """A Hugging Face that has all of these files, and is asked for what the cache lacks."""
+
+    def __init__(self, cache: Path):
+        import huggingface_hub
+
+        self.folder = cache / "models--org--small" / "snapshots" / COMMIT
+        self.files = {path.name: path.resolve() for path in self.folder.iterdir()}
+        self.real, self.asked = huggingface_hub.snapshot_download, []
+
+    def download(self, name, *, local_files_only=False, **how):
+        if not local_files_only:
+            self.asked.append(how["revision"])
+            for file, blob in self.files.items():
+                if not (self.folder / file).exists():
+                    (self.folder / file).symlink_to(blob)
+        return self.real(name, local_files_only=True, **how)
+
+
+@pytest.fixture
+def network(cache, tmp_path, monkeypatch):
+    made = Network(tmp_path / "hub")
+    monkeypatch.setattr("huggingface_hub.snapshot_download", made.download)
+    return made
+
+
+@pytest.mark.parametrize("weights", [True, False])
+def test_a_commit_that_is_whole_asks_no_network_and_a_branch_does(network, weights):
+    hub.snapshot(f"org/small@{COMMIT}", weights)
+    assert network.asked == []
+    hub.snapshot("org/small@main", weights)
+    assert network.asked == ["main"]
+
+
+SHARD = "model-00002-of-00002.safetensors"
+
+
+@pytest.mark.parametrize("missing", ["tokenizer.json", "config.json", "model.safetensors", SHARD])
+def test_a_commit_whose_download_was_interrupted_is_completed(network, missing):
+    if missing == SHARD:
+        index = {"weight_map": {"a": "model.safetensors", "b": SHARD}}
+        (network.folder / hub.INDEX).write_text(json.dumps(index))
+        network.files[SHARD] = network.files["model.safetensors"]
+    else:
+        (network.folder / missing).unlink()
+    assert (hub.snapshot(f"org/small@{COMMIT}") / missing).exists()
+    assert network.asked == [COMMIT]
+
+
+def test_a_model_without_a_tokenizer_may_be_given_one_and_without_a_shard_is_no_model(network):
+    (network.folder / "tokenizer.json").unlink()
+    del network.files["tokenizer.json"]
+    assert hub.snapshot(f"org/small@{COMMIT}") == network.folder
+    hub.snapshot.cache_clear()
+    (network.folder / hub.INDEX).write_text(json.dumps({"weight_map": {"b": SHARD}}))
+    with pytest.raises(ValueError, match=f"org/small@{COMMIT} has no {SHARD} in .*; where the"):
+        hub.snapshot(f"org/small@{COMMIT}")

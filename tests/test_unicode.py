@@ -15,7 +15,7 @@ from test_bpe import batch, rows
 from tokenizers import Regex, Tokenizer, normalizers
 
 from jaxrl.lm import folders
-from jaxrl.text import BpeTokenizer, to_str
+from jaxrl.text import BpeTokenizer, literal, to_str
 from jaxrl.text.characters import (
     LETTER,
     LOWER,
@@ -25,12 +25,13 @@ from jaxrl.text.characters import (
     UPPER,
     _classes,
     characters,
-    normal,
+    is_nfc,
+    strip,
 )
 from jaxrl.text.pairs import ROOM as ROOM_FOR_PAIRS
 from jaxrl.text.pairs import Pairs, _row
 from jaxrl.text.pretokens import PATTERNS
-from jaxrl.text.words import from_the_left
+from jaxrl.text.trie import from_the_left
 from jaxrl.train import chat_data
 
 SIZE = 64
@@ -125,12 +126,26 @@ def test_classes_of_all_code_points_are_those_of_the_library(expression, kinds):
         assert [x for x in known if (chr(x) not in kept) != (of[x] in kinds)] == []
 
 
+def test_the_white_space_that_is_stripped_is_that_of_python():
+    base = [*map(chr, range(128)), *(chr(x) for x in range(128, 0x110000) if chr(x).isspace())]
+    base += ["\u200b", "\u180e", "\ufeff", "\u00e9", "\u3042", "\U0001f600"]
+    white = [x for x in base if x.isspace()]
+    rng = np.random.default_rng(0)
+    strings = [x for one in base for x in (one, f"{one}a", f"a{one}", f"{one}a{one}b{one}")]
+    strings += ["".join(rng.choice([*white, "a"], rng.integers(0, 8))) for _ in range(500)]
+    found = jax.device_get(jax.jit(jax.vmap(strip))(batch(strings, 24)))
+    said = [x[:n].tobytes().decode() for x, n in zip(found.bytes, found.length, strict=True)]
+    assert said == [string.strip() for string in strings]
+    broken = strip(literal(b" \x85a\xa0 "))
+    assert to_str(broken) == " \\x85a\\xa0 "
+
+
 def test_text_in_the_form_nfc_is_told_from_text_that_is_not():
     base = ["a", "\u00e1", "\u0301", "\u0323", "\u0315", "\u1100", "\u1161", "\u11a8", "\uac00"]
     base += ["\u09c7", "\u09be", "\u09df", "\u0958", "\u212b", "\u00c5", "\u0338", "=", "\u0345"]
     rng = np.random.default_rng(0)
     strings = ["".join(rng.choice(base, rng.integers(0, 6))) for _ in range(3000)] + base
-    mine = jax.jit(jax.vmap(lambda text: normal(characters(text))))(batch(strings, 24))
+    mine = jax.jit(jax.vmap(lambda text: is_nfc(characters(text))))(batch(strings, 24))
     assert np.asarray(mine).tolist() == [unicodedata.is_normalized("NFC", s) for s in strings]
     assert 0.2 < np.mean(np.asarray(mine)) < 0.8
 
@@ -195,8 +210,13 @@ def test_fixed_words_and_data_that_need_a_byte_without_a_token_are_refused_by_na
     said = [["user", "ok"], ["assistant", "\x04"]]
     turns = [{"role": role, "content": content} for role, content in said]
     data.write_text("\n" + json.dumps({"messages": turns}))
-    with pytest.raises(ValueError, match=r"line 2: byte 4 in '\\x04' has no token"):
+    with pytest.raises(ValueError, match=r"line 2: '\\x04' cannot be read: byte 4 has"):
         chat_data.read(data, folders.chat_tokenizer(path, "chatml"))
+
+
+def test_a_tokenizer_without_classes_reads_characters_that_unicode_does_not_know():
+    gemma, qwen = (both(tokenizer_files.of_languages(kind))[0] for kind in ("gemma", "qwen2"))
+    assert qwen.unread("\u0378").startswith("Unicode ") and gemma.unread("\u0378") == ""
 
 
 def test_a_text_that_is_not_in_the_form_nfc_is_named():

@@ -20,6 +20,8 @@ from jaxrl.config import Count, check_fields, check_range
 from jaxrl.language import LanguageEnvironment
 from jaxrl.lm import folders
 from jaxrl.lm.host_chat import HostChat
+from jaxrl.lm.learn.options import PlayConfig
+from jaxrl.lm.learn.rows import with_room
 from jaxrl.lm.play.talk import Full, Talk
 from jaxrl.metrics import hidden
 from jaxrl.printable import printable
@@ -40,7 +42,7 @@ class Args(language.Spoken):
     you: bool = False  # you play it, line by line
     temperature: float = 0.7  # of the draws; 0 takes the likeliest token
     max_tokens: int = 512  # of a reply
-    context: int = 0  # tokens of a conversation; 0: those of the model, at most 2048
+    context: int = 0  # tokens of a conversation; 0: those of the model, at most 2048 but in play
     seed: Count = 0  # of the draws, and of the episode
     verbose: bool = False  # tell the tokens per second of each reply
     init_from: ClassVar[None] = None  # for what is common to all that load models
@@ -55,8 +57,17 @@ class Args(language.Spoken):
             raise ValueError(
                 "you=True needs an environment; try --env language/GuessTheNumber-easy."
             )
+        if self.you and self.model:
+            raise ValueError(f"model={self.model} is not asked where you play; leave it out.")
         if not self.you and not self.model:
             raise ValueError("model= names none; give a folder or an id, as Qwen/Qwen3-0.6B.")
+        if self.env_args and not self.env:
+            given = " ".join(self.env_args)
+            raise ValueError(f"env_args={given} needs an environment; give --env, or leave it out.")
+        if self.data is not None and not (self.env and flags.reads_data(self.env)):
+            raise ValueError(
+                f"data={self.data} is not read by env={self.env or None}; try --env dataset."
+            )
 
 
 class Terminal(stop.StopSignal):
@@ -121,25 +132,22 @@ def load(args: Args) -> Talk:
             f"model={args.model} is no folder; give a run's, one saved by transformers, or an id "
             "of Hugging Face such as Qwen/Qwen3-0.6B."
         )
-    if folders.is_run(folder) and (args.thinking or args.chat):
-        name = "thinking" if args.thinking else "chat"
-        raise ValueError(
-            f"{name}={getattr(args, name)}: the run {folder} has its own; leave it out."
-        )
     tokenizer, config, model = folders.start(
         args.model, folder, args.tokenizer, args.chat, "", args.dtype, args.date, args.thinking
     )
     assert model is not None
-    context = args.context or min(config.context, MOST_CONTEXT)
-    if context > config.context:
+    if args.context > config.context:
         raise ValueError(
-            f"context={context} is more than the {config.context} tokens that the model was made "
-            f"for; try {config.context}."
+            f"context={args.context} is more than the {config.context} tokens that the model was "
+            f"made for; try {config.context}."
         )
     host = HostChat(tokenizer)
-    opening = host.opening(args.system) if args.system else host.chat.first_piece
+    if args.system:  # also of a run, which has its own
+        told = host.chat.replace(first_piece=host.opening(args.system))
+        host = HostChat(replace(tokenizer, chat=told))
+    most = config.context if args.env else min(config.context, MOST_CONTEXT)  # an episode ends
     temperature = args.temperature or None
-    return Talk(model, host, opening, context=context, temperature=temperature, seed=args.seed)
+    return Talk(model, host, context=args.context or most, temperature=temperature, seed=args.seed)
 
 
 def converse(args: Args, terminal: Terminal) -> None:
@@ -154,7 +162,7 @@ def converse(args: Args, terminal: Terminal) -> None:
             try:
                 talk.say(line)
             except Full as full:
-                edge.say(str(full))
+                edge.say(f"{full}; /reset, or start with a larger --context.")
                 continue
             terminal.stream(talk.reply(args.max_tokens), talk.host.words)
             if not talk.ended and not terminal.signum:
@@ -168,7 +176,7 @@ def limit(args: Args, talk: Talk) -> str:
 
 def play(args: Args, terminal: Terminal) -> None:
     """One episode, shown turn by turn."""
-    args = language.complete(replace(args, model=args.model or "a person"))  # who reads words
+    args = language.complete(args)
     env = language.make_env(args.env, flags.env_fields(args))
     player: Any = Person(terminal, env) if args.you else Player(args, load(args), terminal, env)
     reset_key, *keys = jax.random.split(jax.random.key(args.seed), env.max_turns + 1)
@@ -225,7 +233,17 @@ class Player:
     env: LanguageEnvironment
 
     def __post_init__(self):
-        self.most = min(self.args.max_tokens, self.env.response_bytes + 1)
+        """Replies are shorter where the longest episode would not fit else."""
+        env, tokenizer, context = self.env, self.talk.host.tokenizer, self.talk.context
+        cfg = with_room(env, tokenizer, PlayConfig(response_tokens=1))  # the end of a turn
+        least = language.sizes_of(env, tokenizer.chat, cfg).context
+        room = (context - least) // env.max_turns
+        if room < 1:
+            raise ValueError(
+                f"context={context} is too short for {self.args.env}, whose longest episode needs "
+                f"{least + env.max_turns}; try a larger --context, or a model made for more."
+            )
+        self.most = min(self.args.max_tokens, env.response_bytes + 1, room)
 
     def move(self, obs: Text) -> Text | None:
         """What the model says to this, or None where it was stopped."""

@@ -4,6 +4,7 @@ import json
 import shutil
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import mkdtemp
@@ -17,10 +18,13 @@ from jaxrl.lm import folders
 from jaxrl.lm.model import lora, weights
 from jaxrl.text import ByteTokenizer
 from jaxrl.text.bpe_file import byte_characters
-from jaxrl.text.chat import matching
+from jaxrl.text.chat_template import template_words
 from jaxrl.text.formats import template_of
 from jaxrl.train import flags, stop
 from jaxrl.train.paths import Folder, NewFolder
+
+OTHER_DAY = "2001-02-03"  # none of a run's
+SYSTEM = " \tBe brief.\n "  # shows whether the white space around it goes
 
 
 @dataclass(frozen=True)
@@ -68,14 +72,26 @@ def save_tokenizer(folder: Path, tokenizer: folders.ChatTokenizer) -> None:
     write_text(folder / "tokenizer.json", file)
     words = tokenizer.chat.words
     names: dict[str, str] = {"eos_token": words.end, "pad_token": words.end}
-    if tokenizer.template is None:
-        form = matching(tokenizer.tokenizer, tokenizer.form)
-        template = template_of(form, "".join(words.opening).removesuffix(form.user))
-    else:
-        template, own = tokenizer.template
-        names |= own
-    about = {"tokenizer_class": "PreTrainedTokenizerFast", "chat_template": template} | names
-    write_json(folder / "tokenizer_config.json", about)
+    names |= tokenizer.template[1] if tokenizer.template is not None else {}
+    about = {"tokenizer_class": "PreTrainedTokenizerFast", "chat_template": template(tokenizer)}
+    write_json(folder / "tokenizer_config.json", about | names)
+
+
+def template(tokenizer: folders.ChatTokenizer) -> str:
+    """The model's own chat template where it still writes the words of the run, else one of them.
+
+    It does not where the run had a system message, said how to think, or told the day.
+    """
+    words = tokenizer.chat.words
+    if tokenizer.template is not None:
+        own, names = tokenizer.template
+        with suppress(ValueError):
+            if template_words(own, tokenizer.tokenizer, None, names, OTHER_DAY) == words:
+                return own
+    told = None
+    with suppress(ValueError):  # some have no system messages
+        told = tokenizer.words_with(SYSTEM)
+    return template_of(words, told)
 
 
 def byte_file(tokenizer: ByteTokenizer) -> dict[str, Any]:

@@ -93,18 +93,19 @@ def declare(
 
 
 def complete(args: Any) -> Any:
-    """The options with `prompt=instruct` for a model that knows words; a run's own for its model.
+    """The options with `prompt=instruct` for who knows words; a run's own for its model.
 
-    Left as they are where the prompt is given, or the environment has none.
+    A person knows them, who plays where `model` is "". Left as they are where the prompt is given,
+    or the environment has none.
     """
     field = fields_of(envs.spec(args.env).constructor).get("prompt")
     if field is None or field.default != "terse" or "prompt" in flags.parse_fields(args.env_args):
         return args
-    folder = args.init_from or folders.model_folder(args.model)
-    if folder is None:
+    folder = args.init_from or (folders.model_folder(args.model) if args.model else None)
+    if folder is None and args.model:
         return args
     prompt = "instruct"
-    if folder.is_dir() and folders.is_run(folder):
+    if folder is not None and folder.is_dir() and folders.is_run(folder):
         options = read_config(folder)["options"] if (folder / "config.json").is_file() else {}
         prompt = flags.parse_fields(options.get("env_args", ())).get("prompt", "terse")
     given = () if prompt == "terse" else (f"prompt={prompt}",)

@@ -160,10 +160,11 @@ def load_chat_tokenizer(folder: Path) -> ChatTokenizer:
         text = files.read_text(file, files.MOST_BYTES) if there else None
         tokenizer = ByteTokenizer() if text is None else BpeTokenizer.from_file(file)
         words = kept.words
-        if kept.form or (words is None and kept.opening is not None):
-            form = matching(tokenizer, kept.form)
+        if kept.form:
+            matching(tokenizer, kept.form)  # ValueError for none that is known
+        if words is None and kept.opening is not None:
             before = (kept.opening,) if isinstance(kept.opening, str) else kept.opening
-            words = words_after(form, before) if words is None and before is not None else words
+            words = words_after(matching(tokenizer, kept.form), before)
         chat = make_chat(tokenizer, kept.form, "", words)
     return ChatTokenizer(chat, kept.form, text, kept.template, kept.date, kept.thinking)
 
@@ -217,8 +218,10 @@ def start(
         folder = hub.local(init_from)
     tokenizer = None if tokenizer is None else hub.local(tokenizer, weights=False)
     if folder is not None and is_run(folder):
-        if tokenizer is not None:
-            raise ValueError(f"tokenizer={tokenizer}: {folder} has its own; leave the option out.")
+        given = {"tokenizer": tokenizer, "chat": form, "system": system, "thinking": thinking}
+        for name, value in given.items():
+            if value:
+                raise ValueError(f"{name}={value}: {folder} has its own; leave the option out.")
         config, found = load_models(folder)
         config, first = lora.merge(config, jax.tree.map(lambda x: x[0], found))
         return load_chat_tokenizer(folder / "policy"), config, first

@@ -1,14 +1,15 @@
 """Conversations to tokens on the host, with the pieces that `Chat` has inside jit."""
 
 import json
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import jax
 
 from jaxrl.lm.folders import ChatTokenizer
 from jaxrl.text.added_tokens import is_control
-from jaxrl.text.chat import Piece, short, spelled
+from jaxrl.text.chat import Piece, make_piece, short
+from jaxrl.text.tokens import lacks
 
 
 class HostChat:
@@ -18,23 +19,15 @@ class HostChat:
         self.tokenizer, self.chat = tokenizer, tokenizer.chat
         self.library: Any = None
         if tokenizer.tokenizer_json is not None:
-            try:
-                from tokenizers import Tokenizer
-            except ImportError:
-                raise ImportError(
-                    "texts of conversations need tokenizers: pip install 'jaxrl[hf]'"
-                ) from None
-            special = self.chat.tokenizer.special
-            self.library = _library(Tokenizer, tokenizer.tokenizer_json, special)
+            special = tuple(self.chat.tokenizer.special.items())
+            self.library = _library(tokenizer.tokenizer_json, special)
 
     def text(self, text: str) -> list[int]:
         """Tokens of plain text."""
         if self.library is None:
             return list(text.encode())
-        lacking = self.chat.tokenizer.lacking
-        byte = next((byte for byte in text.encode() if byte in lacking), None)
-        if byte is not None:
-            raise ValueError(f"byte {byte} in {short(text)} has no token; leave it out.")
+        if reason := lacks(self.chat.tokenizer, text):
+            raise ValueError(f"{short(text)} cannot be read: {reason}; leave it out.")
         ids = self.library.encode(text, add_special_tokens=False).ids
         if not self.chat.tokenizer.control.isdisjoint(ids):
             raise ValueError(f"the tokenizer reads a special token in {short(text)}.")
@@ -49,12 +42,8 @@ class HostChat:
 
     def opening(self, system: str) -> Piece:
         """What stands around the first user's text after this system message."""
-        parts = spelled(self.chat.tokenizer, self.tokenizer.words_with(system).opening)
-        prefix = parts.pop() if isinstance(parts[-1], str) else ""
-        before: list[int] = []
-        for part in parts:
-            before += [part] if isinstance(part, int) else self.text(part)
-        return self.chat.first_piece.replace(before=tuple(before), prefix=prefix)
+        words = self.tokenizer.words_with(system)
+        return make_piece(self.chat.tokenizer, words.opening, words.reply, self.text)
 
     def user(self, piece: Piece, text: str) -> list[int]:
         """A user's text with what stands around it, up to the response."""
@@ -77,17 +66,24 @@ class HostChat:
         return [*self.text(text), self.chat.end_of_turn]
 
 
-def _library(kind: Any, tokenizer_json: str, special: dict[str, int]) -> Any:
+@lru_cache(maxsize=1)  # a tokenizer.json of tens of megabytes takes seconds
+def _library(tokenizer_json: str, special: tuple[tuple[str, int], ...]) -> Any:
     """The library's tokenizer, which reads as plain text what that inside jit does."""
+    try:
+        from tokenizers import Tokenizer
+    except ImportError:
+        raise ImportError(
+            "texts of conversations need tokenizers: pip install 'jaxrl[hf]'"
+        ) from None
     file = json.loads(tokenizer_json)
     for entry in file.get("added_tokens") or []:
         entry["special"] = is_control(entry)
     try:
-        library = kind.from_str(json.dumps(file))
+        library = Tokenizer.from_str(json.dumps(file))
     except Exception as error:  # the library has no class of its own for it
         raise ValueError(f"the library tokenizers refuses the tokenizer: {error}") from None
     library.encode_special_tokens = True
-    for name, index in special.items():
+    for name, index in special:
         if library.token_to_id(name) != index:
             raise ValueError(
                 f"tokenizer.json gives {name!r} the id {index}, the library tokenizers another "

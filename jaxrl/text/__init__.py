@@ -1,6 +1,7 @@
 """Text and tokens inside jit."""
 
 from jaxrl.text.bpe import BpeTokenizer
+from jaxrl.text.characters import strip
 from jaxrl.text.chat import Chat, make_chat
 from jaxrl.text.formats import FORMATS
 from jaxrl.text.numbers import from_int, integer, integers
@@ -15,7 +16,6 @@ from jaxrl.text.text import (
     literal,
     resize,
     select,
-    strip,
     substring,
     to_str,
     where,

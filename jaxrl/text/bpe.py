@@ -24,14 +24,14 @@ from jaxrl.text.characters import (
     Table,
     characters,
     classes,
+    is_nfc,
     known,
-    normal,
 )
 from jaxrl.text.merges import Merges
 from jaxrl.text.pretokens import Pattern, starts
 from jaxrl.text.text import Text
-from jaxrl.text.tokens import Spelling, Tokens
-from jaxrl.text.words import Words, from_the_left
+from jaxrl.text.tokens import Spelling, Tokens, lacks
+from jaxrl.text.trie import Trie, from_the_left
 
 
 class BpeTokenizer(flax.struct.PyTreeNode):
@@ -42,8 +42,8 @@ class BpeTokenizer(flax.struct.PyTreeNode):
     merges: Merges
     joins: jax.Array  # bool [256 * 256]: a merge joins what ends and begins with these two bytes
     spelling: Spelling
-    whole: Words  # pre-tokens that are a token as they are
-    content: Words  # added tokens that are not special
+    whole: Trie  # pre-tokens that are a token as they are
+    content: Trie  # added tokens that are not special
     specials: tuple[tuple[str, int], ...] = flax.struct.field(pytree_node=False)
     control: frozenset[int] = flax.struct.field(pytree_node=False)  # no text is encoded to them
     lacking: frozenset[int] = flax.struct.field(pytree_node=False)  # bytes without a token
@@ -82,8 +82,8 @@ class BpeTokenizer(flax.struct.PyTreeNode):
             merges=Merges.of(file.ranks),
             joins=jnp.asarray(_joins(file)),
             spelling=jax.tree.map(jnp.asarray, Spelling.of(file.words)),
-            whole=Words.of(file.whole),
-            content=Words.of(file.content),
+            whole=Trie.of(file.whole),
+            content=Trie.of(file.content),
             specials=tuple(file.specials.items()),
             control=file.control,
             lacking=frozenset(np.flatnonzero(file.byte_token < 0).tolist()),
@@ -99,12 +99,11 @@ class BpeTokenizer(flax.struct.PyTreeNode):
 
     def unread(self, text: str) -> str:
         """Why this text could not be read exactly inside jit; nothing where it can."""
-        byte = next((byte for byte in text.encode() if byte in self.lacking), None)
-        if byte is not None:
-            return f"byte {byte} has no token"
+        if reason := lacks(self, text):
+            return reason
         if self.nfc and not unicodedata.is_normalized("NFC", text):
             return "it is not in Unicode's form NFC, which the tokenizer would bring it into"
-        if not known(text):
+        if self.pattern.regex and not known(text):
             return f"Unicode {unicodedata.unidata_version} does not know one of its characters"
         return ""
 
@@ -127,7 +126,7 @@ class BpeTokenizer(flax.struct.PyTreeNode):
         if self.pattern.regex:
             unread |= jnp.any(inside & (classes(found) == UNKNOWN))
         if self.nfc:
-            unread |= ~normal(found)
+            unread |= ~is_nfc(found)
         return Tokens(ids, jnp.minimum(total, capacity), text.cut | (total > capacity) | unread)
 
     def _units(

@@ -1,4 +1,4 @@
-"""The characters of a text inside jit: code points, their classes, and Unicode's form NFC.
+"""The characters of a text inside jit: code points, their classes, white space, the form NFC.
 
 Tables are made of Python's own `unicodedata`. A code point that it does not know has the class
 UNKNOWN, for a later version of Unicode may have made a letter of it.
@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl.text.pairs import Pairs
-from jaxrl.text.text import Text
+from jaxrl.text.text import Text, substring
 
 POINTS = 0x110000
 PAGE = 256
@@ -107,7 +107,18 @@ def _classes() -> Table:
     return Table.of(value)
 
 
-def normal(found: Characters) -> jax.Array:
+def strip(text: Text) -> Text:
+    """Without white space at both ends, like `str.strip`; as it is where it is no UTF-8."""
+    found = characters(text)
+    white = (classes(found) >= NEWLINE) | ((found.point >= 28) & (found.point < 32))
+    place = jnp.arange(text.capacity, dtype=jnp.int32)
+    solid = ~(white & found.valid) & (place < text.length)
+    start = jnp.where(jnp.any(solid), jnp.argmax(solid), text.length)
+    stop = jnp.max(jnp.where(solid, place + 1, 0), initial=0)
+    return substring(text, start, jnp.maximum(stop, start), text.capacity)
+
+
+def is_nfc(found: Characters) -> jax.Array:
     """bool []: the text is in the form NFC.
 
     So it is when no character has a canonical equal that is preferred, marks stand in the order of

@@ -6,14 +6,16 @@ come from these words alone: in what is said, by whomever, their names are plain
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import flax.struct
 import jax
 
+from jaxrl.text.characters import strip
 from jaxrl.text.formats import FORMATS, Format, Opening, Words, special_tokens, words_of
-from jaxrl.text.text import Text, concat, literal, strip
+from jaxrl.text.text import Text, concat, literal
 from jaxrl.text.tokens import Tokenizer, Tokens, constant, join
 
 
@@ -91,8 +93,10 @@ def make_chat(
         words = words_of(form, system or None)
     if words.end not in tokenizer.special:
         raise ValueError(f"the tokenizer lacks the special token {words.end}, the end of a turn.")
-    first = _piece(tokenizer, words.opening, words.reply)
-    following = _piece(tokenizer, (words.following.removeprefix(words.end),), words.reply)
+    encode = partial(_encode, tokenizer)
+    first = make_piece(tokenizer, words.opening, words.reply, encode)
+    between = (words.following.removeprefix(words.end),)
+    following = make_piece(tokenizer, between, words.reply, encode)
     return Chat(tokenizer, first, following, tokenizer.special[words.end], words)
 
 
@@ -111,12 +115,19 @@ def matching(tokenizer: Tokenizer, name: str) -> Format:
     )
 
 
-def _piece(tokenizer: Tokenizer, before: Opening, after: str) -> Piece:
+def make_piece(
+    tokenizer: Tokenizer, before: Opening, after: str, encode: Callable[[str], Sequence[int]]
+) -> Piece:
+    """What stands around a text that is said between these words; `encode` reads plain ones."""
     ahead, behind = spelled(tokenizer, before), split_special(tokenizer, after)
     prefix = ahead.pop() if ahead and isinstance(ahead[-1], str) else ""
     suffix = behind.pop(0) if behind and isinstance(behind[0], str) else ""
     assert isinstance(prefix, str) and isinstance(suffix, str)
-    return Piece(_encode(tokenizer, ahead), prefix, suffix, _encode(tokenizer, behind))
+    ids = [
+        tuple(x for part in parts for x in ([part] if isinstance(part, int) else encode(part)))
+        for parts in (ahead, behind)
+    ]
+    return Piece(ids[0], prefix, suffix, ids[1])
 
 
 def spelled(tokenizer: Tokenizer, opening: Opening) -> list[str | int]:
@@ -150,18 +161,12 @@ def _plain(tokenizer: Any, text: Text) -> Tokens:
     return tokenizer.encode(text, text.capacity)
 
 
-def _encode(tokenizer: Tokenizer, parts: Sequence[str | int]) -> tuple[int, ...]:
-    ids: list[int] = []
-    for part in parts:
-        if isinstance(part, int):
-            ids.append(part)
-        else:
-            if reason := tokenizer.unread(part):
-                raise ValueError(f"the chat's words {short(part)} cannot be read: {reason}.")
-            room = -(-len(part.encode()) // WORDS) * WORDS  # few sizes, so few compilations
-            tokens = _plain(tokenizer, literal(part, room))
-            ids += tokens.ids[: int(tokens.length)].tolist()
-    return tuple(ids)
+def _encode(tokenizer: Tokenizer, words: str) -> list[int]:
+    if reason := tokenizer.unread(words):
+        raise ValueError(f"the chat's words {short(words)} cannot be read: {reason}.")
+    room = -(-len(words.encode()) // WORDS) * WORDS  # few sizes, so few compilations
+    tokens = _plain(tokenizer, literal(words, room))
+    return tokens.ids[: int(tokens.length)].tolist()
 
 
 def short(value: Any, most: int = 300) -> str:

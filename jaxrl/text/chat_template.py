@@ -83,8 +83,8 @@ def _found(
     for talk, system, theirs in zip(talks, systems, written, strict=True):
         system = system.strip() if strips else system
         ours = replace(words, opening=(system.join(around),)).conversation(talk)
-        if talk is THOUGHT:
-            words = replace(words, drops="Hm." not in theirs)
+        if talk is THOUGHT and "Hm." not in theirs:
+            words = replace(words, drops=True)
         elif theirs != ours:
             raise ValueError(_difference(theirs, ours))
     return words, around, strips

@@ -123,27 +123,37 @@ def words_after(form: Format, opening: Opening) -> Words:
     )
 
 
-def template_of(form: Format, opening: str) -> str:
-    """A Jinja chat template that writes conversations of this form, for other libraries.
+def template_of(words: Words, told: Words | None = None) -> str:
+    """A Jinja chat template that writes conversations in these words, for other libraries.
 
-    `opening` stands before the first user's turn where a conversation has no system message.
+    `told` are those after a system message with white space around it, for conversations with one
+    of their own; None where there can be none.
     """
-    before, _, after = form.system.partition("{}")
-    trim = " | trim" if form.strips else ""
-    content = f"message['content']{trim}"
-    start = f"{{{{- {json.dumps(opening)} -}}}}"
-    if form.system:
-        own = f"(messages[0]['content']{trim})"
-        start = f"""{{%- if messages[0]['role'] == 'system' -%}}
-{{{{- {json.dumps(form.opening + before)} + {own} + {json.dumps(after)} -}}}}
+    user = f"message['content']{' | trim' * words.strips}"
+    reply = f"message['content']{' | trim' * words.strips_reply}"
+    system = "raise_exception('this template has no system messages')"
+    if told is not None:
+        said = told.opening[1]
+        content = f"(messages[0]['content']{' | trim' * (said == said.strip())})"
+        system = " + ".join(content if i % 2 else _quoted(x) for i, x in enumerate(told.opening))
+    following = words.following.removeprefix(words.end)
+    return f"""{{%- if messages[0]['role'] == 'system' -%}}
+{{{{- {system} -}}}}
+{{%- set messages = messages[1:] -%}}
 {{%- else -%}}
-{start}
-{{%- endif -%}}"""
-    return f"""{start}
+{{{{- {_quoted("".join(words.opening))} -}}}}
+{{%- endif -%}}
 {{%- for message in messages -%}}
 {{%- if message['role'] == 'user' -%}}
-{{{{- {json.dumps(form.user)} + ({content}) + {json.dumps(form.reply)} -}}}}
+{{{{- ('' if loop.first else {_quoted(following)}) + ({user}) -}}}}
+{{{{- {_quoted(words.reply.removesuffix(words.begun))} -}}}}
+{{{{- {_quoted(words.begun)} if loop.last else '' -}}}}
 {{%- elif message['role'] == 'assistant' -%}}
-{{{{- ({content}) + {json.dumps(form.end + form.after_end)} -}}}}
+{{{{- ({reply}) + {_quoted(words.end)} -}}}}
 {{%- endif -%}}
 {{%- endfor -%}}"""
+
+
+def _quoted(text: str) -> str:
+    """A text as Jinja reads it back, to which the halves of a surrogate pair are two characters."""
+    return json.dumps(text, ensure_ascii=False)

@@ -104,16 +104,6 @@ def substring(text: Text, start: jax.Array | int, stop: jax.Array | int, capacit
     return pack(text.bytes, start[None], length[None], capacity, text.cut)
 
 
-def strip(text: Text) -> Text:
-    """Without white space at both ends; like `str.strip` for ASCII."""
-    white = (text.bytes == 32) | ((text.bytes >= 9) & (text.bytes <= 13))
-    place = jnp.arange(text.capacity, dtype=jnp.int32)
-    solid = ~white & (place < text.length)
-    start = jnp.where(jnp.any(solid), jnp.argmax(solid), text.length)
-    stop = jnp.max(jnp.where(solid, place + 1, 0))
-    return substring(text, start, jnp.maximum(stop, start), text.capacity)
-
-
 def equal(a: Text, b: Part) -> jax.Array:
     """bool []: the same bytes; the `cut` flags do not count."""
     b = as_text(b)

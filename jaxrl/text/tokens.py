@@ -91,6 +91,12 @@ class Tokenizer(Protocol):
     def decode(self, tokens: Tokens, capacity: int) -> Text: ...
 
 
+def lacks(tokenizer: Tokenizer, text: str) -> str:
+    """Which of the text's bytes has no token, in words; nothing where all have one."""
+    byte = next((byte for byte in text.encode() if byte in tokenizer.lacking), None)
+    return "" if byte is None else f"byte {byte} has no token"
+
+
 BYTES_SPECIAL = {"<|end|>": 256, "<|user|>": 257, "<|assistant|>": 258, "<|pad|>": 259}
 BYTES = Spelling.of([*(bytes([i]) for i in range(256)), *map(str.encode, BYTES_SPECIAL)])
 

@@ -1,21 +1,22 @@
 """How many tokens what an environment says takes, where that is known before a run begins."""
 
+from collections.abc import Iterator
 from typing import TypeVar
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 
 from jaxrl import config
 from jaxrl.language import LanguageEnvironment
 from jaxrl.lm.folders import ChatTokenizer
 from jaxrl.lm.host_chat import HostChat
 from jaxrl.lm.learn.options import PlayConfig
-from jaxrl.text import Template
+from jaxrl.text import Template, Text
 from jaxrl.text.chat import Piece
 
 C = TypeVar("C", bound=PlayConfig)
 
-
+PIECE = 1024  # rows that are opened at once, each with room for the longest
 SEAMS = 4  # tokens more that a text may take where its fields meet its words
 
 
@@ -63,30 +64,48 @@ def with_rows(env: LanguageEnvironment, tokenizer: ChatTokenizer, cfg: C) -> C:
 
     ValueError, with the row, where less was asked for and what is not read stops a run.
     """
+    if cfg.prompt_tokens and cfg.unread != "stop":
+        return cfg
     tokens, name = longest_row(env, tokenizer)
     if not 0 < cfg.prompt_tokens < tokens:
         return config.with_values(cfg, prompt_tokens=tokens) if tokens else cfg
-    if cfg.unread == "stop":
-        raise ValueError(
-            f"prompt_tokens={cfg.prompt_tokens} is too short for {name}: its prompt has {tokens} "
-            f"tokens; try --algo.prompt-tokens {tokens}, or leave it out."
-        )
-    return cfg
+    raise ValueError(
+        f"prompt_tokens={cfg.prompt_tokens} is too short for {name}: its prompt has {tokens} "
+        f"tokens; try --algo.prompt-tokens {tokens}, or leave it out."
+    )
 
 
 def longest_row(env: LanguageEnvironment, tokenizer: ChatTokenizer) -> tuple[int, str]:
     """The most tokens of a first observation, and its row; (0, "") where there are no rows.
 
-    Counted on the host, where thousands take a second or two.
+    Counted on the host, where thousands take a second or two. ValueError, with the row, for one
+    that cannot be read.
     """
     if not env.num_rows:
         return 0, ""
-    host, found = HostChat(tokenizer), []
+    host, most, longest = HostChat(tokenizer), -1, (env, 0)
     for part in [env] if env.held_out is env else [env, env.held_out]:
-        first = jax.jit(jax.vmap(lambda row, of=part: of.reset_row(row, jax.random.key(0))[1].obs))
-        text = jax.device_get(first(jnp.arange(part.num_rows)))
-        for row, (data, size) in enumerate(zip(text.bytes, text.length, strict=True)):
-            said = data[:size].tobytes().decode(errors="replace")
-            found.append((len(host.user(host.chat.first_piece, said)), part, row))
-    tokens, part, row = max(found, key=lambda one: one[0])
-    return tokens, part.row_name(row)
+        for row, said in enumerate(_told(part)):
+            try:
+                tokens = len(host.user(host.chat.first_piece, said))
+            except ValueError as error:
+                raise ValueError(f"{part.row_name(row)}: {error}") from None
+            if tokens > most:
+                most, longest = tokens, (part, row)
+    return most, longest[0].row_name(longest[1])
+
+
+def _told(env: LanguageEnvironment) -> Iterator[str]:
+    """The first observation of each row, in order."""
+    size = min(env.num_rows, PIECE)
+    for start in range(0, env.num_rows, size):
+        row = np.minimum(np.arange(start, start + size, dtype=np.int32), env.num_rows - 1)
+        text = jax.device_get(_open(env, row))
+        for data, length in zip(text.bytes, text.length[: env.num_rows - start], strict=False):
+            yield data[:length].tobytes().decode(errors="replace")
+
+
+@jax.jit
+def _open(env: LanguageEnvironment, row: jax.Array) -> Text:
+    """The first observations of these rows."""
+    return jax.vmap(lambda row: env.reset_row(row, jax.random.key(0))[1].obs)(row)

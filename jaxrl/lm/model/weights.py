@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,6 +11,7 @@ import numpy as np
 from flax import nnx
 
 from jaxrl import files, memory
+from jaxrl.hub import INDEX, Index
 from jaxrl.lm.model.config import ModelConfig
 from jaxrl.lm.model.hf_config import Generation, from_hf, ids, to_hf
 from jaxrl.lm.model.transformer import Transformer
@@ -149,15 +150,8 @@ def _open(folder: Path) -> dict[str, Any]:
     return tensors
 
 
-@dataclass(frozen=True)
-class Index(files.Foreign):
-    """Which file each tensor lies in."""
-
-    weight_map: dict[str, str]
-
-
 def _files(folder: Path) -> list[Path]:
-    index = files.inside(folder, "model.safetensors.index.json")
+    index = files.inside(folder, INDEX)
     if os.path.lexists(index):
         with files.reading(index, AGAIN):
             names = sorted(set(files.read_json(index, Index).weight_map.values()))
@@ -264,7 +258,7 @@ def save(
         total = sum(x.nbytes for tensors in parts for x in tensors.values())
         where = {key: n for n, tensors in zip(names, parts, strict=True) for key in tensors}
         index = {"metadata": {"total_size": total}, "weight_map": where}
-        files.write_json(folder / "model.safetensors.index.json", index)
+        files.write_json(folder / INDEX, index)
     files.write_json(folder / "config.json", config)
 
 

@@ -10,7 +10,6 @@ from jaxrl.lm.host_chat import HostChat
 from jaxrl.lm.model.cache import Cache, init_cache
 from jaxrl.lm.model.transformer import Transformer, forward, logits, unstack
 from jaxrl.lm.play.sample import draw, token_keys
-from jaxrl.text.chat import Piece
 
 SHORT, LONG = 32, 256  # tokens that are read at once, by a compiled program each
 FIRST = 256  # tokens that a cache has room for at first: a step reads all of it, so it is doubled
@@ -27,22 +26,23 @@ class Talk:
         self,
         model: Transformer,
         host: HostChat,
-        opening: Piece,
         *,
         context: int,
         temperature: float | None,
         seed: int = 0,
     ):
         self.model = jax.device_put(unstack(model))
-        self.host, self.opening = host, opening
+        self.host = host
         self.context, self.temperature = context, temperature
-        self.key = jax.random.key(seed)
+        self.seed, self.conversation = seed, -1
         self.ends = {host.chat.end_of_turn, *model.cfg.end_ids}
         self._read = jax.jit(self._read_chunk, donate_argnums=1)
         self.reset()
 
     def reset(self) -> None:
-        """Forget all that was said."""
+        """Forget all that was said; what is drawn from now on is drawn anew."""
+        self.conversation += 1
+        self.key = jax.random.fold_in(jax.random.key(self.seed), self.conversation)
         self.cache = init_cache(self.model.cfg, 1, min(FIRST, self.context))
         self.length = 0
         self.next = np.zeros(1, np.int32)  # the token that the model would say now
@@ -56,11 +56,11 @@ class Talk:
             end = self.host.chat.end_of_turn
             tokens = [end, *self.host.user(self.host.chat.next_piece, text)]
         else:
-            tokens = self.host.user(self.opening, text)
+            tokens = self.host.user(self.host.chat.first_piece, text)
         if self.length + len(tokens) >= self.context:
             raise Full(
-                f"the conversation would have {self.length + len(tokens)} tokens of "
-                f"context={self.context}; /reset, or start with a larger --context."
+                f"the conversation would have {self.length + len(tokens)} tokens, where "
+                f"context={self.context}"
             )
         self._take(tokens)
 

@@ -12,14 +12,14 @@ from jaxrl.text.pairs import Pairs
 from jaxrl.text.text import Text
 
 
-class Words(flax.struct.PyTreeNode):
-    """Words that are one token each."""
+class Trie(flax.struct.PyTreeNode):
+    """Words that are one token each, by their letters."""
 
     edges: Pairs  # (node, byte) -> (node, its token or -1)
     size: int = flax.struct.field(pytree_node=False)  # the number of words
 
     @classmethod
-    def of(cls, found: Mapping[bytes, int]) -> "Words":
+    def of(cls, found: Mapping[bytes, int]) -> "Trie":
         nodes: dict[bytes, int] = {b"": 0}
         for word in found:
             for end in range(1, len(word) + 1):
