@@ -11,6 +11,7 @@ from jaxrl.spaces import TextSpace
 from jaxrl.text import Template, Text, resize, select
 
 ANSWER = HIDDEN + "answer"  # metric: what was answered, as a number; -1 where nothing was
+OF = HIDDEN + "of_"  # begins metrics, as of_minus: 1 where the task is of this kind, else 0
 PROMPTS = ("terse", "instruct")
 THOUGHTS = 256  # bytes of free text beside an answer, where the task is told in words
 

@@ -12,6 +12,7 @@ from test_text import batch, strings
 
 import envs
 from envs.reasoning.arithmetic import evaluate
+from jaxrl.language import OF
 from jaxrl.text import literal
 
 CAPACITY = 24
@@ -117,6 +118,10 @@ def test_the_question_of_chain_sum_is_what_its_answer_says():
     for question, answer in zip(strings(first.obs), strings(expert), strict=True):
         assert re.fullmatch(r"\d{3}([+-]\d{3}){2}=\\boxed\{N\}", question)
         assert eval(question.split("=")[0]) == int(answer[7:-1])
+    minus = [float("-" in question) for question in strings(first.obs)]
+    assert 0 < sum(minus) < len(minus)
+    assert first.metrics[OF + "minus"].tolist() == minus
+    assert first.metrics[OF + "plus"].tolist() == [1 - x for x in minus]
 
 
 def test_the_solution_of_countdown_is_of_the_numbers_asked_for():

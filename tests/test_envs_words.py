@@ -8,7 +8,7 @@ from test_text import batch
 
 import envs
 from jaxrl.env import static
-from jaxrl.language import ANSWER, LanguageEnvironment
+from jaxrl.language import ANSWER, OF, LanguageEnvironment
 from jaxrl.lm.learn.report import outcome_metrics
 from jaxrl.lm.play.demonstrate import demonstrate
 from jaxrl.lm.play.episodes import empty
@@ -16,6 +16,7 @@ from jaxrl.lm.play.limits import limits
 from jaxrl.metrics import hidden
 from jaxrl.statistics import summarize_returns
 from jaxrl.text import ByteTokenizer, Template, literal, make_chat, to_str
+from jaxrl.train import fresh
 
 CHAT = make_chat(ByteTokenizer())
 IDS = [
@@ -47,8 +48,9 @@ def test_an_expert_is_worth_the_same_in_both_prompts(id):
         played[prompt] = play(env, sizes)
     terse, words = played["terse"], played["instruct"]
     assert np.array_equal(terse.reward, words.reward) and np.mean(terse.metrics["success"]) > 0.7
-    assert terse.metrics.keys() == words.metrics.keys() == {
-        "success", "no_answer", "wrong_form", ANSWER}  # fmt: skip
+    told = {name for name in terse.metrics if not name.startswith(OF)}
+    assert told == {"success", "no_answer", "wrong_form", ANSWER}
+    assert terse.metrics.keys() == words.metrics.keys()
     for name in ("success", "no_answer", "wrong_form"):
         assert np.array_equal(terse.metrics[name], words.metrics[name]), name
     assert np.all(words.metrics["wrong_form"] == 0) and not np.any(words.unread | terse.unread)
@@ -203,3 +205,18 @@ def test_what_was_answered_is_neither_logged_nor_summarised():
     assert not [name for name in outcome_metrics(record) if hidden(name)]
     metrics = {name: np.zeros((1, 2)) for name in record.metrics}
     assert summarize_returns(np.zeros((1, 2)), metrics)["metrics"].keys() == {"success"}
+
+
+def test_success_is_told_for_each_kind_of_task():
+    record = empty(6, 4, 1, ["success", OF + "plus", OF + "minus"])
+    plus, right = np.array([1, 1, 1, 0, 0, 0.0]), np.array([1, 1, 0, 0, 0, 1.0])
+    metrics = {"success": right, OF + "plus": plus, OF + "minus": 1 - plus}
+    told = outcome_metrics(record.replace(metrics=jax.tree.map(jnp.asarray, metrics)))
+    shares = {name: (float(x.numerator), float(x.denominator)) for name, x in told.items()}
+    assert shares["success_plus"] == (2, 3) and shares["success_minus"] == (1, 3)
+    assert not [name for name in told if hidden(name)]
+    outcomes = {name: x[None] for name, x in metrics.items()}
+    outcomes |= {name: np.ones((1, 6)) for name in ("episode_return", "turns", "tokens")}
+    outcomes |= {name: np.zeros((1, 6), bool) for name in ("cut", "unread", "cut_responses")}
+    success = fresh.summary(outcomes)["success"]
+    assert success["of"] == {"plus": pytest.approx(2 / 3), "minus": pytest.approx(1 / 3)}

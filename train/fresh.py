@@ -12,7 +12,7 @@ import numpy as np
 from jaxrl import config, statistics
 from jaxrl.language import ANSWER
 from jaxrl.lm.learn.agent import Agent
-from jaxrl.lm.learn.report import last_cut, reasons
+from jaxrl.lm.learn.report import kinds, last_cut, reasons
 from jaxrl.lm.learn.sizes import cache
 from jaxrl.lm.play.episodes import Episodes
 from jaxrl.program import Member, over_members, seed_keys
@@ -132,6 +132,8 @@ def _success(found: Outcomes, cut: np.ndarray, samples: int, in_rows: bool) -> d
         "success": {"mean": share, "ci95": statistics.wilson(share, prompts), "prompts": prompts},
         "failed": {name: count / failed for name, count in why.items() if count},
     }
+    for kind, of in kinds(found).items():
+        told["success"].setdefault("of", {})[kind] = float(right[of].mean()) if of.any() else None
     if samples > 1:
         groups = right.reshape(-1, samples)
         told["pass_at"] = {

@@ -7,6 +7,7 @@ import numpy as np
 
 from jaxrl.env import TimeStep, check_numbers, static
 from jaxrl.envs.reasoning.question import Question
+from jaxrl.language import OF
 from jaxrl.text import Template, Text, from_int
 from jaxrl.text.text import pack
 
@@ -59,7 +60,7 @@ class ChainSum(Question):
 
     def reset(self, key: jax.Array) -> tuple[State, TimeStep]:
         state = State(self.draw(key))
-        return state, self.opening(chain=self.chain(state))
+        return state, self.of_kind(state, self.opening(chain=self.chain(state)))
 
     def step(self, state: State, action: Text, key: jax.Array) -> tuple[State, TimeStep]:
         del key  # the question has one answer
@@ -68,7 +69,14 @@ class ChainSum(Question):
         credit = 0.0
         if self.partial is not None:
             credit = self.partial * share_of_places(value, result)
-        return state, self.verdict(reading, value == result, credit)
+        return state, self.of_kind(state, self.verdict(reading, value == result, credit))
+
+    def of_kind(self, state: State, ts: TimeStep) -> TimeStep:
+        """Told apart: sums, and what has a difference in it."""
+        minus = jnp.any(state.number < 0)
+        of = {"plus": ~minus, "minus": minus}
+        kinds = {OF + kind: jnp.asarray(is_of, jnp.float32) for kind, is_of in of.items()}
+        return ts.replace(metrics=ts.metrics | kinds)
 
     def draw(self, key: jax.Array) -> jax.Array:
         """int32 [max_terms]: the signed numbers of a question."""

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxrl.language import OF
 from jaxrl.lm.play.episodes import Episodes
 from jaxrl.lm.play.rounds import Work
 from jaxrl.metrics import HIDDEN, Metrics, Sums, hidden, mean
@@ -31,6 +32,11 @@ def reasons(metrics: Mapping[str, Any], cut: Any) -> dict[str, Any]:
     return {name: (found | {"wrong": left})[name] for name in FAILED}
 
 
+def kinds(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """bool [N] for each kind of task that the environment tells apart: the episode is of it."""
+    return {name.removeprefix(OF): x > 0 for name, x in metrics.items() if name.startswith(OF)}
+
+
 def last_cut(episodes: Episodes) -> jax.Array:
     """bool [N]: the episode's last response met the length limit."""
     last = jnp.maximum(episodes.num_turns - 1, 0)
@@ -49,7 +55,9 @@ def failed_shares(episodes: Episodes) -> Metrics:
 
 def outcome_metrics(episodes: Episodes) -> Metrics:
     """How episodes ended, the environment's own metrics among it."""
-    own = {name: mean(x) for name, x in episodes.metrics.items() if not hidden(name)}
+    told = episodes.metrics
+    own = {name: mean(x) for name, x in told.items() if not hidden(name)}
+    own |= {f"success_{kind}": mean(told["success"], x) for kind, x in kinds(told).items()}
     return own | {
         "episode_return": mean(episodes.episode_return),
         "turns": mean(episodes.num_turns),
