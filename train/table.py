@@ -6,6 +6,7 @@ from jaxrl.train.trainer import Trainer
 
 TRAINERS = {
     "ppo": "PPO, discrete and continuous actions",
+    "dqn": "DQN with a replay: double, dueling, n-step, prioritised",
     "pqn": "PQN: Q-learning without replay and target network",
     "grpo": "GRPO of a language agent: samples of one prompt compared",
     "reinforce": "REINFORCE of a language agent: turns compared over the batch",
