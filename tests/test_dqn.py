@@ -135,7 +135,7 @@ def test_every_metric_is_a_finite_float32_sum(base):
         for name, sums in now.items():
             for x in sums:
                 assert x.shape == () and x.dtype == jnp.float32 and np.isfinite(x), name
-    assert {"loss", "q", "q_error", "epsilon", "episode_return", "x"} <= base[1][0].keys()
+    assert {"loss", "q", "td_error", "epsilon", "episode_return", "x"} <= base[1][0].keys()
 
 
 def test_eight_devices_keep_the_steps_of_one_and_learn_the_same(base):
@@ -232,7 +232,7 @@ def test_the_loss_is_hubers_times_the_weight_for_the_action_that_was_played():
     batch = dqn.Batch(None, np.int32([0, 1, 1]), np.float32([4, 7, 8.5]), weight)
     total, parts = dqn.loss(SimpleNamespace(q=lambda obs: q), batch)
     assert total == (3 - 0.5 + 0.5 * 0.5**2 / 2, 3)
-    assert parts["q"] == (1 + 7 + 9, 3) and parts["q_error"] == (3 + 0.5, 3)
+    assert parts["q"] == (1 + 7 + 9, 3) and parts["td_error"] == (3 + 0.5, 3)
 
 
 def test_a_dueling_network_adds_the_advantage_beyond_its_mean_to_the_value():

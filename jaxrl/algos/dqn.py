@@ -240,7 +240,7 @@ def of_batch(network: Any, batch: Batch) -> jax.Array:
 def loss(network: Any, batch: Batch) -> tuple[metrics.Sums, metrics.Metrics]:
     """Huber's loss of Q(obs, action), weighted, and its parts."""
     q = of_batch(network, batch)
-    parts = {"q": metrics.mean(q), "q_error": metrics.mean(jnp.abs(q - batch.target))}
+    parts = {"q": metrics.mean(q), "td_error": metrics.mean(jnp.abs(q - batch.target))}
     return metrics.mean(batch.weight * optax.losses.huber_loss(q, batch.target)), parts
 
 
