@@ -7,6 +7,7 @@ from jaxrl.train.trainer import Trainer
 TRAINERS = {
     "ppo": "PPO, discrete and continuous actions",
     "pqn": "PQN: Q-learning without replay and target network",
+    "dqn": "DQN with a replay: double, dueling, n-step, prioritised",
     "grpo": "GRPO of a language agent: samples of one prompt compared",
     "reinforce": "REINFORCE of a language agent: turns compared over the batch",
     "turn_ppo": "PPO of a language agent, with a critic of turns",
