@@ -171,6 +171,27 @@ def of_rollouts(cfg: Any, env: Environment, init: Callable[[jax.Array], Any]) ->
     ]
 
 
+def of_replay(cfg: Any, env: Environment, init: Callable[[jax.Array], Any]) -> list[Part]:
+    """Of an algorithm that plays into a replay and learns from batches of it.
+
+    `cfg` has `off_policy.Sizes`, and `init(key)` gives a state with a `World`.
+    """
+    one, _ = of_environment(env)
+    state, envs = jax.eval_shape(init, jax.random.key(0)), cfg.num_envs * one
+    kept, rows = size_of(state.world.buffer), cfg.capacity * cfg.num_envs
+    longer = "num_steps" if cfg.num_steps > cfg.num_envs else "num_envs"
+    pool = "reset_pool" if cfg.reset_pool else longer
+    width = max(cfg.hidden, default=1)
+    return [
+        Part("num_envs", cfg.num_envs, envs),
+        Part("buffer_size", rows, kept),
+        Part(longer, getattr(cfg, longer), cfg.num_envs * cfg.num_steps * (kept // rows)),
+        Part(pool, getattr(cfg, pool), envs * cfg.pool_size),
+        Part("batch_size", cfg.batch_size, cfg.batch_size * (kept // rows + 4 * width)),
+        Part("hidden", width, max(size_of(state) - kept - envs, 0), split=False),
+    ]
+
+
 def of_evaluation(env: Environment, episodes: int) -> list[Part]:
     """Of whole fresh episodes of an environment that sees arrays, side by side."""
     return [Part("eval_episodes", episodes, episodes * of_environment(env)[0], split=False)]

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrl import envs, memory
+from jaxrl import envs, memory, off_policy
 from jaxrl.env import Environment
 from jaxrl.evaluate import Evaluation, evaluate
 from jaxrl.language import LanguageEnvironment
@@ -50,6 +50,7 @@ def make_task(name: str, algorithm: ModuleType, args: Any) -> Task:
         env = algorithm.wrap(member.env, member.cfg)
         return algorithm.update(state, key, cfg=member.cfg, env=env, axis=axis)
 
+    parts = memory.of_replay if isinstance(cfg, off_policy.Sizes) else memory.of_rollouts
     given = load_policy(args.init_from) if "init_from" in args.files() else None
     return Task(
         name=name,
@@ -63,7 +64,7 @@ def make_task(name: str, algorithm: ModuleType, args: Any) -> Task:
         num_blocks=cfg.num_blocks,
         minibatch_rows=cfg.minibatch_rows,
         outcome=outcome(trained, raw),
-        parts=memory.of_rollouts(cfg, wrapped, fresh),
+        parts=parts(cfg, wrapped, fresh),
         start=None if given is None else starter(given, policy, trained, algorithm, args.init_from),
     )
 

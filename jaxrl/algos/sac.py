@@ -1,0 +1,192 @@
+"""Soft actor-critic with a learned temperature (arXiv:1812.05905), for choices arXiv:1910.07207.
+
+Differences from the papers: orthogonal kernels; critics, actor and temperature take a step side by
+side, each with the others as they were; before `learning_starts` the fresh policy plays, which is
+close to uniform; a choice of n actions keeps an entropy of 0.3 log n and not 0.98 log n, which
+leaves a policy next to uniform, and from which temperatures run away.
+"""
+
+from functools import partial
+from typing import Any, Literal
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import PartitionSpec as P
+
+from jaxrl import actions, config, distributions, losses, mesh, metrics, networks, off_policy, sgd
+from jaxrl.networks.actors import SoftActor
+from jaxrl.networks.critics import each_q, make_critics
+from jaxrl.policy import Policy
+from jaxrl.rollout import Decision
+from jaxrl.spaces import Box, Discrete
+from jaxrl.wrappers import EpisodeStats, ScaleAction
+
+
+@config.pytree_dataclass
+class Config(off_policy.Sizes):
+    total_steps: config.Count = 20_000  # environment steps, rounded up to whole iterations
+    num_envs: int = 1  # environments stepped in parallel, B
+    num_steps: int = 1  # steps of each environment per iteration, T
+    gradient_steps: int = 1  # optimizer steps per iteration
+    batch_size: int = 256  # rows of each, a multiple of num_envs or a divisor
+    buffer_size: int = 1_000_000  # rows of all environments that are kept, at most total_steps
+    learning_starts: int = 100  # environment steps before the first optimizer step
+    learning_rate: float = 1e-3  # of Adam, for actor, critics and temperature
+    gamma: float = 0.99  # discount per step
+    tau: float = 0.005  # share of the critics in their targets' next value
+    target_entropy: float | None = None  # in nats; None: -A for a Box, 0.3 log n for choices
+    hidden: tuple[int, ...] = (256, 256)  # widths of each network's hidden layers
+    activation: Literal["tanh", "relu", "silu"] = "relu"
+    reset_pool: int = 0  # resets an environment may need in an iteration; 0: num_steps / 8
+
+    def __post_init__(self):
+        self.check_sizes()
+        config.check_positive("learning_rate", self.learning_rate, Config.learning_rate)
+        for name in ("gamma", "tau"):
+            config.check_range(name, getattr(self, name), 0.0, 1.0, getattr(Config, name))
+
+
+class Trained(flax.struct.PyTreeNode):
+    """What a gradient moves."""
+
+    actor: Any  # SoftActor
+    critics: Any  # leaves [2, ...]
+    log_alpha: jax.Array  # float32 []: log of the temperature
+
+
+class State(flax.struct.PyTreeNode):
+    """Everything that must survive a crash; of one member."""
+
+    trained: Trained
+    targets: Any  # the critics' running mean
+    opt_state: Any
+    world: off_policy.World
+    iteration: jax.Array  # int32 []
+
+
+def layout() -> State:
+    """Of a State on a mesh, members stacked in front."""
+    whole: Any = P(mesh.SEED)
+    return State(whole, whole, whole, off_policy.layout(), whole)  # pyright: ignore
+
+
+def wrap(env: Any, cfg: Config) -> EpisodeStats:
+    """The environment as `update` wants it: reals before their tanh, choices as they are."""
+    del cfg
+    space = env.action_space
+    if not isinstance(space, Discrete):
+        off_policy.check_bounded("SAC", space)
+    return EpisodeStats(ScaleAction(env, squash=isinstance(space, Box)))
+
+
+def make_policy(key: jax.Array, *, cfg: Config, env: Any) -> SoftActor:
+    """A fresh actor for the (wrapped) environment's spaces."""
+    name, squash = f"{SoftActor.__module__}:SoftActor", isinstance(env.action_space, Box)
+    spaces = env.observation_space, env.action_space
+    spec = networks.NetworkSpec(*spaces, name, cfg.hidden, cfg.activation, squash)
+    return networks.build(spec, key)
+
+
+def entropy_target(cfg: Config, space: Any) -> Any:
+    """In nats, of the squashed action where it is a real one."""
+    if cfg.target_entropy is not None:
+        return cfg.target_entropy
+    return 0.3 * float(np.log(space.n)) if isinstance(space, Discrete) else -float(space.shape[0])
+
+
+def init(key: jax.Array, *, cfg: Config, env: Any, axis: str | None = None) -> State:
+    """A fresh State in the environment that `wrap` gives, on this device of a mesh axis."""
+    actor_key, critic_key, env_key = jax.random.split(key, 3)
+    actor = make_policy(actor_key, cfg=cfg, env=env)
+    critics = make_critics(actor.spec, 2, critic_key)
+    trained = Trained(actor, critics, jnp.zeros((), jnp.float32))
+    opt_state: Any = optax.scale_by_adam().init(trained)  # pyright: ignore
+    world = off_policy.begin(env, env_key, cfg, axis)
+    return State(trained, critics, opt_state, world, jnp.zeros((), jnp.int32))
+
+
+def act(actor: Any, memory: Any, obs: Any, noise: jax.Array) -> tuple[Any, Decision]:
+    """(memory, Decision): a sample for each of a batch of observations."""
+    return memory, Decision(actor.distribution(obs).sample(noise))
+
+
+def update(state: State, key: jax.Array, *, cfg: Config, env: Any, axis: Any = None) -> tuple:
+    """(State, Metrics) after T*B steps and `gradient_steps` optimizer steps."""
+    play_key, learn_key = jax.random.split(key)
+    space, player = env.action_space, partial(act, state.trained.actor)
+    noise = partial(distributions.noise, space)
+    world, ended = off_policy.play(env, state.world, player, noise, play_key, cfg, axis)
+    step = partial(gradient_step, cfg=cfg, goal=entropy_target(cfg, space), axis=axis)
+    twice = lambda key, shape: noise(key, (*shape, 2))  # noqa: E731: of obs and of next_obs
+    learner = (state.trained, state.targets, state.opt_state)
+    learner, log = off_policy.learn(step, learner, world, twice, learn_key, cfg, axis)
+    log = metrics.merged(log, ended.means(lambda sums: mesh.psum(sums, axis)))
+    return State(*learner, world, state.iteration + 1), log
+
+
+def gradient_step(learner: tuple, inputs: Any, *, cfg: Config, goal: Any, axis: Any) -> tuple:
+    """(learner, Metrics) after a step of everything; its only collective is the gradients' sum."""
+    (trained, targets, opt_state), (batch, _) = learner, inputs
+    objective = partial(loss, frozen=trained, targets=targets, cfg=cfg, goal=goal)
+    grads, log = sgd.gradient(objective, trained, batch, total=sgd.over_devices(axis))
+    descended = sgd.descend(optax.scale_by_adam(), grads, opt_state, trained, cfg.learning_rate)
+    targets = optax.incremental_update(descended[0].critics, targets, cfg.tau)
+    return (descended[0], targets, descended[1]), log
+
+
+def loss(
+    trained: Trained, batch: Any, *, frozen: Trained, targets: Any, cfg: Config, goal: Any
+) -> tuple[metrics.Sums, metrics.Metrics]:
+    """Sum of the three losses (eqs. 5, 9 and 18 of arXiv:1812.05905), and their parts.
+
+    `frozen` is `trained` where a loss has no gradient for it.
+    """
+    (rows, noise), alpha = batch, jnp.exp(frozen.log_alpha)
+    pi = frozen.actor.distribution(rows.next_obs)
+    ahead, entropy = value_and_entropy(pi, targets, rows.next_obs, noise[:, 0])
+    ahead = jnp.where(rows.terminated, 0.0, ahead + alpha * entropy)
+    q = of_action(trained.critics, rows.obs, rows.action)
+    q_loss = jnp.sum(losses.value_loss(q, rows.reward + cfg.gamma * ahead), 0)
+    pi = trained.actor.distribution(rows.obs)
+    value, entropy = value_and_entropy(pi, frozen.critics, rows.obs, noise[:, 1])
+    actor_loss = -(value + alpha * entropy)
+    alpha_loss = trained.log_alpha * (jax.lax.stop_gradient(entropy) - goal)
+    parts = {"q_loss": q_loss, "actor_loss": actor_loss, "entropy": entropy, "q": q[0]}
+    log = {name: metrics.mean(x) for name, x in parts.items()}
+    log["alpha"] = metrics.mean(jnp.broadcast_to(alpha, entropy.shape))
+    return metrics.mean(q_loss + actor_loss + alpha_loss), log
+
+
+def value_and_entropy(pi: Any, critics: Any, obs: Any, noise: jax.Array) -> tuple:
+    """(the smaller critic's Q, entropy), float32 [N] each, whose expectation is that under pi.
+
+    Exact for choices (eqs. 10 and 12 of arXiv:1910.07207), of one sample for reals.
+    """
+    if isinstance(pi, distributions.Categorical):
+        q = jnp.min(each_q(critics, obs), 0)
+        return jnp.sum(pi.probability() * q, -1), pi.entropy()
+    action = pi.sample(noise)
+    return jnp.min(of_action(critics, obs, action), 0), -pi.log_prob(action)
+
+
+def of_action(critics: Any, obs: Any, action: jax.Array) -> jax.Array:
+    """float32 [2, N]: each critic's Q of actions as they are drawn."""
+    if jnp.issubdtype(action.dtype, jnp.integer):
+        q = each_q(critics, obs)
+        return jnp.take_along_axis(q, action[None, :, None], -1)[..., 0]
+    return each_q(critics, (obs, jnp.tanh(action)))
+
+
+def trained_policy(state: State, *, cfg: Config, env: Any) -> Policy:
+    """The actor by itself; works on states stacked over members."""
+    del cfg
+    actor, space = state.trained.actor, env.action_space
+    return Policy(actor, None, actor.spec, space, actions.scaling(space, actor.spec.squash))
+
+
+def with_policy(state: State, policy: Policy) -> State:
+    """The state with the weights of another actor."""
+    return state.replace(trained=state.trained.replace(actor=policy.network))
