@@ -161,6 +161,4 @@ def check_bounded(name: str, space: Any) -> None:
     if isinstance(space, spaces.Box) and space.bounded:
         return
     other = {spaces.Discrete: "DQN or SAC"}.get(type(space), "PPO")
-    raise ValueError(
-        f"{name} needs a Box of actions with finite bounds, not {space}; try {other}."
-    )
+    raise ValueError(f"{name} needs a Box of actions with finite bounds, not {space}; try {other}.")
