@@ -174,7 +174,7 @@ def of_rollouts(cfg: Any, env: Environment, init: Callable[[jax.Array], Any]) ->
 def of_replay(cfg: Any, env: Environment, init: Callable[[jax.Array], Any]) -> list[Part]:
     """Of an algorithm that plays into a replay and learns from batches of it.
 
-    `cfg` has `off_policy.Sizes`, and `init(key)` gives a state with a `World`.
+    `cfg` is an `off_policy.ActorCriticConfig`, and `init(key)` a state with a `World`.
     """
     one, _ = of_environment(env)
     state, envs = jax.eval_shape(init, jax.random.key(0)), cfg.num_envs * one

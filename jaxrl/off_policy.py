@@ -1,7 +1,7 @@
 """Off-policy learning: steps are played into a replay, and batches drawn from it to learn."""
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import flax.struct
 import jax
@@ -12,30 +12,37 @@ from jaxrl import config, mesh, replay, resets, rollout, sgd, spaces
 from jaxrl.env import Environment, per_env_keys
 from jaxrl.metrics import Metrics
 from jaxrl.replay import Replay
-from jaxrl.rollout import Act, Carry, Ended
+from jaxrl.rollout import Act, Carry
 
 L = TypeVar("L")
 Noise = Callable[[jax.Array, tuple[int, ...]], Any]  # (key, shape) -> noise
 
 
-class Sizes:
-    """What follows from the sizes in a Config: T steps of B environments, then gradient steps."""
+@config.pytree_dataclass
+class ActorCriticConfig:
+    """Options that actors with critics share; steps, rows and batches are of all environments."""
 
-    total_steps: config.Count
-    num_envs: int
-    num_steps: int
-    gradient_steps: int  # gradient_steps / (num_envs*num_steps) is the update-to-data ratio
-    batch_size: int
-    buffer_size: int
-    learning_starts: int
-    reset_pool: int
+    total_steps: config.Count = 20_000  # environment steps, rounded up to whole iterations
+    num_envs: int = 1  # environments stepped in parallel, B
+    num_steps: int = 1  # steps of each environment per iteration, T
+    gradient_steps: int = 1  # per iteration: / (num_envs*num_steps) is the update-to-data ratio
+    batch_size: int = 256  # rows of a gradient step, a multiple of num_envs or a divisor
+    buffer_size: int = 1_000_000  # rows that are kept, the newest; at most all that are played
+    learning_starts: int = 100  # environment steps before the first gradient step
+    learning_rate: float = 1e-3  # of Adam, for all networks
+    gamma: float = 0.99  # discount per step
+    tau: float = 0.005  # share of the networks in their targets' next value
+    hidden: tuple[int, ...] = (256, 256)  # widths of each network's hidden layers
+    activation: Literal["tanh", "relu", "silu"] = "relu"
+    reset_pool: int = 0  # resets an environment may need in an iteration; 0: num_steps / 8
 
-    def check_sizes(self) -> None:
-        """ValueError for a size that cannot work."""
+    def __post_init__(self):
         own = type(self)
         config.check_range("reset_pool", self.reset_pool, 0, 1e9, 0)
-        for name in ("total_steps", "num_envs", "num_steps", "gradient_steps"):
+        for name in ("total_steps", "num_envs", "num_steps", "gradient_steps", "learning_rate"):
             config.check_positive(name, getattr(self, name), getattr(own, name))
+        for name in ("gamma", "tau"):
+            config.check_range(name, getattr(self, name), 0.0, 1.0, getattr(own, name))
         rows, few = self.num_envs * self.num_steps, f"num_envs={own.num_envs}"
         config.check_iterations("total_steps", self.total_steps, "num_envs*num_steps", rows, few)
         sizes = (self.batch_size, self.buffer_size, self.learning_starts)
@@ -93,7 +100,7 @@ def layout() -> World:
     return World(split, Replay(split, P(mesh.SEED)))  # pyright: ignore
 
 
-def begin(env: Environment, key: jax.Array, cfg: Sizes, axis: str | None) -> World:
+def begin(env: Environment, key: jax.Array, cfg: ActorCriticConfig, axis: str | None) -> World:
     """First states of this device's environments, and an empty replay."""
     index = mesh.global_index(cfg.num_envs // mesh.axis_size(axis), axis)
     carry = rollout.begin(env, key, index)
@@ -103,15 +110,21 @@ def begin(env: Environment, key: jax.Array, cfg: Sizes, axis: str | None) -> Wor
     return World(carry, replay.empty(row, index.shape[0], cfg.capacity))
 
 
-def begun(world: World, cfg: Sizes, axis: str | None) -> jax.Array:
-    """bool []: learning_starts steps were played; the same for all members, so a branch on it is."""
+def begun(world: World, cfg: ActorCriticConfig, axis: str | None) -> jax.Array:
+    """bool []: learning_starts steps were played. Members share it: a branch on it stays one."""
     return world.buffer.filled * (world.num_envs * mesh.axis_size(axis)) >= cfg.learning_starts
 
 
 def play(
-    env: Environment, world: World, act: Act, noise: Noise, key: jax.Array, cfg: Sizes, axis: Any
-) -> tuple[World, Ended]:
-    """T steps of each environment into the replay."""
+    env: Environment,
+    world: World,
+    act: Act,
+    noise: Noise,
+    key: jax.Array,
+    cfg: ActorCriticConfig,
+    axis: Any,
+) -> tuple[World, Metrics]:
+    """T steps of each environment into the replay; metrics of the episodes that ended."""
     pool_key, play_key = jax.random.split(key)
     index = mesh.global_index(world.num_envs, axis)
     pool = resets.fill_all(env, pool_key, index, cfg.pool_size)
@@ -119,7 +132,8 @@ def play(
         env, world.carry, pool, act, noise, play_key, index, cfg.num_steps
     )
     rows = Row(steps.obs, steps.action, steps.reward, steps.next_obs, steps.terminated)
-    return World(carry, replay.add(world.buffer, rows)), ended
+    log = ended.means(lambda sums: mesh.psum(sums, axis))
+    return World(carry, replay.add(world.buffer, rows)), log
 
 
 def learn(
@@ -128,7 +142,7 @@ def learn(
     world: World,
     noise: Noise,
     key: jax.Array,
-    cfg: Sizes,
+    cfg: ActorCriticConfig,
     axis: str | None,
 ) -> tuple[L, Metrics]:
     """The gradient steps of an iteration, none before `learning_starts`.
@@ -156,9 +170,12 @@ def learn(
     return jax.lax.cond(begun(world, cfg, axis), several, lambda x: (x, nothing), learner)
 
 
-def check_bounded(name: str, space: Any) -> None:
+def check_actions(name: str, space: Any, or_discrete: bool = False) -> None:
     """ValueError, which says who serves them, for actions that are no Box with finite bounds."""
     if isinstance(space, spaces.Box) and space.bounded:
         return
-    other = {spaces.Discrete: "DQN or SAC"}.get(type(space), "PPO")
-    raise ValueError(f"{name} needs a Box of actions with finite bounds, not {space}; try {other}.")
+    if isinstance(space, spaces.Discrete) and or_discrete:
+        return
+    served = "a Box of actions with finite bounds" + " or Discrete ones" * or_discrete
+    other = "DQN, SAC or PPO" if isinstance(space, spaces.Discrete) else "PPO"
+    raise ValueError(f"{name} needs {served}, not {space}; try {other}.")

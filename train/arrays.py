@@ -50,7 +50,9 @@ def make_task(name: str, algorithm: ModuleType, args: Any) -> Task:
         env = algorithm.wrap(member.env, member.cfg)
         return algorithm.update(state, key, cfg=member.cfg, env=env, axis=axis)
 
-    parts = memory.of_replay if isinstance(cfg, off_policy.Sizes) else memory.of_rollouts
+    parts = (
+        memory.of_replay if isinstance(cfg, off_policy.ActorCriticConfig) else memory.of_rollouts
+    )
     given = load_policy(args.init_from) if "init_from" in args.files() else None
     return Task(
         name=name,

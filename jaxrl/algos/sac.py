@@ -7,7 +7,7 @@ leaves a policy next to uniform, and from which temperatures run away.
 """
 
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import flax.struct
 import jax
@@ -26,27 +26,8 @@ from jaxrl.wrappers import EpisodeStats, ScaleAction
 
 
 @config.pytree_dataclass
-class Config(off_policy.Sizes):
-    total_steps: config.Count = 20_000  # environment steps, rounded up to whole iterations
-    num_envs: int = 1  # environments stepped in parallel, B
-    num_steps: int = 1  # steps of each environment per iteration, T
-    gradient_steps: int = 1  # optimizer steps per iteration
-    batch_size: int = 256  # rows of each, a multiple of num_envs or a divisor
-    buffer_size: int = 1_000_000  # rows of all environments that are kept, at most total_steps
-    learning_starts: int = 100  # environment steps before the first optimizer step
-    learning_rate: float = 1e-3  # of Adam, for actor, critics and temperature
-    gamma: float = 0.99  # discount per step
-    tau: float = 0.005  # share of the critics in their targets' next value
+class Config(off_policy.ActorCriticConfig):
     target_entropy: float | None = None  # in nats; None: -A for a Box, 0.3 log n for choices
-    hidden: tuple[int, ...] = (256, 256)  # widths of each network's hidden layers
-    activation: Literal["tanh", "relu", "silu"] = "relu"
-    reset_pool: int = 0  # resets an environment may need in an iteration; 0: num_steps / 8
-
-    def __post_init__(self):
-        self.check_sizes()
-        config.check_positive("learning_rate", self.learning_rate, Config.learning_rate)
-        for name in ("gamma", "tau"):
-            config.check_range(name, getattr(self, name), 0.0, 1.0, getattr(Config, name))
 
 
 class Trained(flax.struct.PyTreeNode):
@@ -76,10 +57,8 @@ def layout() -> State:
 def wrap(env: Any, cfg: Config) -> EpisodeStats:
     """The environment as `update` wants it: reals before their tanh, choices as they are."""
     del cfg
-    space = env.action_space
-    if not isinstance(space, Discrete):
-        off_policy.check_bounded("SAC", space)
-    return EpisodeStats(ScaleAction(env, squash=isinstance(space, Box)))
+    off_policy.check_actions("SAC", env.action_space, or_discrete=True)
+    return EpisodeStats(ScaleAction(env, squash=isinstance(env.action_space, Box)))
 
 
 def make_policy(key: jax.Array, *, cfg: Config, env: Any) -> SoftActor:
@@ -98,7 +77,7 @@ def entropy_target(cfg: Config, space: Any) -> Any:
 
 
 def init(key: jax.Array, *, cfg: Config, env: Any, axis: str | None = None) -> State:
-    """A fresh State in the environment that `wrap` gives, on this device of a mesh axis."""
+    """Fresh weights, a temperature of 1 and an empty replay; `axis` as in `update`."""
     actor_key, critic_key, env_key = jax.random.split(key, 3)
     actor = make_policy(actor_key, cfg=cfg, env=env)
     critics = make_critics(actor.spec, 2, critic_key)
@@ -113,18 +92,25 @@ def act(actor: Any, memory: Any, obs: Any, noise: jax.Array) -> tuple[Any, Decis
     return memory, Decision(actor.distribution(obs).sample(noise))
 
 
-def update(state: State, key: jax.Array, *, cfg: Config, env: Any, axis: Any = None) -> tuple:
-    """(State, Metrics) after T*B steps and `gradient_steps` optimizer steps."""
+def update(
+    state: State, key: jax.Array, *, cfg: Config, env: Any, axis: str | None = None
+) -> tuple[State, metrics.Metrics]:
+    """T*B steps by samples of the policy, then `gradient_steps` steps of all that is trained."""
     play_key, learn_key = jax.random.split(key)
     space, player = env.action_space, partial(act, state.trained.actor)
     noise = partial(distributions.noise, space)
     world, ended = off_policy.play(env, state.world, player, noise, play_key, cfg, axis)
     step = partial(gradient_step, cfg=cfg, goal=entropy_target(cfg, space), axis=axis)
-    twice = lambda key, shape: noise(key, (*shape, 2))  # noqa: E731: of obs and of next_obs
     learner = (state.trained, state.targets, state.opt_state)
-    learner, log = off_policy.learn(step, learner, world, twice, learn_key, cfg, axis)
-    log = metrics.merged(log, ended.means(lambda sums: mesh.psum(sums, axis)))
-    return State(*learner, world, state.iteration + 1), log
+    learner, log = off_policy.learn(
+        step, learner, world, partial(noise_of_row, space), learn_key, cfg, axis
+    )
+    return State(*learner, world, state.iteration + 1), metrics.merged(log, ended)
+
+
+def noise_of_row(space: Any, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """Of the actions after a row and at it, leaves [..., 2, A]; choices need none."""
+    return distributions.noise(space, key, (*shape, 2))
 
 
 def gradient_step(learner: tuple, inputs: Any, *, cfg: Config, goal: Any, axis: Any) -> tuple:
