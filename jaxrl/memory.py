@@ -172,22 +172,14 @@ def of_rollouts(cfg: Any, env: Environment, init: Callable[[jax.Array], Any]) ->
 
 
 def of_replay(cfg: Any, env: Environment, init: Callable[[jax.Array], Any]) -> list[Part]:
-    """Of an algorithm that plays into a replay and learns from batches of it.
-
-    `cfg` is an `off_policy.ActorCriticConfig`, and `init(key)` a state with a `World`.
-    """
-    one, _ = of_environment(env)
-    state, envs = jax.eval_shape(init, jax.random.key(0)), cfg.num_envs * one
-    kept, rows = size_of(state.world.buffer), cfg.capacity * cfg.num_envs
-    longer = "num_steps" if cfg.num_steps > cfg.num_envs else "num_envs"
-    pool = "reset_pool" if cfg.reset_pool else longer
-    width = max(cfg.hidden, default=1)
+    """Of an algorithm that learns from a replay, `buffer` of its state; `cfg` has `replay.Sizes`."""
+    envs, state = cfg.num_envs * of_environment(env)[0], jax.eval_shape(init, jax.random.key(0))
+    kept, width = size_of(state.buffer), max(cfg.hidden, default=1)
+    pool = "reset_pool" if cfg.reset_pool else "num_steps"
     return [
+        Part("buffer_size", cfg.buffer_size, kept),
         Part("num_envs", cfg.num_envs, envs),
-        Part("buffer_size", rows, kept),
-        Part(longer, getattr(cfg, longer), cfg.num_envs * cfg.num_steps * (kept // rows)),
         Part(pool, getattr(cfg, pool), envs * cfg.pool_size),
-        Part("batch_size", cfg.batch_size, cfg.batch_size * (kept // rows + 4 * width)),
         Part("hidden", width, max(size_of(state) - kept - envs, 0), split=False),
     ]
 

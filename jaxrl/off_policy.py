@@ -1,4 +1,4 @@
-"""Off-policy learning: steps are played into a replay, and batches drawn from it to learn."""
+"""Actors and critics that learn off policy: rounds of play into a replay and of gradient steps."""
 
 from collections.abc import Callable
 from typing import Any, Literal, TypeVar
@@ -6,11 +6,9 @@ from typing import Any, Literal, TypeVar
 import flax.struct
 import jax
 import jax.numpy as jnp
-from jax.sharding import PartitionSpec as P
 
-from jaxrl import config, mesh, replay, resets, rollout, sgd, spaces
+from jaxrl import config, mesh, metrics, replay, resets, rollout, spaces
 from jaxrl.env import Environment, per_env_keys
-from jaxrl.metrics import Metrics
 from jaxrl.replay import Replay
 from jaxrl.rollout import Act, Carry
 
@@ -19,57 +17,35 @@ Noise = Callable[[jax.Array, tuple[int, ...]], Any]  # (key, shape) -> noise
 
 
 @config.pytree_dataclass
-class ActorCriticConfig:
-    """Options that actors with critics share; steps, rows and batches are of all environments."""
+class ActorCriticConfig(replay.Sizes):
+    """Options that actors with critics share."""
 
     total_steps: config.Count = 20_000  # environment steps, rounded up to whole iterations
     num_envs: int = 1  # environments stepped in parallel, B
-    num_steps: int = 1  # steps of each environment per iteration, T
-    gradient_steps: int = 1  # per iteration: / (num_envs*num_steps) is the update-to-data ratio
-    batch_size: int = 256  # rows of a gradient step, a multiple of num_envs or a divisor
-    buffer_size: int = 1_000_000  # rows that are kept, the newest; at most all that are played
-    learning_starts: int = 100  # environment steps before the first gradient step
+    num_steps: int = 32  # steps of each environment per iteration
+    train_every: int = 1  # steps of each environment between two rounds of gradient steps
+    gradient_steps: int = 1  # of a round: / (num_envs*train_every) is the update-to-data ratio
+    batch_size: int = 256  # rows of a gradient step: a multiple of num_envs, or a divisor
+    buffer_size: int = 1_000_000  # newest steps that the replay keeps, of all environments
+    learning_starts: int = 100  # steps of all environments before the first gradient step
     learning_rate: float = 1e-3  # of Adam, for all networks
     gamma: float = 0.99  # discount per step
     tau: float = 0.005  # share of the networks in their targets' next value
     hidden: tuple[int, ...] = (256, 256)  # widths of each network's hidden layers
     activation: Literal["tanh", "relu", "silu"] = "relu"
-    reset_pool: int = 0  # resets an environment may need in an iteration; 0: num_steps / 8
+    reset_pool: int = 0  # fresh resets per environment and iteration; 0: num_steps / 8
 
     def __post_init__(self):
+        self.check_sizes()
         own = type(self)
-        config.check_range("reset_pool", self.reset_pool, 0, 1e9, 0)
-        for name in ("total_steps", "num_envs", "num_steps", "gradient_steps", "learning_rate"):
-            config.check_positive(name, getattr(self, name), getattr(own, name))
+        config.check_positive("learning_rate", self.learning_rate, own.learning_rate)
         for name in ("gamma", "tau"):
             config.check_range(name, getattr(self, name), 0.0, 1.0, getattr(own, name))
-        rows, few = self.num_envs * self.num_steps, f"num_envs={own.num_envs}"
-        config.check_iterations("total_steps", self.total_steps, "num_envs*num_steps", rows, few)
-        sizes = (self.batch_size, self.buffer_size, self.learning_starts)
-        replay.check(self.num_envs, *sizes, self.num_steps)
-
-    @property
-    def num_iterations(self) -> int:
-        return -(-self.total_steps // (self.num_envs * self.num_steps))
 
     @property
     def capacity(self) -> int:
-        """Steps of each environment that the replay keeps: no more than are played."""
-        return min(self.buffer_size // self.num_envs, self.num_iterations * self.num_steps)
-
-    @property
-    def num_blocks(self) -> int:
-        """What devices can share: environments, and rows of a batch."""
-        return min(self.num_envs, self.batch_size)
-
-    @property
-    def pool_size(self) -> int:
-        """Fresh resets of each environment in an iteration."""
-        return self.reset_pool or max(2, self.num_steps // 8)
-
-    @property
-    def minibatch_rows(self) -> int:
-        return self.batch_size
+        """Steps of each environment that are kept: no more than are played."""
+        return min(super().capacity, self.num_iterations * self.num_steps)
 
 
 class Row(flax.struct.PyTreeNode):
@@ -78,96 +54,95 @@ class Row(flax.struct.PyTreeNode):
     obs: Any
     action: Any  # as drawn
     reward: jax.Array
-    next_obs: Any  # where the action led; where `terminated` is not set, it has a value
+    next_obs: Any  # where the action led, which has a value unless `terminated`
     terminated: jax.Array
 
 
-class World(flax.struct.PyTreeNode):
-    """Environments, and what was played in them."""
-
-    carry: Carry
-    buffer: Replay
-
-    @property
-    def num_envs(self) -> int:
-        """On this device."""
-        return self.buffer.num_envs
-
-
-def layout() -> World:
-    """Where a World [K, ...] lies on a mesh: environments are split over devices."""
-    split: Any = P(mesh.SEED, mesh.DATA)
-    return World(split, Replay(split, P(mesh.SEED)))  # pyright: ignore
-
-
-def begin(env: Environment, key: jax.Array, cfg: ActorCriticConfig, axis: str | None) -> World:
+def begin(
+    env: Environment, key: jax.Array, cfg: ActorCriticConfig, axis: str | None
+) -> tuple[Carry, Replay]:
     """First states of this device's environments, and an empty replay."""
     index = mesh.global_index(cfg.num_envs // mesh.axis_size(axis), axis)
     carry = rollout.begin(env, key, index)
     _, ts = jax.eval_shape(env.reset, jax.random.key(0))
     action = jax.eval_shape(lambda: spaces.sample(env.action_space, jax.random.key(0)))
     row = Row(ts.obs, action, ts.reward, ts.final_obs, ts.terminated)
-    return World(carry, replay.empty(row, index.shape[0], cfg.capacity))
+    return carry, replay.empty(row, index.shape[0], cfg.capacity)
 
 
-def begun(world: World, cfg: ActorCriticConfig, axis: str | None) -> jax.Array:
-    """bool []: learning_starts steps were played. Members share it: a branch on it stays one."""
-    return world.buffer.filled * (world.num_envs * mesh.axis_size(axis)) >= cfg.learning_starts
-
-
-def play(
+def iterate(
     env: Environment,
-    world: World,
-    act: Act,
-    noise: Noise,
+    learner: L,
+    carry: Carry,
+    buffer: Replay,
+    player: Callable[[L, jax.Array], Act],
+    step: Callable[[L, Any], tuple[L, metrics.Metrics]],
+    noises: tuple[Noise, Noise],
     key: jax.Array,
     cfg: ActorCriticConfig,
-    axis: Any,
-) -> tuple[World, Metrics]:
-    """T steps of each environment into the replay; metrics of the episodes that ended."""
-    pool_key, play_key = jax.random.split(key)
-    index = mesh.global_index(world.num_envs, axis)
+    axis: str | None,
+) -> tuple[L, Carry, Replay, metrics.Metrics]:
+    """An iteration of rounds; (learner, carry, buffer, metrics).
+
+    `player(learner, warm)` acts, where `warm` is whether it has begun to learn. `step(learner,
+    (rows, noise))` is a gradient step with this device's share of a batch. `noises` are those of a
+    step that is played and of a row, which depends on its place in the whole batch alone.
+    """
+    pool_key, rounds_key = jax.random.split(key)
+    index = mesh.global_index(buffer.num_envs, axis)
     pool = resets.fill_all(env, pool_key, index, cfg.pool_size)
-    carry, _, steps, ended = rollout.rollout(
-        env, world.carry, pool, act, noise, play_key, index, cfg.num_steps
-    )
-    rows = Row(steps.obs, steps.action, steps.reward, steps.next_obs, steps.terminated)
-    log = ended.means(lambda sums: mesh.psum(sums, axis))
-    return World(carry, replay.add(world.buffer, rows)), log
+
+    def one_round(before, key):
+        learner, carry, pool, buffer = before
+        play_key, learn_key = jax.random.split(key)
+        act = player(learner, is_warm(buffer, cfg))
+        carry, pool, steps, ended = rollout.rollout(
+            env, carry, pool, act, noises[0], play_key, index, cfg.train_every
+        )
+        rows = Row(steps.obs, steps.action, steps.reward, steps.next_obs, steps.terminated)
+        buffer = replay.add(buffer, rows)
+        learner, parts = learn(step, learner, buffer, noises[1], learn_key, cfg, axis)
+        return (learner, carry, pool, buffer), (ended, parts)
+
+    before = learner, carry, pool, buffer
+    keys = jax.random.split(rounds_key, cfg.num_rounds)
+    (learner, carry, _, buffer), (ended, parts) = jax.lax.scan(one_round, before, keys)
+    ended = jax.tree.map(lambda x: jnp.sum(x, 0), ended)
+    log = metrics.add_up(metrics.until_broken(parts))
+    log = metrics.merged(log, ended.means(lambda sums: mesh.psum(sums, axis)))
+    return learner, carry, buffer, log
+
+
+def is_warm(buffer: Replay, cfg: ActorCriticConfig) -> jax.Array:
+    """bool []: enough was played to learn from; members share it, so a branch on it stays one."""
+    return buffer.filled * cfg.num_envs >= cfg.learning_starts
 
 
 def learn(
-    step: Callable[[L, tuple[Any, jax.Array]], tuple[L, Metrics]],
+    step: Callable[[L, Any], tuple[L, metrics.Metrics]],
     learner: L,
-    world: World,
+    buffer: Replay,
     noise: Noise,
     key: jax.Array,
     cfg: ActorCriticConfig,
     axis: str | None,
-) -> tuple[L, Metrics]:
-    """The gradient steps of an iteration, none before `learning_starts`.
-
-    `step(learner, ((rows, noise), i))` sees this device's share of a batch; noise of a row depends
-    on its place in the whole batch. Metrics are sums over the steps.
-    """
+) -> tuple[L, metrics.Metrics]:
+    """The gradient steps of a round, none before the replay is warm; sums over them."""
     index = mesh.global_index(cfg.batch_size // mesh.axis_size(axis), axis)
 
-    def one(learner, inputs):
-        key, i = inputs
+    def one(learner, key):
         row_key, noise_key = jax.random.split(key)
-        rows, _ = replay.sample(world.buffer, row_key, cfg.batch_size, axis)
+        rows, _ = replay.sample(buffer, row_key, cfg.batch_size, axis)
         drawn = jax.vmap(lambda k: noise(k, ()))(per_env_keys(noise_key, index))
-        return step(learner, ((rows, drawn), i))
+        return step(learner, (rows, drawn))
 
     def several(learner):
-        count = cfg.gradient_steps
-        steps = jax.random.split(key, count), jnp.arange(count, dtype=jnp.int32)
-        learner, parts = sgd.in_turn(one, learner, steps)
-        return learner, jax.tree.map(lambda x: jnp.sum(x, 0), parts)
+        learner, parts = jax.lax.scan(one, learner, jax.random.split(key, cfg.gradient_steps))
+        return learner, metrics.add_up(metrics.until_broken(parts))
 
-    _, shapes = jax.eval_shape(several, learner)
+    shapes = jax.eval_shape(several, learner)[1]
     nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-    return jax.lax.cond(begun(world, cfg, axis), several, lambda x: (x, nothing), learner)
+    return jax.lax.cond(is_warm(buffer, cfg), several, lambda same: (same, nothing), learner)
 
 
 def check_actions(name: str, space: Any, or_discrete: bool = False) -> None:

@@ -52,6 +52,69 @@ def _(axis_size: int, in_batched: list[bool], x: jax.Array) -> tuple[jax.Array, 
     return (x[0] if in_batched[0] else x), False
 
 
+class Sizes:
+    """What follows from the sizes in a Config of an algorithm that learns from a replay.
+
+    An iteration is rounds: `train_every` steps of every environment, then `gradient_steps` batches.
+    """
+
+    total_steps: config.Count
+    num_envs: int
+    num_steps: int  # of each environment in an iteration
+    train_every: int
+    gradient_steps: int
+    batch_size: int
+    buffer_size: int  # rows of all environments together
+    learning_starts: int  # such rows before the first batch
+    reset_pool: int  # fresh resets per environment and iteration; 0: num_steps / 8
+
+    def check_sizes(self, num_following: int = 1) -> None:
+        """ValueError for sizes that cannot work; a row is read with those that follow it."""
+        own = type(self)
+        config.check_range("reset_pool", self.reset_pool, 0, 1e9, 0)
+        for name in ("total_steps", "num_envs", "num_steps", "gradient_steps"):
+            config.check_positive(name, getattr(self, name), getattr(own, name))
+        rows, what = self.num_envs * self.num_steps, "num_envs*num_steps"
+        few = f"num_envs={own.num_envs} with num_steps={own.num_steps}"
+        config.check_iterations("total_steps", self.total_steps, what, rows, few)
+        config.check_divides("train_every", self.train_every, "num_steps", self.num_steps)
+        written = max(self.train_every, num_following)
+        check(self.num_envs, self.batch_size, self.buffer_size, self.learning_starts, written)
+
+    @property
+    def num_iterations(self) -> int:
+        return -(-self.total_steps // (self.num_envs * self.num_steps))
+
+    @property
+    def num_rounds(self) -> int:
+        """Times that an iteration plays and learns."""
+        return self.num_steps // self.train_every
+
+    @property
+    def capacity(self) -> int:
+        """Steps of each environment that are kept."""
+        return self.buffer_size // self.num_envs
+
+    @property
+    def warm_up(self) -> int:
+        """Rows without which nothing is learned."""
+        return max(self.learning_starts, self.batch_size)
+
+    @property
+    def num_blocks(self) -> int:
+        """Blocks of environments that rows are drawn from: what devices can share."""
+        return min(self.num_envs, self.batch_size)
+
+    @property
+    def pool_size(self) -> int:
+        """Fresh resets of each environment in an iteration."""
+        return self.reset_pool or max(2, self.num_steps // 8)
+
+    @property
+    def minibatch_rows(self) -> int:
+        return self.batch_size
+
+
 def check(
     num_envs: int, batch_size: int, buffer_size: int, learning_starts: int, num_steps: int
 ) -> None:
@@ -129,6 +192,13 @@ def draw(
     first = jnp.arange(n, dtype=jnp.int32) * B // n
     oldest = same_in_members(buffer.count) - buffer.filled
     return first + drawn // span, (oldest + drawn % span) % buffer.capacity
+
+
+def following(buffer: Replay, where: Where, num_steps: int) -> Where:
+    """[num_steps, n] each: where steps [n] lie, and those that came after them."""
+    env, place = where
+    step = jnp.arange(num_steps, dtype=jnp.int32)[:, None]
+    return jnp.broadcast_to(env, (num_steps, *env.shape)), (place + step) % buffer.capacity
 
 
 def take(rows: Any, where: Where) -> Any:

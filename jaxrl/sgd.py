@@ -276,32 +276,22 @@ def epochs(
     """Run `step(carry, (minibatch, extra))` over the blocks of `rows` [N, ...] that `order` lists.
 
     `order` is that of `shuffled_rows`; `extra` has leaves [epochs * minibatches, ...], one entry
-    for each block. Returns what `in_turn` does.
+    for each block. Returns the last carry and the stacked second outputs, zeros after the first
+    that is not finite.
     """
+
+    form: list[Callable] = []
 
     def body(carry, inputs):
         index, extra = inputs
-        return step(carry, (take_rows(rows, index), extra))
-
-    return in_turn(body, carry, (order.reshape(-1, order.shape[-1]), extra))
-
-
-def in_turn(step: Callable[[C, Any], tuple[C, Any]], carry: C, inputs: Any) -> tuple[C, Any]:
-    """Run `step(carry, input)` over the entries of `inputs`, leaves [S, ...].
-
-    Returns the last carry and the stacked second outputs, zeros after the first that is not finite.
-    """
-    form: list[Callable] = []
-
-    def body(carry, one):
-        carry, out = step(carry, one)
+        carry, out = step(carry, (take_rows(rows, index), extra))
         # As one vector: a loop that stacks two dozen scalars pays for each of them at every step,
         # on a CPU a quarter of the time of a small iteration.
         flat, unravel = ravel_pytree(out)
         form[:] = [unravel]
         return carry, flat
 
-    carry, flat = jax.lax.scan(body, carry, inputs)
+    carry, flat = jax.lax.scan(body, carry, (order.reshape(-1, order.shape[-1]), extra))
     return carry, jax.vmap(form[0])(until_broken(flat))
 
 

@@ -22,8 +22,16 @@ FLOORS = [
     },  # mathematics and strings: each other downwards
     {"env", "spaces", "language", "actions", "distributions", "networks", "mesh"},  # objects
     {"checkpoint", "evaluate", "memory", "normalize", "policy", "program", "resets", "rollout"}
-    | {"off_policy"}
-    | {"check", "lm", "replay", "sgd", "vec", "wrappers"},  # loops and the state of the world
+    | {
+        "check",
+        "lm",
+        "off_policy",
+        "priorities",
+        "replay",
+        "sgd",
+        "vec",
+        "wrappers",
+    },  # loops and the state of the world
     {"algos"},  # one file for each algorithm
 ]
 ENVS_MAY_USE = FLOORS[0] | FLOORS[1] | {"wrappers", "vec"}

@@ -13,7 +13,7 @@ from walk import Walk, WalkState
 
 import envs
 import jaxrl
-from jaxrl import off_policy
+from jaxrl import metrics, off_policy
 from jaxrl.algos import sac, td3
 from jaxrl.mesh import make_mesh
 from jaxrl.networks.critics import each_q
@@ -26,6 +26,7 @@ from train import arrays, table
 SIZES = {
     "num_envs": 8,
     "num_steps": 2,
+    "train_every": 2,
     "total_steps": 16 * 5,
     "gradient_steps": 1,
     "batch_size": 16,
@@ -75,7 +76,8 @@ def played(request):
 
 
 def networks_of(state):
-    return state.trained if hasattr(state, "trained") else state.networks
+    learner = state.learner
+    return learner.trained if hasattr(learner, "trained") else learner.networks
 
 
 def differences(a, b):
@@ -97,7 +99,7 @@ def test_nothing_is_learned_before_learning_starts_and_something_in_every_update
 
 def test_the_replay_holds_every_step_once_in_the_order_of_play(played):
     _, cfg, _, states, _, _ = played
-    buffer = states[-1].world.buffer
+    buffer = states[-1].buffer
     assert int(buffer.filled) == 8 and cfg.capacity == buffer.capacity == 10
     rows = jax.tree.map(lambda x: np.asarray(x)[:, :8], buffer.rows)
     goes_on = ~rows.terminated[:, :-1]
@@ -108,11 +110,11 @@ def test_the_replay_holds_every_step_once_in_the_order_of_play(played):
 
 def test_targets_follow_by_a_share_of_the_way(played):
     algorithm, cfg, _, states, _, _ = played
-    before, after = states[1:3]  # TD3's actor and targets learn at the second update
+    before, after = states[2:4]  # TD3's actor and targets learn at the critics' second step
     if algorithm is sac:
-        pairs = before.targets, after.targets, after.trained.critics
+        pairs = before.learner.targets, after.learner.targets, after.learner.trained.critics
     else:
-        pairs = before.targets, after.targets, after.networks
+        pairs = before.learner.targets, after.learner.targets, after.learner.networks
     old, new, goal = pairs
     expected = jax.tree.map(lambda x, y: x + cfg.tau * (y - x), old, goal)
     assert np.max(differences(new, expected)) < 1e-6
@@ -156,8 +158,8 @@ def test_eight_devices_play_and_learn_what_one_does(played):
     one = states[2]
     jax.tree.map(
         lambda x, y: np.testing.assert_allclose(x[0], y, rtol=1e-5, atol=1e-6),
-        jax.tree.map(jnp.float32, state.world),
-        jax.tree.map(jnp.float32, one.world),
+        jax.tree.map(jnp.float32, state.buffer),
+        jax.tree.map(jnp.float32, one.buffer),
     )
     alone = jax.tree.map(lambda x: x[None], networks_of(one))
     assert np.max(differences(networks_of(state), alone)) < 1e-5
@@ -175,29 +177,38 @@ def test_two_members_of_a_program_learn_what_each_does_alone(played):
     both, _ = jit(jax.vmap(partial(algorithm.update, cfg=cfg, env=env)))(two, keys)
     first = jax.tree.map(lambda x: x[0], both)
     assert np.max(differences(networks_of(first), networks_of(states[2]))) < 1e-5
-    obs = np.asarray(both.world.buffer.rows.obs)
+    obs = np.asarray(both.buffer.rows.obs)
     assert np.any(obs[0] != obs[1])
 
 
 @pytest.mark.parametrize(("length", "limit", "over"), [(100, 3, False), (3, 100, True)])
 def test_a_truncated_step_keeps_where_it_led_and_is_not_terminated(length, limit, over):
     env = sac.wrap(TimeLimit(envs.make("probe/Counter-v0", episode_length=length), limit), None)
-    cfg = sac.Config(**SIZES | {"num_envs": 2, "num_steps": 4, "batch_size": 2})
+    sizes = {"num_envs": 2, "num_steps": 8, "batch_size": 2, "learning_starts": 8}
+    cfg = sac.Config(**SIZES | sizes)
 
-    def act(memory, obs, noise):
-        return memory, Decision(jnp.zeros(noise.shape, jnp.int32))
+    def player(learner, warm):
+        return lambda memory, obs, noise: (memory, Decision(noise.astype(jnp.int32)))
+
+    def step(learner, batch):
+        return learner + 1, {"reward": metrics.mean(batch[0].reward)}
 
     @jit
     def run(key):
         begin_key, key = jax.random.split(key)
-        world = off_policy.begin(env, begin_key, cfg, None)
-        noise = lambda key, shape: jnp.zeros(shape)  # noqa: E731
-        return off_policy.play(env, world, act, noise, key, cfg, None)[0]
+        before = jnp.int32(0), *off_policy.begin(env, begin_key, cfg, None)
+        noises = (lambda key, shape: jnp.zeros(shape),) * 2
+        return off_policy.iterate(env, *before, player, step, noises, key, cfg, None)
 
-    rows = run(jax.random.key(0)).buffer.rows
-    np.testing.assert_array_equal(rows.obs[0, :4, 0], [0, 1, 2, 0])
-    np.testing.assert_array_equal(rows.next_obs[0, :4, 0], [1, 2, 3, 1])
-    np.testing.assert_array_equal(rows.terminated[0, :4], [False, False, over, False])
+    count, _, buffer, log = run(jax.random.key(0))
+    rows = jax.tree.map(lambda x: x[0, :8], buffer.rows)
+    np.testing.assert_array_equal(rows.obs[:, 0], [0, 1, 2, 0, 1, 2, 0, 1])
+    np.testing.assert_array_equal(rows.next_obs[:, 0], [1, 2, 3, 1, 2, 3, 1, 2])
+    np.testing.assert_array_equal(rows.terminated, np.isin(np.arange(8), [2, 5]) & over)
+    assert (int(count), float(metrics.quotient(log["episodes"]))) == (
+        3,
+        4,
+    )  # of four rounds the first does not teach
 
 
 def test_critics_side_by_side_are_different_networks_that_see_observation_and_action(played):
@@ -263,10 +274,10 @@ def test_an_option_out_of_range_is_refused_with_a_value_that_works(name, options
         table.trainer(name).algorithm.Config(**options)
 
 
-def test_what_a_replay_needs_is_part_of_the_estimate_of_memory():
+def test_a_replay_is_no_larger_than_what_is_played_and_part_of_the_estimate_of_memory():
     trainer = table.trainer("td3")
-    algo = td3.Config(total_steps=10**9, buffer_size=10**9)
+    algo = td3.Config(total_steps=10**8, buffer_size=10**9)
     parts = {part.option: part for part in trainer.setup(trainer.options(algo=algo)).parts}
     row = 4 * (3 + 1 + 1 + 3) + 1  # of Pendulum
-    assert parts["buffer_size"].size == 10**9 * row and parts["buffer_size"].value == 10**9
+    assert parts["buffer_size"].size == 10**8 * row + 4
     assert parts["hidden"].size < 10**7

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrl import envs, memory, off_policy
+from jaxrl import envs, memory, replay
 from jaxrl.env import Environment
 from jaxrl.evaluate import Evaluation, evaluate
 from jaxrl.language import LanguageEnvironment
@@ -32,8 +32,7 @@ def make_task(name: str, algorithm: ModuleType, args: Any) -> Task:
     """An algorithm on the environment that the options name; ValueError where they do not fit.
 
     The algorithm is a module with `wrap`, `make_policy`, `init`, `update`, `layout` and
-    `trained_policy`; its Config has `num_envs`, `num_steps`, `num_iterations`, `num_blocks` and
-    `minibatch_rows`.
+    `trained_policy`; its Config is an `sgd.Sizes` or a `replay.Sizes`.
     """
     cfg, raw = args.algo, make_env(args)
     wrapped = algorithm.wrap(raw, cfg)
@@ -50,9 +49,7 @@ def make_task(name: str, algorithm: ModuleType, args: Any) -> Task:
         env = algorithm.wrap(member.env, member.cfg)
         return algorithm.update(state, key, cfg=member.cfg, env=env, axis=axis)
 
-    parts = (
-        memory.of_replay if isinstance(cfg, off_policy.ActorCriticConfig) else memory.of_rollouts
-    )
+    parts = memory.of_replay if isinstance(cfg, replay.Sizes) else memory.of_rollouts
     given = load_policy(args.init_from) if "init_from" in args.files() else None
     return Task(
         name=name,

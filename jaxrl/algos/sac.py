@@ -20,7 +20,8 @@ from jaxrl import actions, config, distributions, losses, mesh, metrics, network
 from jaxrl.networks.actors import SoftActor
 from jaxrl.networks.critics import each_q, make_critics
 from jaxrl.policy import Policy
-from jaxrl.rollout import Decision
+from jaxrl.replay import Replay
+from jaxrl.rollout import Carry, Decision
 from jaxrl.spaces import Box, Discrete
 from jaxrl.wrappers import EpisodeStats, ScaleAction
 
@@ -38,20 +39,25 @@ class Trained(flax.struct.PyTreeNode):
     log_alpha: jax.Array  # float32 []: log of the temperature
 
 
-class State(flax.struct.PyTreeNode):
-    """Everything that must survive a crash; of one member."""
-
+class Learner(flax.struct.PyTreeNode):
     trained: Trained
     targets: Any  # the critics' running mean
     opt_state: Any
-    world: off_policy.World
+
+
+class State(flax.struct.PyTreeNode):
+    """Everything that must survive a crash; of one member."""
+
+    learner: Learner
+    carry: Carry
+    buffer: Replay
     iteration: jax.Array  # int32 []
 
 
 def layout() -> State:
-    """Of a State on a mesh, members stacked in front."""
-    whole: Any = P(mesh.SEED)
-    return State(whole, whole, whole, off_policy.layout(), whole)  # pyright: ignore
+    """Of a State on a mesh, members stacked in front: environments are split, with their replay."""
+    whole, split = P(mesh.SEED), P(mesh.SEED, mesh.DATA)
+    return State(whole, split, Replay(split, whole), whole)  # pyright: ignore
 
 
 def wrap(env: Any, cfg: Config) -> EpisodeStats:
@@ -83,29 +89,29 @@ def init(key: jax.Array, *, cfg: Config, env: Any, axis: str | None = None) -> S
     critics = make_critics(actor.spec, 2, critic_key)
     trained = Trained(actor, critics, jnp.zeros((), jnp.float32))
     opt_state: Any = optax.scale_by_adam().init(trained)  # pyright: ignore
-    world = off_policy.begin(env, env_key, cfg, axis)
-    return State(trained, critics, opt_state, world, jnp.zeros((), jnp.int32))
+    learner = Learner(trained, critics, opt_state)
+    return State(learner, *off_policy.begin(env, env_key, cfg, axis), jnp.zeros((), jnp.int32))
 
 
-def act(actor: Any, memory: Any, obs: Any, noise: jax.Array) -> tuple[Any, Decision]:
-    """(memory, Decision): a sample for each of a batch of observations."""
-    return memory, Decision(actor.distribution(obs).sample(noise))
+def player(learner: Learner, warm: jax.Array) -> Any:
+    """Acts by samples; the fresh policy is close to uniform."""
+    del warm
+    return lambda memory, obs, noise: (
+        memory,
+        Decision(learner.trained.actor.distribution(obs).sample(noise)),
+    )
 
 
 def update(
     state: State, key: jax.Array, *, cfg: Config, env: Any, axis: str | None = None
 ) -> tuple[State, metrics.Metrics]:
-    """T*B steps by samples of the policy, then `gradient_steps` steps of all that is trained."""
-    play_key, learn_key = jax.random.split(key)
-    space, player = env.action_space, partial(act, state.trained.actor)
-    noise = partial(distributions.noise, space)
-    world, ended = off_policy.play(env, state.world, player, noise, play_key, cfg, axis)
+    """Rounds of steps by samples of the policy, and of gradient steps of all that is trained."""
+    space = env.action_space
     step = partial(gradient_step, cfg=cfg, goal=entropy_target(cfg, space), axis=axis)
-    learner = (state.trained, state.targets, state.opt_state)
-    learner, log = off_policy.learn(
-        step, learner, world, partial(noise_of_row, space), learn_key, cfg, axis
-    )
-    return State(*learner, world, state.iteration + 1), metrics.merged(log, ended)
+    noises = partial(distributions.noise, space), partial(noise_of_row, space)
+    before = state.learner, state.carry, state.buffer
+    *after, log = off_policy.iterate(env, *before, player, step, noises, key, cfg, axis)
+    return State(*after, state.iteration + 1), log
 
 
 def noise_of_row(space: Any, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
@@ -113,14 +119,17 @@ def noise_of_row(space: Any, key: jax.Array, shape: tuple[int, ...]) -> jax.Arra
     return distributions.noise(space, key, (*shape, 2))
 
 
-def gradient_step(learner: tuple, inputs: Any, *, cfg: Config, goal: Any, axis: Any) -> tuple:
-    """(learner, Metrics) after a step of everything; its only collective is the gradients' sum."""
-    (trained, targets, opt_state), (batch, _) = learner, inputs
+def gradient_step(
+    learner: Learner, batch: Any, *, cfg: Config, goal: Any, axis: str | None
+) -> tuple[Learner, metrics.Metrics]:
+    """A step of everything; its only collective is the gradients' sum."""
+    trained, targets = learner.trained, learner.targets
     objective = partial(loss, frozen=trained, targets=targets, cfg=cfg, goal=goal)
     grads, log = sgd.gradient(objective, trained, batch, total=sgd.over_devices(axis))
-    descended = sgd.descend(optax.scale_by_adam(), grads, opt_state, trained, cfg.learning_rate)
-    targets = optax.incremental_update(descended[0].critics, targets, cfg.tau)
-    return (descended[0], targets, descended[1]), log
+    before = learner.opt_state, trained
+    trained, opt_state = sgd.descend(optax.scale_by_adam(), grads, *before, cfg.learning_rate)
+    targets = optax.incremental_update(trained.critics, targets, cfg.tau)
+    return Learner(trained, targets, opt_state), log
 
 
 def loss(
@@ -169,10 +178,11 @@ def of_action(critics: Any, obs: Any, action: jax.Array) -> jax.Array:
 def trained_policy(state: State, *, cfg: Config, env: Any) -> Policy:
     """The actor by itself; works on states stacked over members."""
     del cfg
-    actor, space = state.trained.actor, env.action_space
+    actor, space = state.learner.trained.actor, env.action_space
     return Policy(actor, None, actor.spec, space, actions.scaling(space, actor.spec.squash))
 
 
 def with_policy(state: State, policy: Policy) -> State:
     """The state with the weights of another actor."""
-    return state.replace(trained=state.trained.replace(actor=policy.network))
+    trained = state.learner.trained.replace(actor=policy.network)
+    return state.replace(learner=state.learner.replace(trained=trained))

@@ -13,14 +13,13 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import PartitionSpec as P
 
-from jaxrl import config, losses, mesh, metrics, networks, off_policy
-from jaxrl.distributions import noise as draw_noise
+from jaxrl import config, losses, mesh, metrics, networks, off_policy, replay
+from jaxrl.distributions import noise
 from jaxrl.env import Environment
 from jaxrl.networks.actors import DeterministicActor
 from jaxrl.networks.critics import each_q, make_critics
 from jaxrl.policy import Policy
-from jaxrl.replay import same_in_members
-from jaxrl.rollout import Decision
+from jaxrl.rollout import Carry, Decision
 from jaxrl.sgd import descend, gradient, over_devices
 from jaxrl.wrappers import EpisodeStats, ScaleAction
 
@@ -47,20 +46,29 @@ class Networks(flax.struct.PyTreeNode):
     critics: Any  # leaves [num_critics, ...]
 
 
-class State(flax.struct.PyTreeNode):
-    """Everything that must survive a crash; of one member."""
-
+class Learner(flax.struct.PyTreeNode):
     networks: Networks
     targets: Networks  # running means of the networks
     opt_states: Networks  # Adam's, of each
-    world: off_policy.World
+    updates: jax.Array  # int32 []: steps of the critics, modulo policy_delay
+
+
+class State(flax.struct.PyTreeNode):
+    """Everything that must survive a crash; of one member."""
+
+    learner: Learner
+    play: tuple[Carry, replay.Replay]  # environments, and what was played in them
     iteration: jax.Array  # int32 []
+
+    @property
+    def buffer(self) -> replay.Replay:
+        return self.play[1]
 
 
 def layout() -> State:
     """Of a State [K, ...] on a mesh."""
-    same: Any = P(mesh.SEED)
-    return State(same, same, same, off_policy.layout(), same)  # pyright: ignore
+    same, apart = P(mesh.SEED), P(mesh.SEED, mesh.DATA)
+    return State(same, (apart, replay.Replay(apart, same)), same)  # pyright: ignore
 
 
 def wrap(env: Environment, cfg: Config) -> EpisodeStats:
@@ -89,54 +97,49 @@ def init(key: jax.Array, *, cfg: Config, env: Environment, axis: str | None = No
     learned = Networks(actor, make_critics(actor.spec, cfg.num_critics, keys[1]))
     adam: Any = optax.scale_by_adam().init
     opt_states = Networks(adam(learned.actor), adam(learned.critics))
-    world = off_policy.begin(env, keys[2], cfg, axis)
-    return State(learned, learned, opt_states, world, jnp.zeros((), jnp.int32))
+    zero = jnp.zeros((), jnp.int32)
+    learner = Learner(learned, learned, opt_states, zero)
+    return State(learner, off_policy.begin(env, keys[2], cfg, axis), zero)
 
 
-def act(actor: Any, std: Any, begun: jax.Array, memory: Any, obs: Any, noise: jax.Array) -> tuple:
+def act(
+    learner: Learner, warm: jax.Array, memory: Any, obs: Any, noise: jax.Array, *, std: Any
+) -> tuple[Any, Decision]:
     """(memory, Decision) for observations [B, ...]: the actor's action and noise, or a uniform one.
 
     noise float32 [B, A] is normal, so its error function is uniform.
     """
-    chosen = jnp.clip(actor.action(obs) + std * noise, -1.0, 1.0)
-    return memory, Decision(jnp.where(begun, chosen, jax.scipy.special.erf(noise * 0.5**0.5)))
+    chosen = jnp.clip(learner.networks.actor.action(obs) + std * noise, -1.0, 1.0)
+    return memory, Decision(jnp.where(warm, chosen, jax.scipy.special.erf(noise * 0.5**0.5)))
 
 
 def update(
     state: State, key: jax.Array, *, cfg: Config, env: Environment, axis: str | None = None
 ) -> tuple[State, metrics.Metrics]:
-    """One iteration: T*B steps into the replay, then `gradient_steps` of the critics."""
-    world_key, batch_key = jax.random.split(key)
-    begun, noise = off_policy.begun(state.world, cfg, axis), partial(draw_noise, env.action_space)
-    player = partial(act, state.networks.actor, cfg.exploration_noise, begun)
-    world, played = off_policy.play(env, state.world, player, noise, world_key, cfg, axis)
-    delayed = same_in_members(state.iteration) % cfg.policy_delay * cfg.gradient_steps
-    (learned, targets, opt_states), log = off_policy.learn(
-        partial(gradient_step, delayed=delayed, cfg=cfg, axis=axis),
-        (state.networks, state.targets, state.opt_states),
-        world,
-        noise,
-        batch_key,
+    """One iteration: rounds of steps into the replay, and of steps of the critics."""
+    draw = partial(noise, env.action_space)
+    learner, *play, log = off_policy.iterate(
+        env,
+        state.learner,
+        *state.play,
+        lambda learner, warm: partial(act, learner, warm, std=cfg.exploration_noise),
+        partial(gradient_step, cfg=cfg, axis=axis),
+        (draw, draw),
+        key,
         cfg,
         axis,
     )
-    state = State(learned, targets, opt_states, world, state.iteration + 1)
-    return state, metrics.merged(log, played)
+    return State(learner, tuple(play), state.iteration + 1), log
 
 
 def gradient_step(
-    learner: tuple[Networks, Networks, Networks],
-    inputs: tuple[tuple[off_policy.Row, jax.Array], jax.Array],
-    *,
-    delayed: jax.Array,
-    cfg: Config,
-    axis: str | None,
-) -> tuple[tuple[Networks, Networks, Networks], metrics.Metrics]:
+    learner: Learner, batch: tuple[off_policy.Row, jax.Array], *, cfg: Config, axis: str | None
+) -> tuple[Learner, metrics.Metrics]:
     """One step of the critics, and every `policy_delay`-th time of the actor and the targets."""
-    (learned, targets, opt_states), ((rows, noise), i) = learner, inputs
+    (rows, noise), learned, opt_states = batch, learner.networks, learner.opt_states
+    objective = partial(critic_loss, target=target(learner.targets, rows, noise, cfg))
     critics, critics_state, log = descended(
-        partial(critic_loss, target=target(targets, rows, noise, cfg)),
-        *(learned.critics, opt_states.critics, rows, cfg, axis),
+        objective, learned.critics, opt_states.critics, rows, cfg, axis
     )
 
     def improve():
@@ -144,17 +147,17 @@ def gradient_step(
         actor, actor_state, log = descended(
             objective, learned.actor, opt_states.actor, rows, cfg, axis
         )
-        moved = optax.incremental_update(Networks(actor, critics), targets, cfg.tau)
+        moved = optax.incremental_update(Networks(actor, critics), learner.targets, cfg.tau)
         return actor, actor_state, moved, {"actor_loss": log["loss"]}
 
     def wait():
         unknown = metrics.Sums(*jnp.zeros(2, jnp.float32))
-        return learned.actor, opt_states.actor, targets, {"actor_loss": unknown}
+        return learned.actor, opt_states.actor, learner.targets, {"actor_loss": unknown}
 
-    is_due = (delayed + i + 1) % cfg.policy_delay == 0
-    actor, actor_state, targets, late = jax.lax.cond(is_due, improve, wait)
+    updates = (replay.same_in_members(learner.updates) + 1) % cfg.policy_delay
+    actor, actor_state, targets, late = jax.lax.cond(updates == 0, improve, wait)
     opt_states = Networks(actor_state, critics_state)
-    return (Networks(actor, critics), targets, opt_states), log | late
+    return Learner(Networks(actor, critics), targets, opt_states, updates), log | late
 
 
 def descended(
@@ -188,11 +191,12 @@ def actor_loss(actor: Any, rows: off_policy.Row, critics: Any) -> tuple:
 def trained_policy(state: State, *, cfg: Config, env: Environment) -> Policy:
     """The actor without its noise; also of states stacked over members."""
     del cfg
-    actor = state.networks.actor
+    actor = state.learner.networks.actor
     return Policy(actor, None, actor.spec, env.action_space, "rescale")
 
 
 def with_policy(state: State, policy: Policy) -> State:
     """The state with another actor's weights, in its target too."""
-    put = lambda part: part.replace(actor=policy.network)  # noqa: E731
-    return state.replace(networks=put(state.networks), targets=put(state.targets))
+    networks = state.learner.networks.replace(actor=policy.network)
+    targets = state.learner.targets.replace(actor=policy.network)
+    return state.replace(learner=state.learner.replace(networks=networks, targets=targets))
