@@ -172,7 +172,7 @@ def of_rollouts(cfg: Any, env: Environment, init: Callable[[jax.Array], Any]) ->
 
 
 def of_replay(cfg: Any, env: Environment, init: Callable[[jax.Array], Any]) -> list[Part]:
-    """Of an algorithm that learns from a replay, `buffer` of its state; `cfg` has `replay.Sizes`."""
+    """Of an algorithm that learns from a replay, its `state.buffer`; `cfg` is a `replay.Sizes`."""
     envs, state = cfg.num_envs * of_environment(env)[0], jax.eval_shape(init, jax.random.key(0))
     kept, width = size_of(state.buffer), max(cfg.hidden, default=1)
     pool = "reset_pool" if cfg.reset_pool else "num_steps"

@@ -6,8 +6,8 @@ from jaxrl.train.trainer import Trainer
 
 TRAINERS = {
     "ppo": "PPO, discrete and continuous actions",
-    "dqn": "DQN with a replay: double, dueling, n-step, prioritised",
     "pqn": "PQN: Q-learning without replay and target network",
+    "dqn": "DQN with a replay: double, dueling, n-step, prioritised",
     "sac": "SAC: a replay and an entropy that is kept, continuous or discrete actions",
     "td3": "TD3 and DDPG: a deterministic policy and a replay, continuous actions",
     "grpo": "GRPO of a language agent: samples of one prompt compared",

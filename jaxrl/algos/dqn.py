@@ -5,7 +5,7 @@ environments, and truncated episodes bootstrap from where the last action led.
 """
 
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import flax.struct
 import jax
@@ -32,7 +32,8 @@ class Config(replay.Sizes):
     batch_size: int = 64  # rows of a batch: a multiple of num_envs, or a divisor
     buffer_size: int = 100_000  # steps of all environments that the replay keeps
     learning_starts: int = 1000  # steps of all environments before the first batch
-    learning_rate: float = 2.3e-3  # of Adam
+    learning_rate: float = 1e-3  # of Adam
+    lr_schedule: Literal["linear", "constant"] = "linear"  # linear: 0 after the last iteration
     gamma: float = 0.99  # discount per step
     double: bool = True  # the target's action is the network's choice, its value the target's
     dueling: bool = False  # value and advantages apart
@@ -179,6 +180,7 @@ def remember(state: State, steps: Any, cfg: Config) -> State:
 def learn(state: State, key: jax.Array, cfg: Config, axis: str | None) -> tuple[State, Any]:
     """(State, Metrics) after batches of the replay; nothing before it is warm."""
     beta = 1.0 - (1.0 - cfg.beta) * sgd.schedule("linear", state.iteration, cfg.num_iterations)
+    rate = cfg.learning_rate * sgd.schedule(cfg.lr_schedule, state.iteration, cfg.num_iterations)
     total = sgd.over_devices(axis)
 
     def step(carry, key):
@@ -189,7 +191,7 @@ def learn(state: State, key: jax.Array, cfg: Config, axis: str | None) -> tuple[
         if ranks is not None:
             error = jnp.abs(batch.target - of_batch(learner.network, batch))
             ranks = priorities.place(ranks, where, (error + LEAST) ** cfg.alpha)
-        return (descend(learner, grads, cfg), ranks), parts
+        return (descend(learner, grads, rate, cfg), ranks), parts
 
     def batches(learner, ranks):
         keys = jax.random.split(key, cfg.gradient_steps)
@@ -238,14 +240,14 @@ def of_batch(network: Any, batch: Batch) -> jax.Array:
 def loss(network: Any, batch: Batch) -> tuple[metrics.Sums, metrics.Metrics]:
     """Huber's loss of Q(obs, action), weighted, and its parts."""
     q = of_batch(network, batch)
-    parts = {"q": metrics.mean(q), "q_error": metrics.mean(jnp.abs(q - batch.target))}
+    parts = {"q": metrics.mean(q), "td_error": metrics.mean(jnp.abs(q - batch.target))}
     return metrics.mean(batch.weight * optax.losses.huber_loss(q, batch.target)), parts
 
 
-def descend(learner: Learner, grads: Any, cfg: Config) -> Learner:
+def descend(learner: Learner, grads: Any, rate: Any, cfg: Config) -> Learner:
     """The learner after a step of Adam and, where its turn has come, one of the target."""
     before = learner.opt_state, learner.network
-    network, opt_state = sgd.descend(optimiser(cfg), grads, *before, cfg.learning_rate)
+    network, opt_state = sgd.descend(optimiser(cfg), grads, *before, rate)
     updates = (learner.updates + 1) % cfg.target_every
     length = jnp.where(updates == 0, cfg.tau, 0.0)
     target = optax.incremental_update(network, learner.target, length)
