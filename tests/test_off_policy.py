@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from quick import jit
-from walk import Walk, WalkState
+from reals import Drift
+from walk import Walk
 
 import envs
 import jaxrl
@@ -35,19 +36,6 @@ SIZES = {
     "tau": 0.25,
     "hidden": (8,),
 }
-
-
-class Drift(Walk):
-    """A Walk whose action, from -2 to 1, is the stride: its middle is not 0."""
-
-    @property
-    def action_space(self):
-        return Box(-2.0, 1.0, (1,))
-
-    def step(self, state, action, key):
-        x = state.x + self.stride * action[0] + 0.01 * jax.random.normal(key)
-        state = WalkState(x, state.t + 1)
-        return state, self.look(state, x, jnp.abs(x) > self.limit)
 
 
 CASES = {
