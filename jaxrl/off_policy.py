@@ -1,6 +1,7 @@
 """Actors and critics that learn off policy: rounds of play into a replay and of gradient steps."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal, TypeVar
 
 import flax.struct
@@ -10,7 +11,7 @@ import jax.numpy as jnp
 from jaxrl import config, mesh, metrics, replay, resets, rollout, spaces
 from jaxrl.env import Environment, per_env_keys
 from jaxrl.replay import Replay
-from jaxrl.rollout import Act, Carry
+from jaxrl.rollout import Carry, Decision
 
 L = TypeVar("L")
 Noise = Callable[[jax.Array, tuple[int, ...]], Any]  # (key, shape) -> noise
@@ -75,7 +76,7 @@ def iterate(
     learner: L,
     carry: Carry,
     buffer: Replay,
-    player: Callable[[L, jax.Array], Act],
+    act: Callable[..., tuple[Any, Decision]],
     step: Callable[[L, Any], tuple[L, metrics.Metrics]],
     noises: tuple[Noise, Noise],
     key: jax.Array,
@@ -84,7 +85,7 @@ def iterate(
 ) -> tuple[L, Carry, Replay, metrics.Metrics]:
     """An iteration of rounds; (learner, carry, buffer, metrics).
 
-    `player(learner, warm)` acts, where `warm` is whether it has begun to learn. `step(learner,
+    `act(learner, warm, memory, obs, noise)` plays; `warm` is whether learning has begun. `step(learner,
     (rows, noise))` is a gradient step with this device's share of a batch. `noises` are those of a
     step that is played and of a row, which depends on its place in the whole batch alone.
     """
@@ -95,9 +96,9 @@ def iterate(
     def one_round(before, key):
         learner, carry, pool, buffer = before
         play_key, learn_key = jax.random.split(key)
-        act = player(learner, is_warm(buffer, cfg))
+        player = partial(act, learner, is_warm(buffer, cfg))
         carry, pool, steps, ended = rollout.rollout(
-            env, carry, pool, act, noises[0], play_key, index, cfg.train_every
+            env, carry, pool, player, noises[0], play_key, index, cfg.train_every
         )
         rows = Row(steps.obs, steps.action, steps.reward, steps.next_obs, steps.terminated)
         buffer = replay.add(buffer, rows)

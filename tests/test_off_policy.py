@@ -175,8 +175,8 @@ def test_a_truncated_step_keeps_where_it_led_and_is_not_terminated(length, limit
     sizes = {"num_envs": 2, "num_steps": 8, "batch_size": 2, "learning_starts": 8}
     cfg = sac.Config(**SIZES | sizes)
 
-    def player(learner, warm):
-        return lambda memory, obs, noise: (memory, Decision(noise.astype(jnp.int32)))
+    def act(learner, warm, memory, obs, noise):
+        return memory, Decision(noise.astype(jnp.int32))
 
     def step(learner, batch):
         return learner + 1, {"reward": metrics.mean(batch[0].reward)}
@@ -186,7 +186,7 @@ def test_a_truncated_step_keeps_where_it_led_and_is_not_terminated(length, limit
         begin_key, key = jax.random.split(key)
         before = jnp.int32(0), *off_policy.begin(env, begin_key, cfg, None)
         noises = (lambda key, shape: jnp.zeros(shape),) * 2
-        return off_policy.iterate(env, *before, player, step, noises, key, cfg, None)
+        return off_policy.iterate(env, *before, act, step, noises, key, cfg, None)
 
     count, _, buffer, log = run(jax.random.key(0))
     rows = jax.tree.map(lambda x: x[0, :8], buffer.rows)

@@ -2,8 +2,8 @@
 
 Differences from the papers: orthogonal kernels; critics, actor and temperature take a step side by
 side, each with the others as they were; before `learning_starts` the fresh policy plays, which is
-close to uniform; a choice of n actions keeps an entropy of 0.3 log n and not 0.98 log n, which
-leaves a policy next to uniform, and from which temperatures run away.
+close to uniform; a choice of n actions keeps an entropy of 0.3 log n and not of 0.98 log n, which
+is next to uniform: the temperature would rise for ever where one action is clearly best.
 """
 
 from functools import partial
@@ -93,13 +93,10 @@ def init(key: jax.Array, *, cfg: Config, env: Any, axis: str | None = None) -> S
     return State(learner, *off_policy.begin(env, env_key, cfg, axis), jnp.zeros((), jnp.int32))
 
 
-def player(learner: Learner, warm: jax.Array) -> Any:
-    """Acts by samples; the fresh policy is close to uniform."""
-    del warm
-    return lambda memory, obs, noise: (
-        memory,
-        Decision(learner.trained.actor.distribution(obs).sample(noise)),
-    )
+def act(learner: Learner, warm: jax.Array, memory: Any, obs: Any, noise: Any) -> tuple:
+    """(memory, Decision): a sample for each of a batch of observations."""
+    del warm  # the fresh policy explores by itself
+    return memory, Decision(learner.trained.actor.distribution(obs).sample(noise))
 
 
 def update(
@@ -110,7 +107,7 @@ def update(
     step = partial(gradient_step, cfg=cfg, goal=entropy_target(cfg, space), axis=axis)
     noises = partial(distributions.noise, space), partial(noise_of_row, space)
     before = state.learner, state.carry, state.buffer
-    *after, log = off_policy.iterate(env, *before, player, step, noises, key, cfg, axis)
+    *after, log = off_policy.iterate(env, *before, act, step, noises, key, cfg, axis)
     return State(*after, state.iteration + 1), log
 
 

@@ -34,8 +34,8 @@ class Config(off_policy.ActorCriticConfig):
     noise_clip: float = 0.5  # the most of it there
 
     def __post_init__(self):
-        for field in ("policy_delay", "num_critics"):
-            config.check_positive(field, getattr(self, field), getattr(Config, field))
+        config.check_positive("policy_delay", self.policy_delay, Config.policy_delay)
+        config.check_range("num_critics", self.num_critics, 1, 100, Config.num_critics)
         for field in ("exploration_noise", "target_noise", "noise_clip"):
             config.check_range(field, getattr(self, field), 0.0, 2.0, getattr(Config, field))
         super().__post_init__()
@@ -122,7 +122,7 @@ def update(
         env,
         state.learner,
         *state.play,
-        lambda learner, warm: partial(act, learner, warm, std=cfg.exploration_noise),
+        partial(act, std=cfg.exploration_noise),
         partial(gradient_step, cfg=cfg, axis=axis),
         (draw, draw),
         key,
