@@ -85,9 +85,9 @@ def iterate(
 ) -> tuple[L, Carry, Replay, metrics.Metrics]:
     """An iteration of rounds; (learner, carry, buffer, metrics).
 
-    `act(learner, warm, memory, obs, noise)` plays; `warm` is whether learning has begun. `step(learner,
-    (rows, noise))` is a gradient step with this device's share of a batch. `noises` are those of a
-    step that is played and of a row, which depends on its place in the whole batch alone.
+    `act(learner, warm, memory, obs, noise)` plays; `warm` is whether learning has begun.
+    `step(learner, (rows, noise))` is a gradient step with this device's share of a batch. `noises`
+    are of a step that is played and of a row, which depends on its place in the whole batch alone.
     """
     pool_key, rounds_key = jax.random.split(key)
     index = mesh.global_index(buffer.num_envs, axis)

@@ -3,7 +3,7 @@
 Differences from the papers: orthogonal kernels; critics, actor and temperature take a step side by
 side, each with the others as they were; before `learning_starts` the fresh policy plays, which is
 close to uniform; a choice of n actions keeps an entropy of 0.3 log n and not of 0.98 log n, which
-is next to uniform: the temperature would rise for ever where one action is clearly best.
+is next to uniform, whatever the actions pay.
 """
 
 from functools import partial
