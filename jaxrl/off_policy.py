@@ -32,7 +32,7 @@ class ActorCriticConfig(replay.Sizes):
     learning_rate: float = 1e-3  # of Adam, for all networks
     gamma: float = 0.99  # discount per step
     tau: float = 0.005  # share of the networks in their targets' next value
-    hidden: tuple[int, ...] = (256, 256)  # widths of each network's hidden layers
+    hidden: tuple[int, ...] = (64, 64)  # widths of each network's hidden layers
     activation: Literal["tanh", "relu", "silu"] = "relu"
     reset_pool: int = 0  # fresh resets per environment and iteration; 0: num_steps / 8
 
