@@ -1,13 +1,11 @@
 """SAC's loss and its parts, for reals and for choices, and what it learns."""
 
-from types import SimpleNamespace
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from quick import jit
-from reals import PROBES, Drift, Probe, StubCritics, learned
+from reals import PROBES, Drift, Probe, Spec, StubCritics, learned
 
 from envs.probe import value
 from jaxrl.algos import sac
@@ -85,7 +83,7 @@ def test_the_value_of_choices_is_their_expectation_and_illegal_ones_have_no_part
             return self.scale * inputs
 
     q = np.float32([[1.0, 2.0, 4.0]])
-    critics = Stub(np.float32([1.0, 0.5]), SimpleNamespace(action_space=Discrete(3)))
+    critics = Stub(np.float32([1.0, 0.5]), Spec(Discrete(3)))
     logits = np.log(np.float32([[0.5, 0.25, 0.25]]))
     found = sac.value_and_entropy(Categorical(logits), critics, q, None)
     np.testing.assert_allclose(found[0], [0.5 * 0.5 + 0.25 * 1 + 0.25 * 2], rtol=1e-6)
