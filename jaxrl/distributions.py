@@ -37,6 +37,10 @@ class Categorical(flax.struct.PyTreeNode):
         legal = self.legal | ~jnp.any(self.legal, -1, keepdims=True)
         return jnp.where(legal, self.logits, -jnp.inf), legal
 
+    def probability(self) -> jax.Array:
+        """float32 [..., A]: of each action, 0 where illegal."""
+        return jax.nn.softmax(self._masked()[0])
+
     def sample(self, noise: jax.Array) -> jax.Array:
         """int32 [...]: the inverse CDF at `noise`, uniform in [0, 1), shape [...]."""
         logits, _ = self._masked()

@@ -25,6 +25,7 @@ FLOORS = [
     | {
         "check",
         "lm",
+        "off_policy",
         "priorities",
         "replay",
         "sgd",

@@ -7,8 +7,10 @@ that are off by default.
 import argparse
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 import torch
 from stable_baselines3 import DQN
@@ -41,10 +43,10 @@ def arguments(env_id: str, algo: dict, seed: int) -> dict:
     }
 
 
-def main() -> None:
-    """Train, evaluate, report."""
+def main(make: Callable[[str, dict, int], Any]) -> None:
+    """Train the model that `make(env_id, options, seed)` gives, evaluate it, report."""
     flags = argparse.ArgumentParser(description=__doc__)
-    flags.add_argument("--run", type=Path, required=True, help="a run folder of train.dqn")
+    flags.add_argument("--run", type=Path, required=True, help="a run folder")
     flags.add_argument("--seed", type=int, default=0)
     flags.add_argument("--steps", type=int, help="shorten the run, to check that it works")
     flags.add_argument("--threads", type=int, default=1, help="torch.set_num_threads")
@@ -52,7 +54,7 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     config = json.loads((args.run / "config.json").read_text())["options"]
     env_id, algo, here = config["env"], config["algo"], machine("cpu")
-    model = DQN(**arguments(env_id, algo, args.seed))
+    model = make(env_id, algo, args.seed)
     start = perf_counter()
     model.learn(args.steps or algo["total_steps"])
     run_s = perf_counter() - start
@@ -74,4 +76,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(lambda *of_run: DQN(**arguments(*of_run)))
