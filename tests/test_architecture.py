@@ -21,7 +21,8 @@ FLOORS = [
         "printable",
     },  # mathematics and strings: each other downwards
     {"env", "spaces", "language", "actions", "distributions", "networks", "mesh"},  # objects
-    {"checkpoint", "evaluate", "memory", "normalize", "policy", "program", "resets", "rollout"}
+    {"checkpoint", "evaluate", "memory", "normalize", "on_policy", "policy", "program"}
+    | {"resets", "rollout"}
     | {"check", "lm", "sgd", "vec", "wrappers"},  # loops and the state of the world
     {"algos"},  # one file for each algorithm
 ]
