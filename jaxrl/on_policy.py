@@ -4,6 +4,7 @@ Options, state, how they act, values and advantages.
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import flax.struct
@@ -12,11 +13,12 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import PartitionSpec as P
 
-from jaxrl import actions, config, mesh, networks, normalize, returns, sgd
+from jaxrl import actions, config, distributions, mesh, metrics, networks, normalize, returns, sgd
 from jaxrl.env import Environment
 from jaxrl.networks import NetworkSpec
 from jaxrl.policy import Policy
-from jaxrl.rollout import Carry, Decision, Transition, begin
+from jaxrl.resets import fill_all
+from jaxrl.rollout import Carry, Decision, Ended, Transition, begin, rollout
 from jaxrl.wrappers import EpisodeStats, ScaleAction
 
 
@@ -24,21 +26,21 @@ class Options(sgd.Sizes):
     """What a Config of theirs has beside the sizes."""
 
     learning_rate: float
-    gamma: float  # discount per step, in [0, 1]
-    gae_lambda: float  # in [0, 1]: 0 is one-step, 1 is Monte Carlo
-    normalize_obs: bool  # by running mean and variance
-    normalize_reward: bool  # by the running std of the discounted return
-    network: str  # mlp, cnn or my_module:MyNet
-    hidden: tuple[int, ...]  # widths of each tower's hidden layers
+    gamma: float
+    gae_lambda: float
+    normalize_obs: bool
+    normalize_reward: bool
+    network: str
+    hidden: tuple[int, ...]
     activation: str
-    squash: bool  # tanh-squashed Gaussian for continuous actions
+    squash: bool
 
-    def check_options(self, positive: Sequence[str] = (), shares: Sequence[str] = ()) -> None:
-        """ValueError for a number out of range; `positive` and `shares` name further ones."""
+    def check_options(self, positive: Sequence[str] = ()) -> None:
+        """ValueError for a number out of range; `positive` names further ones above 0."""
         self.check_sizes()
         for name in ("learning_rate", *positive):
             config.check_positive(name, getattr(self, name), getattr(type(self), name))
-        for name in ("gamma", "gae_lambda", *shares):
+        for name in ("gamma", "gae_lambda"):
             config.check_range(name, getattr(self, name), 0.0, 1.0, getattr(type(self), name))
         for width in self.hidden:
             config.check_positive("hidden", width, 64)
@@ -123,6 +125,21 @@ def act(policy: Any, obs_stats: Any, memory: Any, obs: Any, noise: Any) -> tuple
     return memory, Decision(action, pi.log_prob(action))
 
 
+def play(
+    state: State, key: jax.Array, *, cfg: Options, env: EpisodeStats, axis: str | None
+) -> tuple[Carry, Transition, Ended]:
+    """A rollout of the state's policy: (where it ended, T*B steps, sums over what ended)."""
+    pool_key, rollout_key = jax.random.split(key)
+    env_index = mesh.global_index(state.discounted.shape[0], axis)
+    pool = fill_all(env, pool_key, env_index, cfg.pool_size)
+    player = partial(act, state.policy, state.obs_stats)
+    draw = partial(distributions.noise, env.action_space)
+    carry, _, steps, ended = rollout(
+        env, state.carry, pool, player, draw, rollout_key, env_index, cfg.num_steps
+    )
+    return carry, steps, ended
+
+
 def scale_rewards(
     state: State, steps: Transition, cfg: Options, axis: str | None
 ) -> tuple[State, Transition]:
@@ -178,6 +195,15 @@ def advance(
         obs_stats=obs_stats,
         iteration=state.iteration + 1,
     )
+
+
+def of_values(policy: Any, rows: Batch, axis: str | None) -> metrics.Metrics:
+    """What the critic said of the rollout, and how long the parameters are now."""
+    return {
+        "param_norm": metrics.value(optax.tree.norm(policy)),
+        "value": mesh.psum(metrics.mean(rows.value), axis),
+        "explained_variance": returns.explained_variance(rows.value, rows.target, None, axis),
+    }
 
 
 def trained_policy(state: State, *, cfg: Options, env: Environment) -> Policy:

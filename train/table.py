@@ -7,6 +7,8 @@ from jaxrl.train.trainer import Trainer
 TRAINERS = {
     "ppo": "PPO, discrete and continuous actions",
     "pqn": "PQN: Q-learning without replay and target network",
+    "a2c": "A2C: one gradient step after every few steps",
+    "trpo": "TRPO: natural gradient steps in a trust region",
     "grpo": "GRPO of a language agent: samples of one prompt compared",
     "reinforce": "REINFORCE of a language agent: turns compared over the batch",
     "turn_ppo": "PPO of a language agent, with a critic of turns",

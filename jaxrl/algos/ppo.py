@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxrl import config, distributions, losses, mesh, networks, on_policy, returns, sgd
+from jaxrl import config, distributions, losses, mesh, networks, on_policy, sgd
 from jaxrl.metrics import Metrics, Sums, add_up, mean, merged, quotient, value
 from jaxrl.on_policy import (
     Batch,
@@ -23,6 +23,7 @@ from jaxrl.on_policy import (
     act,
     advance,
     begin_learning,
+    of_values,
     prepare,
     scale_rewards,
 )
@@ -215,12 +216,7 @@ def summarize(policy: Any, learning: Metrics, rows: Batch, axis: str | None) -> 
     """
     first = jax.tree.map(lambda x: x[0], learning["ratio_error"])
     metrics = {name: x for name, x in learning.items() if name != "ratio_error"}
-    return add_up(metrics) | {
-        "first_ratio_error": first,
-        "param_norm": value(optax.tree.norm(policy)),
-        "value": mesh.psum(mean(rows.value), axis),
-        "explained_variance": returns.explained_variance(rows.value, rows.target, None, axis),
-    }
+    return add_up(metrics) | {"first_ratio_error": first} | of_values(policy, rows, axis)
 
 
 layout, wrap, make_policy = on_policy.layout, on_policy.wrap, on_policy.make_policy
