@@ -1,7 +1,4 @@
-"""What the algorithms share that learn from their own rollout with a critic.
-
-Options, state, how they act, values and advantages.
-"""
+"""What algorithms share whose policy learns from its own rollout: how it acts, what it is worth."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -22,28 +19,33 @@ from jaxrl.rollout import Carry, Decision, Ended, Transition, begin, rollout
 from jaxrl.wrappers import EpisodeStats, ScaleAction
 
 
-class Options(sgd.Sizes):
-    """What a Config of theirs has beside the sizes."""
+class ActorOptions(sgd.Sizes):
+    """What the Config of a policy's learner has beside the sizes."""
 
     learning_rate: float
     gamma: float
-    gae_lambda: float
     normalize_obs: bool
-    normalize_reward: bool
     network: str
     hidden: tuple[int, ...]
     activation: str
     squash: bool
 
-    def check_options(self, positive: Sequence[str] = ()) -> None:
-        """ValueError for a number out of range; `positive` names further ones above 0."""
+    def check_options(self, positive: Sequence[str] = (), shares: Sequence[str] = ()) -> None:
+        """ValueError for a number out of range; further ones are above 0, or shares in [0, 1]."""
         self.check_sizes()
         for name in ("learning_rate", *positive):
             config.check_positive(name, getattr(self, name), getattr(type(self), name))
-        for name in ("gamma", "gae_lambda"):
+        for name in ("gamma", *shares):
             config.check_range(name, getattr(self, name), 0.0, 1.0, getattr(type(self), name))
         for width in self.hidden:
             config.check_positive("hidden", width, 64)
+
+
+class Options(ActorOptions):
+    """With a critic."""
+
+    gae_lambda: float
+    normalize_reward: bool
 
 
 class State(flax.struct.PyTreeNode):
@@ -75,7 +77,7 @@ def layout() -> State:
     return State(replicated, replicated, split, replicated, replicated, split, replicated)  # pyright: ignore
 
 
-def network_spec(cfg: Options, env: Environment) -> NetworkSpec:
+def network_spec(cfg: ActorOptions, env: Environment) -> NetworkSpec:
     """What the network for a wrapped environment is built from; ValueError if it does not fit."""
     space = env.observation_space
     seen = normalize.normalized_space(space) if cfg.normalize_obs else space
@@ -90,7 +92,7 @@ def make_policy(key: jax.Array, *, cfg: Options, env: Environment) -> Any:
     return network
 
 
-def wrap(env: Environment, cfg: Options) -> EpisodeStats:
+def wrap(env: Environment, cfg: ActorOptions) -> EpisodeStats:
     """The environment as `update` wants it: actions as drawn, episode statistics."""
     return EpisodeStats(ScaleAction(env, squash=cfg.squash))
 
@@ -206,12 +208,12 @@ def of_values(policy: Any, rows: Batch, axis: str | None) -> metrics.Metrics:
     }
 
 
-def trained_policy(state: State, *, cfg: Options, env: Environment) -> Policy:
+def trained_policy(state: Any, *, cfg: ActorOptions, env: Environment) -> Policy:
     """The policy by itself, for the raw environment; works on states stacked over members."""
     spec, space = network_spec(cfg, wrap(env, cfg)), env.action_space
     return Policy(state.policy, state.obs_stats, spec, space, actions.scaling(space, cfg.squash))
 
 
-def with_policy(state: State, policy: Policy) -> State:
+def with_policy(state: Any, policy: Policy) -> Any:
     """The state with the weights and statistics of another policy."""
     return state.replace(policy=policy.network, obs_stats=policy.obs_stats)

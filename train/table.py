@@ -9,6 +9,7 @@ TRAINERS = {
     "pqn": "PQN: Q-learning without replay and target network",
     "a2c": "A2C: one gradient step after every few steps",
     "trpo": "TRPO: natural gradient steps in a trust region",
+    "grpo_arrays": "GRPO without a critic: branches from a cloned state compared",
     "grpo": "GRPO of a language agent: samples of one prompt compared",
     "reinforce": "REINFORCE of a language agent: turns compared over the batch",
     "turn_ppo": "PPO of a language agent, with a critic of turns",

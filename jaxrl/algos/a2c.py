@@ -41,7 +41,7 @@ class Config(on_policy.Options):
     num_epochs = num_minibatches = 1  # every row is read once
 
     def __post_init__(self):
-        self.check_options(positive=("max_grad_norm",))
+        self.check_options(("max_grad_norm",), ("gae_lambda",))
         for name in ("value_coef", "entropy_coef"):
             config.check_range(name, getattr(self, name), 0.0, 1e9, getattr(Config, name))
 

@@ -61,7 +61,7 @@ class Config(Options):
     reset_pool: int = 0  # fresh resets per environment and iteration; 0: num_steps / 8
 
     def __post_init__(self):
-        self.check_options(positive=("max_grad_norm", "clip_eps"))
+        self.check_options(("max_grad_norm", "clip_eps"), shares=("gae_lambda",))
         for field in ("value_clip", "target_kl"):
             config.check_positive(field, getattr(self, field), 0.2)
         for field in ("value_coef", "entropy_coef", "accumulate"):

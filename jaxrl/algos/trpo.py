@@ -44,10 +44,9 @@ class Config(on_policy.Options):
     reset_pool: int = 0  # resets an environment may need in an iteration; 0: num_steps / 8
 
     def __post_init__(self):
-        counts = ("cg_steps", "line_search_steps")
-        self.check_options(positive=("target_kl", "line_search_shrink", *counts))
+        above_0 = ("target_kl", "cg_steps", "line_search_steps", "line_search_shrink")
+        self.check_options(above_0, shares=("gae_lambda", "line_search_shrink"))
         config.check_range("cg_damping", self.cg_damping, 0.0, 1e9, Config.cg_damping)
-        config.check_range("line_search_shrink", self.line_search_shrink, 0.0, 1.0, 0.8)
 
 
 def critic_direction() -> optax.GradientTransformation:
@@ -100,7 +99,7 @@ def improve(policy: Any, rows: Batch, cfg: Config, axis: str | None) -> tuple[An
         return jax.tree.map(lambda p, s: p + share * length * s, policy, unravel(step))
 
     share, found = line_search(lambda share: measure(policy, moved(share), rows, axis), cfg)
-    log |= {"first_" + name: log.pop(name) for name in ("ratio_error",)}
+    log["first_ratio_error"] = log.pop("ratio_error")
     log |= {name: metrics.value(x) for name, x in found.items()}
     log |= {"step_share": metrics.value(share), "grad_norm": metrics.value(optax.tree.norm(grads))}
     return moved(share), log
@@ -117,7 +116,8 @@ def conjugate_gradient(
     def step(carry):
         i, x, residual, direction, square = carry
         along = product(direction)
-        rate = square / (direction @ along)
+        curvature = direction @ along
+        rate = jnp.where(curvature > 0, square / curvature, 0.0)
         x, residual = x + rate * direction, residual - rate * along
         now = residual @ residual
         return i + 1, x, residual, residual + now / square * direction, now
