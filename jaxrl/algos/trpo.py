@@ -87,8 +87,7 @@ def improve(policy: Any, rows: Batch, cfg: Config, axis: str | None) -> tuple[An
     downhill, unravel = ravel_pytree(jax.tree.map(jnp.negative, grads))
 
     def fisher(vector: jax.Array) -> jax.Array:
-        slope = lambda policy: sgd.gradient(divergence, policy, rows, total=total)[0]  # noqa: E731
-        product = jax.jvp(slope, (policy,), (unravel(vector),))[1]
+        product = fisher_product(policy, unravel(vector), rows, total)
         return ravel_pytree(product)[0] + cfg.cg_damping * vector
 
     step = conjugate_gradient(fisher, downhill, cfg.cg_steps)
@@ -103,6 +102,18 @@ def improve(policy: Any, rows: Batch, cfg: Config, axis: str | None) -> tuple[An
     log |= {name: metrics.value(x) for name, x in found.items()}
     log |= {"step_share": metrics.value(share), "grad_norm": metrics.value(optax.tree.norm(grads))}
     return moved(share), log
+
+
+def fisher_product(policy: Any, vector: Any, rows: Batch, total: sgd.Total) -> Any:
+    """Fisher's matrix of the policy times a vector, both in the policy's structure.
+
+    The derivative along the vector of the slope of the mean KL, which is 0 here.
+    """
+
+    def slope(policy):
+        return sgd.gradient(divergence, policy, rows, total=total)[0]
+
+    return jax.jvp(slope, (policy,), (vector,))[1]
 
 
 def conjugate_gradient(
