@@ -32,7 +32,6 @@ class Config(on_policy.Options):
     num_epochs: int = 10  # passes of the critic over the rows
     num_minibatches: int = 16  # of its optimizer steps per pass
     learning_rate: float = 1e-3  # of the critic's Adam
-    lr_schedule: Literal["linear", "constant"] = "constant"  # linear: 0 after the last iteration
     gamma: float = 0.99  # discount of each step
     gae_lambda: float = 0.95  # from 0, one step, to 1, the whole return
     normalize_obs: bool = False  # by running mean and variance
@@ -68,13 +67,11 @@ def update(state: State, key: jax.Array, *, cfg: Config, env: Any, axis: Any = N
     everything = jnp.ones(rows.advantage.shape, jnp.bool_)
     judged = rows.replace(advantage=advantages.whiten(rows.advantage, everything, axis))
     policy, log = improve(state.policy, judged, cfg, axis)
-    rate = cfg.learning_rate * sgd.schedule(cfg.lr_schedule, state.iteration, cfg.num_iterations)
-    fit = sgd.plain_step(critic_loss, critic_direction(), rate, axis)
+    fit = sgd.plain_step(critic_loss, critic_direction(), cfg.learning_rate, axis)
     sizes = cfg.num_steps, cfg.num_epochs, cfg.num_minibatches
     order = sgd.shuffled_rows(order_key, mesh.global_index(steps.reward.shape[1], axis), *sizes)
     learner, fitted = sgd.epochs(fit, (policy, state.opt_state), rows, order, ())
     log |= metrics.add_up(fitted) | on_policy.of_values(learner[0], rows, axis)
-    log |= {"learning_rate": metrics.value(rate)}
     state = on_policy.advance(state, learner, carry, steps, axis)
     return state, metrics.merged(log, ended.means(lambda sums: mesh.psum(sums, axis)))
 
