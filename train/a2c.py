@@ -1,4 +1,7 @@
-"""Train with A2C: `python -m train.a2c` solves CartPole-v1 in 0.5 M steps."""
+"""Train with A2C: `python -m train.a2c` solves CartPole-v1 in 0.5 M steps.
+
+Five seeds in one program (`--num-seeds 5`) take a quarter of a minute after compiling.
+"""
 
 from dataclasses import dataclass, field
 

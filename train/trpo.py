@@ -1,4 +1,7 @@
-"""Train with TRPO: `python -m train.trpo` solves CartPole-v1 in 0.5 M steps."""
+"""Train with TRPO: `python -m train.trpo` solves CartPole-v1, in the first 40,000 of 0.5 M steps.
+
+Five seeds in one program (`--num-seeds 5`) take a few minutes.
+"""
 
 from dataclasses import dataclass, field
 
