@@ -21,17 +21,9 @@ FLOORS = [
         "printable",
     },  # mathematics and strings: each other downwards
     {"env", "spaces", "language", "actions", "distributions", "networks", "mesh"},  # objects
-    {"checkpoint", "evaluate", "memory", "normalize", "policy", "program", "resets", "rollout"}
-    | {
-        "check",
-        "lm",
-        "off_policy",
-        "priorities",
-        "replay",
-        "sgd",
-        "vec",
-        "wrappers",
-    },  # loops and the state of the world
+    {"checkpoint", "evaluate", "memory", "normalize", "off_policy", "on_policy", "policy"}
+    | {"priorities", "program", "replay", "resets", "rollout"}
+    | {"check", "lm", "sgd", "vec", "wrappers"},  # loops and the state of the world
     {"algos"},  # one file for each algorithm
 ]
 ENVS_MAY_USE = FLOORS[0] | FLOORS[1] | {"wrappers", "vec"}

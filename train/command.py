@@ -39,7 +39,7 @@ def _train(trainer: str | Trainer, argv: Sequence[str]) -> None:
 
 
 def choose(trainer: str | Trainer, argv: Sequence[str]) -> Trainer:
-    """The trainer of a name, or the one that it leaves language environments to.
+    """The trainer of a name, or the one that it leaves this kind of environment to.
 
     Raises ValueError for a run that another trainer made.
     """
@@ -49,14 +49,18 @@ def choose(trainer: str | Trainer, argv: Sequence[str]) -> Trainer:
     resumed, env_id = flags.flag_value(argv, "--resume"), flags.flag_value(argv, "--env")
     if resumed is not None:
         made_by = read_config(Path(resumed)).get("trainer", name)
-        if made_by not in (name, trainer.for_language):
+        if made_by not in (name, trainer.for_language, trainer.for_arrays):
             raise ValueError(
                 f"resume={resumed} was made by train.{made_by}; try python -m train.{made_by} "
                 f"--resume {resumed}."
             )
         return trainer if made_by == name else table.trainer(made_by)
-    other = trainer.for_language
-    if other is not None and env_id is not None and envs.spec(env_id).is_language:
-        edge.say(f"{env_id} is a language environment: train.{other} takes over")
-        return table.trainer(other)
-    return trainer
+    if env_id is None:
+        return trainer
+    spoken = envs.spec(env_id).is_language
+    other = trainer.for_language if spoken else trainer.for_arrays
+    if other is None:
+        return trainer
+    kind = "a language environment" if spoken else "an environment of arrays"
+    edge.say(f"{env_id} is {kind}: train.{other} takes over")
+    return table.trainer(other)

@@ -10,24 +10,30 @@ import math
 from functools import partial
 from typing import Any, Literal
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
-from jax.sharding import PartitionSpec as P
 
-from jaxrl import actions, config, distributions, losses, mesh, networks, normalize, returns, sgd
-from jaxrl.env import Environment
+from jaxrl import config, distributions, losses, mesh, networks, on_policy, sgd
 from jaxrl.metrics import Metrics, Sums, add_up, mean, merged, quotient, value
-from jaxrl.networks import NetworkSpec
-from jaxrl.policy import Policy
+from jaxrl.on_policy import (
+    Batch,
+    Options,
+    State,
+    act,
+    advance,
+    begin_learning,
+    of_values,
+    prepare,
+    scale_rewards,
+)
 from jaxrl.resets import fill_all
-from jaxrl.rollout import Carry, Decision, Ended, Transition, begin, rollout
-from jaxrl.wrappers import EpisodeStats, ScaleAction, tree_where
+from jaxrl.rollout import Carry, Ended, Transition, rollout
+from jaxrl.wrappers import EpisodeStats, tree_where
 
 
 @config.pytree_dataclass
-class Config(sgd.Sizes):
+class Config(Options):
     total_steps: config.Count = 500_000  # environment steps in all, rounded up to whole iterations
     num_envs: int = 16  # environments stepped in parallel, B
     num_steps: int = 128  # steps of each environment per iteration, T
@@ -55,15 +61,11 @@ class Config(sgd.Sizes):
     reset_pool: int = 0  # fresh resets per environment and iteration; 0: num_steps / 8
 
     def __post_init__(self):
-        self.check_sizes()
-        for field in ("learning_rate", "max_grad_norm", "clip_eps", "value_clip", "target_kl"):
-            config.check_positive(field, getattr(self, field), getattr(Config, field) or 0.2)
-        for field in ("gamma", "gae_lambda"):
-            config.check_range(field, getattr(self, field), 0.0, 1.0, getattr(Config, field))
+        self.check_options(("max_grad_norm", "clip_eps"), shares=("gae_lambda",))
+        for field in ("value_clip", "target_kl"):
+            config.check_positive(field, getattr(self, field), 0.2)
         for field in ("value_coef", "entropy_coef", "accumulate"):
             config.check_range(field, getattr(self, field), 0.0, 1e9, getattr(Config, field))
-        for width in self.hidden:
-            config.check_positive("hidden", width, 64)
         if self.minibatch_rows == 1 and self.advantage_norm == "minibatch":
             fewer = max(1, self.num_minibatches // 2)
             raise ValueError(
@@ -81,55 +83,6 @@ class Config(sgd.Sizes):
         return math.gcd(super().num_blocks, pieces)
 
 
-class State(flax.struct.PyTreeNode):
-    """Everything that must survive a crash; of one seed."""
-
-    policy: Any
-    opt_state: Any
-    carry: Carry  # environments and their last observations, leaves [B, ...]
-    obs_stats: Any  # RunningStats per observation leaf, or None
-    reward_stats: normalize.RunningStats
-    discounted: jax.Array  # float32 [B]: discounted reward since each episode began
-    iteration: jax.Array  # int32 []
-
-
-class Batch(flax.struct.PyTreeNode):
-    """What the loss reads; leaves [N, ...]."""
-
-    obs: Any  # normalised
-    action: Any
-    log_prob: jax.Array
-    value: jax.Array
-    advantage: jax.Array
-    target: jax.Array
-
-
-def layout() -> State:
-    """Of a State on a mesh, members stacked in front: environments are split."""
-    replicated, split = P(mesh.SEED), P(mesh.SEED, mesh.DATA)
-    return State(replicated, replicated, split, replicated, replicated, split, replicated)  # pyright: ignore
-
-
-def network_spec(cfg: Config, env: Environment) -> NetworkSpec:
-    """What the network for a wrapped environment is built from; ValueError if it does not fit."""
-    space = env.observation_space
-    seen = normalize.normalized_space(space) if cfg.normalize_obs else space
-    return NetworkSpec(seen, env.action_space, cfg.network, cfg.hidden, cfg.activation, cfg.squash)
-
-
-def make_policy(key: jax.Array, *, cfg: Config, env: Environment) -> Any:
-    """A fresh network for the (wrapped) environment's spaces."""
-    spec = network_spec(cfg, env)
-    network = networks.build(spec, key)
-    networks.check_value(network, spec)
-    return network
-
-
-def wrap(env: Environment, cfg: Config) -> EpisodeStats:
-    """The environment as `update` wants it: actions as drawn, episode statistics."""
-    return EpisodeStats(ScaleAction(env, squash=cfg.squash))
-
-
 def optimizer(cfg: Config) -> optax.GradientTransformation:
     """Adam's direction, behind a clip by norm; the step's length is `sgd.descend`'s."""
     clip = {"global": optax.clip_by_global_norm, "network": sgd.clip_each_by_norm}[cfg.grad_clip]
@@ -138,26 +91,7 @@ def optimizer(cfg: Config) -> optax.GradientTransformation:
 
 def init(key: jax.Array, *, cfg: Config, env: EpisodeStats, axis: str | None = None) -> State:
     """A fresh State; `env` comes from `wrap`, `axis` is the mesh axis the environments lie on."""
-    policy_key, env_key = jax.random.split(key)
-    policy = make_policy(policy_key, cfg=cfg, env=env)
-    num_local = cfg.num_envs // mesh.axis_size(axis)
-    space = env.observation_space
-    return State(
-        policy=policy,
-        opt_state=optimizer(cfg).init(policy),  # pyright: ignore
-        carry=begin(env, env_key, mesh.global_index(num_local, axis)),
-        obs_stats=normalize.RunningStats.init_for(space) if cfg.normalize_obs else None,
-        reward_stats=normalize.RunningStats.init(),
-        discounted=jnp.zeros(num_local, jnp.float32),
-        iteration=jnp.zeros((), jnp.int32),
-    )
-
-
-def act(policy: Any, obs_stats: Any, memory: Any, obs: Any, noise: Any) -> tuple[Any, Decision]:
-    """(memory, Decision) for a batch of observations; the log-prob is kept."""
-    pi = policy.distribution(normalize.normalize_obs(obs_stats, obs))
-    action = pi.sample(noise)
-    return memory, Decision(action, pi.log_prob(action))
+    return begin_learning(key, optimizer(cfg), cfg, env, axis)
 
 
 def update(
@@ -201,55 +135,9 @@ def learn(
         order,
         advantage_moments(rows.advantage, order, cfg, axis),
     )
-    obs_stats = state.obs_stats
-    if obs_stats is not None:  # only now: the loss must see the rollout's normalisation
-        obs_stats = normalize.update_obs_stats(obs_stats, steps.obs, axis)
-    state = state.replace(
-        policy=policy,
-        opt_state=opt_state,
-        carry=carry,
-        obs_stats=obs_stats,
-        iteration=state.iteration + 1,
-    )
+    state = advance(state, (policy, opt_state), carry, steps, axis)
     metrics = summarize(policy, learning, rows, axis) | {"learning_rate": value(rate)}
     return state, merged(metrics, ended.means(lambda sums: mesh.psum(sums, axis)))
-
-
-def scale_rewards(
-    state: State, steps: Transition, cfg: Config, axis: str | None
-) -> tuple[State, Transition]:
-    """Rewards over the running std of the discounted return, if asked for."""
-    if not cfg.normalize_reward:
-        return state, steps
-    carried, running = returns.discounted_sum(state.discounted, steps.reward, steps.done, cfg.gamma)
-    stats = state.reward_stats.update(running, axis)
-    steps = steps.replace(reward=normalize.scale(stats, steps.reward))
-    return state.replace(reward_stats=stats, discounted=carried), steps
-
-
-def prepare(state: State, steps: Transition, cfg: Config) -> Batch:
-    """Values, advantages and value targets of the rollout, as rows t*B + b."""
-    shape = steps.reward.shape
-    obs, next_obs = (
-        jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), x) for x in (steps.obs, steps.next_obs)
-    )
-    obs = normalize.normalize_obs(state.obs_stats, obs)
-    next_obs = normalize.normalize_obs(state.obs_stats, next_obs)
-    value, next_value = (
-        sgd.map_pieces(lambda policy, rows: policy.value(rows), state.policy, x).reshape(shape)
-        for x in (obs, next_obs)
-    )
-    advantage = returns.gae(
-        steps.reward,
-        value,
-        next_value,
-        steps.terminated,
-        steps.truncated,
-        cfg.gamma,
-        cfg.gae_lambda,
-    )
-    rows = (steps.action, steps.aux, value, advantage, advantage + value)
-    return Batch(obs, *(x.reshape(-1, *x.shape[2:]) for x in rows))
 
 
 def advantage_moments(
@@ -328,20 +216,8 @@ def summarize(policy: Any, learning: Metrics, rows: Batch, axis: str | None) -> 
     """
     first = jax.tree.map(lambda x: x[0], learning["ratio_error"])
     metrics = {name: x for name, x in learning.items() if name != "ratio_error"}
-    return add_up(metrics) | {
-        "first_ratio_error": first,
-        "param_norm": value(optax.tree.norm(policy)),
-        "value": mesh.psum(mean(rows.value), axis),
-        "explained_variance": returns.explained_variance(rows.value, rows.target, None, axis),
-    }
+    return add_up(metrics) | {"first_ratio_error": first} | of_values(policy, rows, axis)
 
 
-def trained_policy(state: State, *, cfg: Config, env: Environment) -> Policy:
-    """The policy by itself, for the raw environment; works on states stacked over members."""
-    spec, space = network_spec(cfg, wrap(env, cfg)), env.action_space
-    return Policy(state.policy, state.obs_stats, spec, space, actions.scaling(space, cfg.squash))
-
-
-def with_policy(state: State, policy: Policy) -> State:
-    """The state with the weights and statistics of another policy."""
-    return state.replace(policy=policy.network, obs_stats=policy.obs_stats)
+layout, wrap, make_policy = on_policy.layout, on_policy.wrap, on_policy.make_policy
+trained_policy, with_policy = on_policy.trained_policy, on_policy.with_policy
