@@ -4,6 +4,11 @@ Differences from the paper, each an option: Adam's epsilon 1e-5, advantages norm
 minibatch, observations and rewards normalised, value clipping, early stop on KL, gradient clip
 (arXiv:2006.05990 and arXiv:2005.12729 measure them). Truncated episodes bootstrap from the value
 of their last observation, which most implementations set to 0.
+
+Of a policy with a memory a row is all that one environment played in an iteration. The loss plays
+it again from the memory that it began with (a constant, of older weights: gradients reach back to
+there), forgetting where episodes begin. Where an action led is valued with what the policy would
+remember had it seen that, too.
 """
 
 import math
@@ -48,7 +53,7 @@ class Config(sgd.Sizes):
     accumulate: int = 0  # pieces a minibatch's gradient is computed in; 0: what fits a CPU's cache
     normalize_obs: bool = False  # by running mean and variance
     normalize_reward: bool = False  # by the running std of the discounted return
-    network: str = "mlp"  # mlp, cnn or my_module:MyNet
+    network: str = "mlp"  # mlp, cnn, gru, lstm or my_module:MyNet
     hidden: tuple[int, ...] = (64, 64)  # widths of each tower's hidden layers
     activation: Literal["tanh", "relu", "silu"] = "tanh"
     squash: bool = False  # tanh-squashed Gaussian for continuous actions
@@ -71,14 +76,18 @@ class Config(sgd.Sizes):
                 f"minus its own mean is 0: nothing is learned; try {fewer} or advantage_norm=batch."
             )
         if self.accumulate:
-            name, rows = "rows per minibatch", self.minibatch_rows
+            name, rows = "rows per minibatch", self.minibatch_rows // self.row_steps
             config.check_divides("accumulate", self.accumulate, name, rows)
 
     @property
     def num_blocks(self) -> int:
         """Each device computes its share of a minibatch in as many pieces."""
-        pieces = self.minibatch_rows // self.accumulate if self.accumulate else 0
-        return math.gcd(super().num_blocks, pieces)
+        rows = self.minibatch_rows // self.row_steps
+        return math.gcd(super().num_blocks, rows // self.accumulate if self.accumulate else 0)
+
+    @property
+    def row_steps(self) -> int:
+        return self.num_steps if networks.has_memory(networks.class_of(self.network)) else 1
 
 
 class State(flax.struct.PyTreeNode):
@@ -94,7 +103,7 @@ class State(flax.struct.PyTreeNode):
 
 
 class Batch(flax.struct.PyTreeNode):
-    """What the loss reads; leaves [N, ...]."""
+    """What the loss reads; leaves [N, ...], or [N, T, ...] where a policy has a memory."""
 
     obs: Any  # normalised
     action: Any
@@ -102,6 +111,7 @@ class Batch(flax.struct.PyTreeNode):
     value: jax.Array
     advantage: jax.Array
     target: jax.Array
+    past: tuple = ()  # with a memory: that before a sequence [N, ...], and `done` [N, T]
 
 
 def layout() -> State:
@@ -120,7 +130,7 @@ def network_spec(cfg: Config, env: Environment) -> NetworkSpec:
 def make_policy(key: jax.Array, *, cfg: Config, env: Environment) -> Any:
     """A fresh network for the (wrapped) environment's spaces."""
     spec = network_spec(cfg, env)
-    network = networks.build(spec, key)
+    network = networks.build(spec, key, memory=True)
     networks.check_value(network, spec)
     return network
 
@@ -141,11 +151,12 @@ def init(key: jax.Array, *, cfg: Config, env: EpisodeStats, axis: str | None = N
     policy_key, env_key = jax.random.split(key)
     policy = make_policy(policy_key, cfg=cfg, env=env)
     num_local = cfg.num_envs // mesh.axis_size(axis)
+    env_index, memory = mesh.global_index(num_local, axis), networks.begin(policy, (num_local,))
     space = env.observation_space
     return State(
         policy=policy,
         opt_state=optimizer(cfg).init(policy),  # pyright: ignore
-        carry=begin(env, env_key, mesh.global_index(num_local, axis)),
+        carry=begin(env, env_key, env_index, memory),
         obs_stats=normalize.RunningStats.init_for(space) if cfg.normalize_obs else None,
         reward_stats=normalize.RunningStats.init(),
         discounted=jnp.zeros(num_local, jnp.float32),
@@ -155,7 +166,8 @@ def init(key: jax.Array, *, cfg: Config, env: EpisodeStats, axis: str | None = N
 
 def act(policy: Any, obs_stats: Any, memory: Any, obs: Any, noise: Any) -> tuple[Any, Decision]:
     """(memory, Decision) for a batch of observations; the log-prob is kept."""
-    pi = policy.distribution(normalize.normalize_obs(obs_stats, obs))
+    memory, seen = networks.look(policy, memory, normalize.normalize_obs(obs_stats, obs))
+    pi = policy.distribution(*seen)
     action = pi.sample(noise)
     return memory, Decision(action, pi.log_prob(action))
 
@@ -192,7 +204,8 @@ def learn(
     env_index = mesh.global_index(state.discounted.shape[0], axis)
     state, steps = scale_rewards(state, steps, cfg, axis)
     rows = prepare(state, steps, cfg)
-    order = sgd.shuffled_rows(key, env_index, cfg.num_steps, cfg.num_epochs, cfg.num_minibatches)
+    shape = cfg.num_steps // cfg.row_steps, cfg.num_epochs, cfg.num_minibatches
+    order = sgd.shuffled_rows(key, env_index, *shape)
     rate = cfg.learning_rate * sgd.schedule(cfg.lr_schedule, state.iteration, cfg.num_iterations)
     (policy, opt_state, _), learning = sgd.epochs(
         partial(minibatch_step, rate=rate, cfg=cfg, axis=axis),
@@ -228,28 +241,23 @@ def scale_rewards(
 
 
 def prepare(state: State, steps: Transition, cfg: Config) -> Batch:
-    """Values, advantages and value targets of the rollout, as rows t*B + b."""
-    shape = steps.reward.shape
-    obs, next_obs = (
-        jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), x) for x in (steps.obs, steps.next_obs)
-    )
+    """Values, advantages and value targets of the rollout, as rows t*B + b or sequences b."""
+    policy, shape, whole = state.policy, steps.reward.shape, networks.has_memory(state.policy)
+    in_rows = partial(jax.tree.map, partial(sgd.in_rows, whole=whole))
+    obs, next_obs = in_rows((steps.obs, steps.next_obs))
     obs = normalize.normalize_obs(state.obs_stats, obs)
     next_obs = normalize.normalize_obs(state.obs_stats, next_obs)
+    past = (state.carry.memory, in_rows(steps.done)) if whole else ()
+    memory, seen = networks.recall(policy, obs, past)
+    _, ahead = networks.look(policy, memory, next_obs)
     value, next_value = (
-        sgd.map_pieces(lambda policy, rows: policy.value(rows), state.policy, x).reshape(shape)
-        for x in (obs, next_obs)
+        sgd.map_pieces(lambda policy, seen: policy.value(*seen), policy, x) for x in (seen, ahead)
     )
-    advantage = returns.gae(
-        steps.reward,
-        value,
-        next_value,
-        steps.terminated,
-        steps.truncated,
-        cfg.gamma,
-        cfg.gae_lambda,
-    )
-    rows = (steps.action, steps.aux, value, advantage, advantage + value)
-    return Batch(obs, *(x.reshape(-1, *x.shape[2:]) for x in rows))
+    value, next_value = (x.T if whole else x.reshape(shape) for x in (value, next_value))
+    ends = steps.terminated, steps.truncated
+    advantage = returns.gae(steps.reward, value, next_value, *ends, cfg.gamma, cfg.gae_lambda)
+    rows = in_rows((steps.action, steps.aux, value, advantage, advantage + value))
+    return Batch(obs, *rows, past)
 
 
 def advantage_moments(
@@ -262,7 +270,10 @@ def advantage_moments(
     count = order.shape[0] * order.shape[1]
     if cfg.advantage_norm == "none":
         return jnp.zeros(count, jnp.float32), jnp.ones(count, jnp.float32)
-    blocks = advantage[None] if cfg.advantage_norm == "batch" else advantage[order]
+    if cfg.advantage_norm == "batch":
+        blocks = advantage.reshape(1, -1)
+    else:
+        blocks = advantage[order].reshape(*order.shape[:2], -1)
     mean = mesh.pmean(jnp.mean(blocks, -1), axis)
     var = mesh.pmean(jnp.mean(jnp.square(blocks - mean[..., None]), -1), axis)
     shape = order.shape[:2]
@@ -271,7 +282,8 @@ def advantage_moments(
 
 def loss(policy: Any, batch: Batch, cfg: Config) -> tuple[Sums, Metrics]:
     """The loss over the batch, and its parts; advantages come normalised."""
-    pi, value = networks.distribution_and_value(policy, batch.obs)
+    _, seen = networks.recall(policy, batch.obs, batch.past)
+    pi, value = networks.distribution_and_value(policy, *seen)
     log_prob, entropy = pi.log_prob(batch.action), pi.entropy()
     surrogate = losses.clipped_surrogate(log_prob, batch.log_prob, batch.advantage, cfg.clip_eps)
     if cfg.value_clip is None:
