@@ -179,7 +179,21 @@ def update(
 
     Pure; scan it, vmap it over members, shard it. Metrics are Sums, equal on all devices.
     """
-    pool_key, rollout_key, learn_key = jax.random.split(key, 3)
+    *play_keys, learn_key = jax.random.split(key, 3)
+    played = play(state, *play_keys, cfg=cfg, env=env, axis=axis)
+    return learn(state, *played, learn_key, cfg=cfg, axis=axis)
+
+
+def play(
+    state: State,
+    pool_key: jax.Array,
+    rollout_key: jax.Array,
+    *,
+    cfg: Config,
+    env: EpisodeStats,
+    axis: str | None = None,
+) -> tuple[Carry, Transition, Ended]:
+    """T*B steps with the policy as it is."""
     env_index = mesh.global_index(state.discounted.shape[0], axis)
     pool = fill_all(env, pool_key, env_index, cfg.pool_size)
     player = partial(act, state.policy, state.obs_stats)
@@ -187,7 +201,7 @@ def update(
     carry, _, steps, ended = rollout(
         env, state.carry, pool, player, draw, rollout_key, env_index, cfg.num_steps
     )
-    return learn(state, carry, steps, ended, learn_key, cfg=cfg, axis=axis)
+    return carry, steps, ended
 
 
 def learn(
