@@ -1,4 +1,4 @@
-"""The worked example of docs/change-an-algorithm.md: RND is paid for what is new, and PPO learns."""
+"""The example of docs/change-an-algorithm.md: RND pays for what is new, and PPO learns of it."""
 
 import importlib.util
 import sys
@@ -83,7 +83,7 @@ def test_the_fixed_network_stays_and_the_policy_and_the_predictor_move(base):
 def test_the_example_is_a_trainer_with_its_own_checked_options():
     task = rnd.setup(rnd.Args(env="SimpleCorridor-v0", algo=BASE))
     assert task.name == "ppo_rnd" and task.num_iterations == 8
-    with pytest.raises(ValueError, match="bonus_coef=-1.0 must lie in"):
+    with pytest.raises(ValueError, match=r"bonus_coef=-1.0 must lie in"):
         rnd.Config(bonus_coef=-1.0)
     with pytest.raises(ValueError, match=r"num_minibatches=3 does not divide"):
         rnd.Config(num_minibatches=3)
