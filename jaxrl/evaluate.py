@@ -20,7 +20,7 @@ class Evaluation(flax.struct.PyTreeNode):
 
 
 def evaluate(
-    act: Callable,
+    act: Callable[..., Any],
     env: Environment,
     key: jax.Array,
     num_episodes: int,
