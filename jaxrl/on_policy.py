@@ -29,6 +29,7 @@ class ActorOptions(sgd.Sizes):
     hidden: tuple[int, ...]
     activation: str
     squash: bool
+    recalls = False  # a policy may have a memory; then `row_steps` says so
 
     def check_options(self, positive: Sequence[str] = (), shares: Sequence[str] = ()) -> None:
         """ValueError for a number out of range; further ones are above 0, or shares in [0, 1]."""
@@ -61,7 +62,7 @@ class State(flax.struct.PyTreeNode):
 
 
 class Batch(flax.struct.PyTreeNode):
-    """What the loss reads; leaves [N, ...]."""
+    """What the loss reads; leaves [N, ...], or [N, T, ...] where a policy has a memory."""
 
     obs: Any  # normalised
     action: Any
@@ -69,6 +70,7 @@ class Batch(flax.struct.PyTreeNode):
     value: jax.Array
     advantage: jax.Array
     target: jax.Array
+    past: tuple = ()  # with a memory: that before a sequence [N, ...], and `done` [N, T]
 
 
 def layout() -> State:
@@ -87,7 +89,7 @@ def network_spec(cfg: ActorOptions, env: Environment) -> NetworkSpec:
 def make_policy(key: jax.Array, *, cfg: Options, env: Environment) -> Any:
     """A fresh network for the (wrapped) environment's spaces."""
     spec = network_spec(cfg, env)
-    network = networks.build(spec, key)
+    network = networks.build(spec, key, memory=cfg.recalls)
     networks.check_value(network, spec)
     return network
 
@@ -108,11 +110,12 @@ def begin_learning(
     policy_key, env_key = jax.random.split(key)
     policy = make_policy(policy_key, cfg=cfg, env=env)
     num_local = cfg.num_envs // mesh.axis_size(axis)
+    env_index, memory = mesh.global_index(num_local, axis), networks.begin(policy, (num_local,))
     space = env.observation_space
     return State(
         policy=policy,
         opt_state=direction.init(policy),  # pyright: ignore
-        carry=begin(env, env_key, mesh.global_index(num_local, axis)),
+        carry=begin(env, env_key, env_index, memory),
         obs_stats=normalize.RunningStats.init_for(space) if cfg.normalize_obs else None,
         reward_stats=normalize.RunningStats.init(),
         discounted=jnp.zeros(num_local, jnp.float32),
@@ -122,16 +125,22 @@ def begin_learning(
 
 def act(policy: Any, obs_stats: Any, memory: Any, obs: Any, noise: Any) -> tuple[Any, Decision]:
     """(memory, Decision) for a batch of observations; the log-prob is kept."""
-    pi = policy.distribution(normalize.normalize_obs(obs_stats, obs))
+    memory, seen = networks.look(policy, memory, normalize.normalize_obs(obs_stats, obs))
+    pi = policy.distribution(*seen)
     action = pi.sample(noise)
     return memory, Decision(action, pi.log_prob(action))
 
 
 def play(
-    state: State, key: jax.Array, *, cfg: Options, env: EpisodeStats, axis: str | None
+    state: State,
+    pool_key: jax.Array,
+    rollout_key: jax.Array,
+    *,
+    cfg: Options,
+    env: EpisodeStats,
+    axis: str | None = None,
 ) -> tuple[Carry, Transition, Ended]:
     """A rollout of the state's policy: (where it ended, T*B steps, sums over what ended)."""
-    pool_key, rollout_key = jax.random.split(key)
     env_index = mesh.global_index(state.discounted.shape[0], axis)
     pool = fill_all(env, pool_key, env_index, cfg.pool_size)
     player = partial(act, state.policy, state.obs_stats)
@@ -155,28 +164,23 @@ def scale_rewards(
 
 
 def prepare(state: State, steps: Transition, cfg: Options) -> Batch:
-    """Values, advantages and value targets of the rollout, as rows t*B + b."""
-    shape = steps.reward.shape
-    obs, next_obs = (
-        jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), x) for x in (steps.obs, steps.next_obs)
-    )
+    """Values, advantages and value targets of the rollout, as rows t*B + b or sequences b."""
+    policy, shape, whole = state.policy, steps.reward.shape, networks.has_memory(state.policy)
+    in_rows = partial(jax.tree.map, partial(sgd.in_rows, whole=whole))
+    obs, next_obs = in_rows((steps.obs, steps.next_obs))
     obs = normalize.normalize_obs(state.obs_stats, obs)
     next_obs = normalize.normalize_obs(state.obs_stats, next_obs)
+    past = (state.carry.memory, in_rows(steps.done)) if whole else ()
+    memory, seen = networks.recall(policy, obs, past)
+    _, ahead = networks.look(policy, memory, next_obs)
     value, next_value = (
-        sgd.map_pieces(lambda policy, rows: policy.value(rows), state.policy, x).reshape(shape)
-        for x in (obs, next_obs)
+        sgd.map_pieces(lambda policy, seen: policy.value(*seen), policy, x) for x in (seen, ahead)
     )
-    advantage = returns.gae(
-        steps.reward,
-        value,
-        next_value,
-        steps.terminated,
-        steps.truncated,
-        cfg.gamma,
-        cfg.gae_lambda,
-    )
-    rows = (steps.action, steps.aux, value, advantage, advantage + value)
-    return Batch(obs, *(x.reshape(-1, *x.shape[2:]) for x in rows))
+    value, next_value = (x.T if whole else x.reshape(shape) for x in (value, next_value))
+    ends = steps.terminated, steps.truncated
+    advantage = returns.gae(steps.reward, value, next_value, *ends, cfg.gamma, cfg.gae_lambda)
+    rows = in_rows((steps.action, steps.aux, value, advantage, advantage + value))
+    return Batch(obs, *rows, past)
 
 
 def advance(

@@ -142,7 +142,8 @@ def evaluate_policies(policies: Policy, members: Member, episodes: int) -> dict[
     """
 
     def play(policy: Policy, member: Member) -> Evaluation:
-        return evaluate(policy, member.env, seed_keys(member.seed)[2], episodes)
+        key = seed_keys(member.seed)[2]
+        return evaluate(policy.step, member.env, key, episodes, memory=policy.begin())
 
     played = jax.device_get(jax.jit(jax.vmap(play))(policies, jax.tree.map(jnp.asarray, members)))
     summary, cut = summarize_returns(played.episode_return, played.metrics), ~played.finished

@@ -62,7 +62,7 @@ def init(key: jax.Array, *, cfg: Config, env: Any, axis: str | None = None) -> S
 
 def update(state: State, key: jax.Array, *, cfg: Config, env: Any, axis: Any = None) -> tuple:
     """(State, Metrics) after T*B steps and one step of the optimizer."""
-    carry, steps, ended = on_policy.play(state, key, cfg=cfg, env=env, axis=axis)
+    carry, steps, ended = on_policy.play(state, *jax.random.split(key), cfg=cfg, env=env, axis=axis)
     state, steps = on_policy.scale_rewards(state, steps, cfg, axis)
     rows = on_policy.prepare(state, steps, cfg)
     total = sgd.over_devices(axis)

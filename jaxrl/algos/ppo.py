@@ -4,6 +4,11 @@ Differences from the paper, each an option: Adam's epsilon 1e-5, advantages norm
 minibatch, observations and rewards normalised, value clipping, early stop on KL, gradient clip
 (arXiv:2006.05990 and arXiv:2005.12729 measure them). Truncated episodes bootstrap from the value
 of their last observation, which most implementations set to 0.
+
+Of a policy with a memory a row is all that one environment played in an iteration. The loss plays
+it again from the memory that it began with (a constant, of older weights: gradients reach back to
+there), forgetting where episodes begin. Where an action led is valued with what the policy would
+remember had it seen that, too.
 """
 
 import math
@@ -14,26 +19,26 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxrl import config, distributions, losses, mesh, networks, on_policy, sgd
+from jaxrl import config, losses, mesh, networks, on_policy, sgd
 from jaxrl.metrics import Metrics, Sums, add_up, mean, merged, quotient, value
 from jaxrl.on_policy import (
     Batch,
     Options,
     State,
-    act,
     advance,
     begin_learning,
     of_values,
+    play,
     prepare,
     scale_rewards,
 )
-from jaxrl.resets import fill_all
-from jaxrl.rollout import Carry, Ended, Transition, rollout
+from jaxrl.rollout import Carry, Ended, Transition
 from jaxrl.wrappers import EpisodeStats, tree_where
 
 
 @config.pytree_dataclass
 class Config(Options):
+    recalls = True
     total_steps: config.Count = 500_000  # environment steps in all, rounded up to whole iterations
     num_envs: int = 16  # environments stepped in parallel, B
     num_steps: int = 128  # steps of each environment per iteration, T
@@ -54,7 +59,7 @@ class Config(Options):
     accumulate: int = 0  # pieces a minibatch's gradient is computed in; 0: what fits a CPU's cache
     normalize_obs: bool = False  # by running mean and variance
     normalize_reward: bool = False  # by the running std of the discounted return
-    network: str = "mlp"  # mlp, cnn or my_module:MyNet
+    network: str = "mlp"  # mlp, cnn, gru, lstm or my_module:MyNet
     hidden: tuple[int, ...] = (64, 64)  # widths of each tower's hidden layers
     activation: Literal["tanh", "relu", "silu"] = "tanh"
     squash: bool = False  # tanh-squashed Gaussian for continuous actions
@@ -73,14 +78,18 @@ class Config(Options):
                 f"minus its own mean is 0: nothing is learned; try {fewer} or advantage_norm=batch."
             )
         if self.accumulate:
-            name, rows = "rows per minibatch", self.minibatch_rows
+            name, rows = "rows per minibatch", self.minibatch_rows // self.row_steps
             config.check_divides("accumulate", self.accumulate, name, rows)
 
     @property
     def num_blocks(self) -> int:
         """Each device computes its share of a minibatch in as many pieces."""
-        pieces = self.minibatch_rows // self.accumulate if self.accumulate else 0
-        return math.gcd(super().num_blocks, pieces)
+        rows = self.minibatch_rows // self.row_steps
+        return math.gcd(super().num_blocks, rows // self.accumulate if self.accumulate else 0)
+
+    @property
+    def row_steps(self) -> int:
+        return self.num_steps if networks.has_memory(networks.class_of(self.network)) else 1
 
 
 def optimizer(cfg: Config) -> optax.GradientTransformation:
@@ -101,15 +110,9 @@ def update(
 
     Pure; scan it, vmap it over members, shard it. Metrics are Sums, equal on all devices.
     """
-    pool_key, rollout_key, learn_key = jax.random.split(key, 3)
-    env_index = mesh.global_index(state.discounted.shape[0], axis)
-    pool = fill_all(env, pool_key, env_index, cfg.pool_size)
-    player = partial(act, state.policy, state.obs_stats)
-    draw = partial(distributions.noise, env.action_space)
-    carry, _, steps, ended = rollout(
-        env, state.carry, pool, player, draw, rollout_key, env_index, cfg.num_steps
-    )
-    return learn(state, carry, steps, ended, learn_key, cfg=cfg, axis=axis)
+    *play_keys, learn_key = jax.random.split(key, 3)
+    played = play(state, *play_keys, cfg=cfg, env=env, axis=axis)
+    return learn(state, *played, learn_key, cfg=cfg, axis=axis)
 
 
 def learn(
@@ -126,7 +129,8 @@ def learn(
     env_index = mesh.global_index(state.discounted.shape[0], axis)
     state, steps = scale_rewards(state, steps, cfg, axis)
     rows = prepare(state, steps, cfg)
-    order = sgd.shuffled_rows(key, env_index, cfg.num_steps, cfg.num_epochs, cfg.num_minibatches)
+    shape = cfg.num_steps // cfg.row_steps, cfg.num_epochs, cfg.num_minibatches
+    order = sgd.shuffled_rows(key, env_index, *shape)
     rate = cfg.learning_rate * sgd.schedule(cfg.lr_schedule, state.iteration, cfg.num_iterations)
     (policy, opt_state, _), learning = sgd.epochs(
         partial(minibatch_step, rate=rate, cfg=cfg, axis=axis),
@@ -150,7 +154,10 @@ def advantage_moments(
     count = order.shape[0] * order.shape[1]
     if cfg.advantage_norm == "none":
         return jnp.zeros(count, jnp.float32), jnp.ones(count, jnp.float32)
-    blocks = advantage[None] if cfg.advantage_norm == "batch" else advantage[order]
+    if cfg.advantage_norm == "batch":
+        blocks = advantage.reshape(1, -1)
+    else:
+        blocks = advantage[order].reshape(*order.shape[:2], -1)
     mean = mesh.pmean(jnp.mean(blocks, -1), axis)
     var = mesh.pmean(jnp.mean(jnp.square(blocks - mean[..., None]), -1), axis)
     shape = order.shape[:2]
@@ -159,7 +166,8 @@ def advantage_moments(
 
 def loss(policy: Any, batch: Batch, cfg: Config) -> tuple[Sums, Metrics]:
     """The loss over the batch, and its parts; advantages come normalised."""
-    pi, value = networks.distribution_and_value(policy, batch.obs)
+    _, seen = networks.recall(policy, batch.obs, batch.past)
+    pi, value = networks.distribution_and_value(policy, *seen)
     log_prob, entropy = pi.log_prob(batch.action), pi.entropy()
     surrogate = losses.clipped_surrogate(log_prob, batch.log_prob, batch.advantage, cfg.clip_eps)
     if cfg.value_clip is None:

@@ -61,7 +61,9 @@ def init(key: jax.Array, *, cfg: Config, env: Any, axis: str | None = None) -> S
 def update(state: State, key: jax.Array, *, cfg: Config, env: Any, axis: Any = None) -> tuple:
     """(State, Metrics) after T*B steps, one step of the policy and epochs of the critic."""
     play_key, order_key = jax.random.split(key)
-    carry, steps, ended = on_policy.play(state, play_key, cfg=cfg, env=env, axis=axis)
+    carry, steps, ended = on_policy.play(
+        state, *jax.random.split(play_key), cfg=cfg, env=env, axis=axis
+    )
     state, steps = on_policy.scale_rewards(state, steps, cfg, axis)
     rows = on_policy.prepare(state, steps, cfg)
     everything = jnp.ones(rows.advantage.shape, jnp.bool_)
