@@ -4,6 +4,7 @@ Every trainer shares it. Nothing here is inside the program: flags, devices, fil
 """
 
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -30,17 +31,21 @@ from jaxrl.train.run_folder import RunFolder, jsonable, numbered_path, read_metr
 from jaxrl.train.saving import kept, one_error, stopped
 from jaxrl.train.stop import Diverged, Interrupted, StopSignal, leave_with
 from jaxrl.train.tracing import Profiler
-from jaxrl.train.trainer import Task
+from jaxrl.train.trainer import Chunk, Task
 
 CHUNK_SECONDS = 1.0  # work between two looks at the metrics
 MAX_CHUNK = 1024  # iterations in a chunk at most
 
 
+Callback = Callable[[Chunk], bool | None]  # True: enough
+
+
 class Run:
     """One run from its first chunk to its summary."""
 
-    def __init__(self, args: Options, task: Task):
-        self.args, self.task = args, task
+    def __init__(self, args: Options, task: Task, callback: Callback | None = None):
+        self.args, self.task, self.callback = args, task, callback
+        self.enough = False  # the callback says so
         self.members = swept.members_of(args, task.cfg, task.env, task.name)
         self.mesh, self.past = self._open()
         leave_with(self.left_at_once)
@@ -169,7 +174,8 @@ class Run:
     ) -> Any:
         """All chunks, with metrics read one chunk behind; returns the last state.
 
-        Raises Interrupted after a signal and Diverged after a NaN.
+        Where a callback says that it is enough, the chunk that runs then is the last. Raises
+        Interrupted after a signal and Diverged after a NaN.
         """
         placed = program.place(self.members)
         state = self.start(init, placed)
@@ -188,8 +194,8 @@ class Run:
             pending = (self.iteration, count, metrics)
             self.transcribe(state)  # before the next chunk takes its memory
             due = time.monotonic() - saved_at > self.args.checkpoint_every
-            stopping, due = agree(stop.signum, int(due))
-            if stopping or due or self.iteration >= self.task.num_iterations:
+            stopping, due, enough = agree(stop.signum, int(due), int(self.enough))
+            if stopping or due or enough or self.iteration >= self.task.num_iterations:
                 self.record(*pending, progress)  # nothing is saved before it is known finite
                 pending, saved_at = None, time.monotonic()
                 self.folder.flush()
@@ -197,6 +203,8 @@ class Run:
                     self.checkpoints.save(self.iteration, state, self.to_remember())
             if stopping:
                 raise Interrupted(stopping, self.folder.path)
+            if enough:
+                break
         return state
 
     def to_remember(self) -> dict[str, Any]:
@@ -244,13 +252,16 @@ class Run:
             self.folder.flush()
             raise Diverged(self._why(broken, last - count + good + 1))
         self._look_at_start(host, task.warm_up - (last - count), count, progress)
-        over_chunk = {name: float(np.nanmean(x)) for name, x in known_means(host).items()}
+        means = known_means(host)
+        over_chunk = {name: float(np.nanmean(x)) for name, x in means.items()}
         reason = None if task.refuse is None else task.refuse(over_chunk)
         if reason is not None:
             self.folder.flush()
             raise ValueError(reason)
         note = f"warm start {last}/{task.warm_up}" if last < task.warm_up else ""
         progress.update(task.steps(last), over_chunk.get("episode_return"), note)
+        if self.callback is not None and self.callback(Chunk(last, task.steps(last), means)):
+            self.enough = True
 
     def _look_at_start(self, host: Metrics, index: int, count: int, progress: Progress) -> None:
         """Say what was scored in iteration `index` of this chunk, the first that learns."""
@@ -275,7 +286,7 @@ class Run:
             return {}
         outcome.save(self.folder.path, trained)
         final = outcome.evaluate(trained, self.members, args.eval_episodes)
-        played = task.steps(task.num_iterations)
+        played = task.steps(self.iteration)
         new = (played - task.steps(self.resumed_at)) * args.num_members
         summary = {
             "env": args.env,
@@ -289,6 +300,8 @@ class Run:
             f"{task.unit}_per_s": round(new / self.run_s) if self.run_s else None,
             "final_return": final,
         }
+        if self.iteration < task.num_iterations:
+            summary["stopped_at"] = self.iteration
         if self.before is not None:
             summary["before"] = self.before
         if lost := lost_lines(self.folder.config):
@@ -311,16 +324,26 @@ def check_memory(args: Options, task: Task, devices: list[Any]) -> None:
 
 
 def train(args: Options, task: Task) -> dict[str, Any]:
-    """Run `task` to its end in its run folder; returns the summary.
+    """`run`, and what came of it for a person; returns the summary."""
+    summary, path = run(args, task)
+    if summary:
+        report(summary, path, task)
+    return summary
+
+
+def run(
+    args: Options, task: Task, callback: Callback | None = None, *, shows: bool = True
+) -> tuple[dict[str, Any], Path]:
+    """Run `task` to its end, or until the callback says so; returns the summary and the run folder.
 
     Raises ValueError for what cannot work (before anything is compiled), Interrupted, Diverged, and
     Stopped where the folder cannot be written any more.
     """
-    run = Run(args, task)
+    run = Run(args, task, callback)
     progress = Progress(
         task.steps(task.num_iterations),
         task.unit.removesuffix("s"),
-        shows=jax.process_index() == 0,
+        shows=shows and jax.process_index() == 0,
     )
     try:
         try:
@@ -334,9 +357,7 @@ def train(args: Options, task: Task) -> dict[str, Any]:
         raise  # the terminal's, not the folder's
     except OSError as error:
         raise stopped(error, run.folder.path, run.checkpoints.iterations()) from None
-    if summary:
-        report(summary, run.folder.path, task)
-    return summary
+    return summary, run.folder.path
 
 
 def program_of(task: Task, mesh: Any) -> Program:

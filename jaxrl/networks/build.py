@@ -9,11 +9,14 @@ from flax import nnx
 from jaxrl import spaces
 from jaxrl.networks.actor_critic import ActorCritic
 from jaxrl.networks.spec import NetworkSpec, own_class
+from jaxrl.theirs import telling
 
 
 def build(spec: NetworkSpec, key: jax.Array) -> Any:
     """A fresh network; ValueError where its class gives no distribution."""
-    network = (own_class(spec.network) or ActorCritic)(spec, nnx.Rngs(params=key))
+    rngs, own = nnx.Rngs(params=key), own_class(spec.network)
+    with telling(f"network={spec.network} cannot be made"):
+        network = ActorCritic(spec, rngs) if own is None else own(spec, rngs)
     if not callable(getattr(network, "distribution", None)):
         raise ValueError(f"network={spec.network} needs a method distribution(obs).")
     return network

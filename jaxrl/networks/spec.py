@@ -12,6 +12,7 @@ import numpy as np
 from jaxrl import config, distributions, spaces
 from jaxrl.networks.encoders import check_image
 from jaxrl.spaces import Box, Space, is_space
+from jaxrl.theirs import telling
 
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "tanh": jnp.tanh,
@@ -31,7 +32,8 @@ def own_class(name: str) -> Any:
     if not all(part.isidentifier() for part in (*module_name.split("."), class_name)):
         raise ValueError(f"network={name} must be mlp, cnn or my_module:MyNet; try mlp.")
     try:
-        module = import_module(module_name)
+        with telling(f"network={name}: the module {module_name} cannot be imported"):
+            module = import_module(module_name)
     except ModuleNotFoundError as error:
         raise ValueError(
             f"network={name} needs the module {error.name}, which is not found; add its folder to "
