@@ -25,15 +25,16 @@ def evaluate(
     key: jax.Array,
     num_episodes: int,
     max_steps: int = 100_000,
+    first: int | jax.Array = 0,
 ) -> Evaluation:
-    """Play `num_episodes` fresh episodes side by side, each to its end.
+    """Play `num_episodes` fresh episodes side by side, each to its end; `first` is one's index.
 
     `act(obs, key) -> action` sees one observation. `env` is a raw environment with its time limit;
     what is played depends on (key, episode index) alone.
     """
     env = EpisodeStats(env)
     reset_key, play_key = jax.random.split(key)
-    episode = jnp.arange(num_episodes)
+    episode = first + jnp.arange(num_episodes)
     state, ts = jax.vmap(env.reset)(per_env_keys(reset_key, episode))
     play_keys = per_env_keys(play_key, episode)
 

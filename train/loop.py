@@ -362,9 +362,8 @@ def run(
 
 def program_of(task: Task, mesh: Any) -> Program:
     """The program of a task on a mesh, not compiled."""
-    return make_program(
-        task.init, task.update, task.layout, mesh, MAX_CHUNK, one_by_one=task.one_by_one
-    )
+    how: Any = {"one_by_one": task.one_by_one, "look": task.look}
+    return make_program(task.init, task.update, task.layout, mesh, MAX_CHUNK, **how)
 
 
 def to_host(x: jax.Array) -> np.ndarray:

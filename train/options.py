@@ -30,6 +30,7 @@ class Options:
     log_every: int = 0  # iterations averaged into one logged line; 0: at most 1,000 lines
     checkpoint_every: float = 60.0  # s between checkpoints
     eval_episodes: int = 128  # fresh episodes of each seed for the final return
+    eval_every: int = 0  # iterations between evaluations while it trains, the best kept; 0: none
     profile: bool = False  # trace the second chunk into profile/, print where its time went
     wandb: bool = False  # log to Weights & Biases too
     hosts: Distributed = field(default_factory=Distributed)
@@ -37,7 +38,7 @@ class Options:
     def __post_init__(self):
         check_fields(self)
         check_range("num_seeds", self.num_seeds, 1, MOST_SEEDS, 1)
-        for name, least in (("seed", 0), ("devices", 0), ("log_every", 0)):
+        for name, least in (("seed", 0), ("devices", 0), ("log_every", 0), ("eval_every", 0)):
             if getattr(self, name) < least:
                 value = getattr(self, name)
                 raise ValueError(f"{name}={value} must be at least {least}; try {least}.")

@@ -56,6 +56,7 @@ class Task:
     shown: Callable[[Any], Any] | None = None  # what a state keeps of its last episodes
     transcribe: Callable[..., list[dict]] | None = None  # (that, iteration, steps, seed) -> lines
     refuse: Callable[[dict], str | None] | None = None  # means of a chunk -> why not to go on
+    look: Callable | None = None  # (states, members, *, axis) -> (states, metrics), of K members
     parts: Sequence[Part] = ()  # memory that a member takes
 
     def steps(self, iteration: int) -> int:
