@@ -78,7 +78,7 @@ def test_a_callback_stops_a_run_which_then_goes_on_to_the_same_end(whole, tmp_pa
         assert heard == [(1, 64, (2,)), (2, 128, (2,))]
         assert half.summary["stopped_at"] == 2 and half.summary["env_steps"] == 128
         assert (half.run_dir / "policy" / "policy.json").exists()
-        with pytest.raises(ValueError, match="env: given/.* -> given/"):
+        with pytest.raises(ValueError, match=r"env: given/.* -> given/"):
             jaxrl.train("ppo", resume=half.run_dir, env=tank(6.0))
         end = jaxrl.train("ppo", resume=half.run_dir, env=tank(), quiet=True)
     for name in whole.metrics:
