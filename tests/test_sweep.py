@@ -47,6 +47,7 @@ def refused(monkeypatch, capfd):
     ("argv", "words"),
     [
         ((), ("sweep= must name numbers",)),
+        (("--sweep",), ("sweep= must name numbers",)),
         (("--sweep", "algo.num-envs=8,16"), ("compiled 2 times", "--algo.num-envs $x; done")),
         (("--sweep", "algo.activation=tanh,relu"), ("activation shapes", "for x in tanh relu")),
         (

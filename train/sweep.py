@@ -29,7 +29,7 @@ def _sweep(argv: Sequence[str]) -> None:
         print(__doc__)
         return
     resumed = given.get("--resume")
-    if resumed is None and "--sweep" not in given:
+    if resumed is None and not given.get("--sweep"):
         raise ValueError("sweep= must name numbers; try --sweep algo.learning-rate=1e-4,1e-3.")
     made_by = None if resumed is None else read_config(Path(resumed)).get("trainer")
     trainer = given.get("--trainer") or made_by or "ppo"
