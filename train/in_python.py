@@ -133,14 +133,12 @@ def _inside(hint: Any) -> tuple[Any, ...]:
 
 def _result(trainer: Trainer, args: Any, summary: dict[str, Any], path: Path, kept: bool) -> Result:
     lines = read_metrics(path)
-    names = {name for line in lines for name in line}
-    unknown = [None] * args.num_members
-    metrics = {
-        name: np.array([line.get(name, unknown) for line in lines], float) for name in sorted(names)
-    }
-    for name, x in metrics.items():
-        if name != "iteration" and not name.startswith("env_"):
-            metrics[name] = x.reshape(len(lines), args.num_members)
+    metrics: dict[str, np.ndarray] = {}
+    for name in sorted({name for line in lines for name in line}):
+        of_run = name == "iteration" or name.startswith("env_")
+        shape = () if of_run else (args.num_members,)
+        found = [np.array(line.get(name), float) for line in lines]  # None is NaN
+        metrics[name] = np.array([np.broadcast_to(x, shape) for x in found])
     policies, _ = trainer.reload(path, args)
     index = summary["sweep"]["best"] * args.num_seeds if args.sweep else 0
     policy = jax.tree.map(lambda x: jax.numpy.asarray(x[index]), policies)
