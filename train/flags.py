@@ -78,21 +78,25 @@ def parse(trainer: Trainer, argv: Sequence[str]) -> Any:
     Raises ValueError, in one line, for bad values.
     """
     paths.check(trainer.options, words_by_flag(argv))
-    resumed, preset = flag_value(argv, "--resume"), flag_value(argv, "--preset")
-    if resumed is not None:
-        for flag in ("--run-dir", "--config"):
-            if flag_value(argv, flag) is not None:
-                raise ValueError(f"resume={resumed} has its folder and options; leave {flag} out.")
-        default = saved_options(trainer, Path(resumed))
-    elif (config := flag_value(argv, "--config")) is not None:
-        default = config_options(trainer, Path(config), preset)
-    else:
-        default = preset_options(trainer, preset)
+    default = start(trainer, argv)
     known = _flags_of(trainer.options)
     notes = [f"{short} is short for {full}" for short, full in SHORT.items() if full in known]
     words = f"{trainer.description}\n{'; '.join(notes)}"
     program = f"python -m train.{trainer.name}"
     return cli(trainer.options, words, argv, default=default, prog=program)
+
+
+def start(trainer: Trainer, argv: Sequence[str]) -> Any:
+    """What the flags change: the options of the run to resume, of a file, or of a preset."""
+    resumed, preset = flag_value(argv, "--resume"), flag_value(argv, "--preset")
+    if resumed is not None:
+        for flag in ("--run-dir", "--config"):
+            if flag_value(argv, flag) is not None:
+                raise ValueError(f"resume={resumed} has its folder and options; leave {flag} out.")
+        return saved_options(trainer, Path(resumed))
+    if (config := flag_value(argv, "--config")) is not None:
+        return config_options(trainer, Path(config), preset)
+    return preset_options(trainer, preset)
 
 
 def preset_options(trainer: Trainer, preset: str | None) -> Any:

@@ -13,7 +13,7 @@ import numpy as np
 from jaxrl import envs
 from jaxrl.env import Environment
 from jaxrl.envs.fields import near
-from jaxrl.train import flags, loop, paths, table
+from jaxrl.train import command, flags, loop
 from jaxrl.train.compiled import keep_compiled_programs
 from jaxrl.train.devices import check_platforms, join
 from jaxrl.train.resume import refuse_changes
@@ -65,20 +65,17 @@ def train(
     but the result. `callback` hears of every chunk, about a second of work, and ends the run with
     True: it is saved, evaluated, and goes on with `resume`. Raises ValueError as commands do.
     """
-    trainer = table.trainer(trainer) if isinstance(trainer, str) else trainer
-    given = options | {"env": env, "run_dir": run_dir, "resume": resume}
-    given = {name: value for name, value in given.items() if value is not None}
     if isinstance(env, Environment):
-        given["env"] = envs.given(env)
+        env = envs.given(env)
     elif env is not None and not isinstance(env, str):
         raise ValueError(f"env={env!r} must be an id or an Environment; try env='CartPole-v1'.")
-    if trainer.for_language and "env" in given and envs.spec(given["env"]).is_language:
-        trainer = table.trainer(trainer.for_language)
+    named = {"env": env, "preset": preset, "run_dir": run_dir, "resume": resume}
+    given = {name: str(value) for name, value in named.items() if value is not None}
     with tempfile.TemporaryDirectory(prefix="jaxrl-") as folder:
         kept = run_dir is not None or resume is not None
         if not kept:
-            given["run_dir"] = Path(folder) / "run"
-        args = _options(trainer, preset, given)
+            given["run_dir"] = f"{folder}/run"
+        trainer, args = _options(trainer, given | options)
         join(args.hosts)
         check_platforms()
         keep_compiled_programs()
@@ -91,32 +88,33 @@ def train(
         return _result(trainer, args, summary, path, kept)
 
 
-def _options(trainer: Trainer, preset: str | None, given: dict[str, Any]) -> Any:
-    """The trainer's options with what was given; ValueError for what there is not."""
+def _options(trainer: str | Trainer, given: dict[str, Any]) -> tuple[Trainer, Any]:
+    """The trainer and its options as a command line would have them; ValueError for unknown ones.
+
+    What decides where they start, and every path, goes through the command line's own checks.
+    """
+    words = {n: str(x) for n, x in given.items() if isinstance(x, str | Path)}
+    argv = [f"--{name.replace('_', '-')}={text}" for name, text in words.items()]
+    trainer = command.choose(trainer, argv)
     hints = typing.get_type_hints(trainer.options)
-    known = {f.name for f in dataclasses.fields(trainer.options)} - {"algo", "preset", "config"}
     of_algo = {f.name for f in dataclasses.fields(hints["algo"])}
+    known = hints.keys() | of_algo
     for name in given:
-        if name not in known | of_algo:
+        if name not in known or name == "algo":
             raise ValueError(
-                f"train.{trainer.name} has no option {name}; near: {near(name, known | of_algo)}."
+                f"train.{trainer.name} has no option {name}; near: {near(name, known)}."
             )
-    values = {name: _plain(value) for name, value in given.items()}
-    paths_given = {n: x for n, x in values.items() if Path in _inside(hints.get(n))}
-    flag = {"--" + n.replace("_", "-"): str(x) for n, x in paths_given.items()}
-    paths.check(trainer.options, flag)
-    values |= {name: Path(x) for name, x in paths_given.items()}
-    resume = values.get("resume")
-    base = flags.preset_options(trainer, preset)
-    if resume is not None:
-        base = flags.saved_options(trainer, resume)
-    algo = dataclasses.replace(base.algo, **{n: x for n, x in values.items() if n in of_algo})
-    own = {n: x for n, x in values.items() if n in known}
-    args = dataclasses.replace(base, **own, algo=algo)
-    if resume is None:
-        return trainer.complete(args)
-    refuse_changes(read_config(resume), flags.saved_options(trainer, resume), args)
-    return args
+    base, values = flags.start(trainer, argv), {n: _plain(x) for n, x in given.items()}
+    for name in words.keys() & hints.keys():
+        if Path in (typing.get_args(hints[name]) or (hints[name],)):
+            values[name] = Path(words[name])
+    algo = {name: values.pop(name) for name in of_algo & values.keys()}
+    args = dataclasses.replace(base, **values, algo=dataclasses.replace(base.algo, **algo))
+    if args.resume is None:
+        return trainer, trainer.complete(args)
+    before = flags.saved_options(trainer, args.resume)
+    refuse_changes(read_config(args.resume), before, args)
+    return trainer, args
 
 
 def _plain(value: Any) -> Any:
@@ -124,11 +122,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, type):
         return f"{value.__module__}:{value.__qualname__}"
     return tuple(value) if isinstance(value, list) else value
-
-
-def _inside(hint: Any) -> tuple[Any, ...]:
-    """The types of a union, or the one."""
-    return typing.get_args(hint) or (hint,)
 
 
 def _result(trainer: Trainer, args: Any, summary: dict[str, Any], path: Path, kept: bool) -> Result:
