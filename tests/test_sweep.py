@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 
 import jaxrl
+from jaxrl.metrics import Sums
 from jaxrl.train import command, flags, loop, ppo, pqn, sweep, swept
+from jaxrl.train.run_folder import RunFolder
 
 SMALL = {
     "env": "CartPole-v1",
@@ -134,6 +136,27 @@ def test_draws_lie_in_their_range_and_depend_on_seed_number_and_name_alone():
     assert drawn(rate, samples=5, seed=1) != drawn(rate, samples=5)
     listed = [x["env.gravity"] for x in drawn("env.gravity=1,2,3")]
     assert all(100 < listed.count(value) < 170 for value in (1, 2, 3))
+
+
+def test_a_configuration_that_diverges_is_told_and_the_others_go_on(tmp_path):
+    nan, args = np.nan, ppo.Args(sweep=("algo.gamma=0.9,0.8",), num_seeds=2)
+    loss = Sums(np.array([[1, 2, 3, 4], [1, nan, 3, 4]]), np.ones((2, 4)))
+    known = swept.without_broken({"loss": loss, "entropy": Sums(np.ones((2, 4)), np.ones((2, 4)))})
+    for sums in known.values():
+        np.testing.assert_array_equal(sums.denominator, [[1, 1, 1, 1], [1, 0, 1, 1]])
+    assert np.isfinite(known["loss"].numerator).all()
+    all_lost = {"loss": Sums(np.full((1, 4), nan), np.ones((1, 4)))}
+    assert swept.without_broken(all_lost) is all_lost  # the run stops, as any that diverges
+    weights = {"w": np.ones((4, 2)), "b": np.array([0, nan, 1, 1], np.float32)}
+    trained, lost = swept.mended(weights)
+    np.testing.assert_array_equal(lost, [False, True, False, False])
+    np.testing.assert_array_equal(trained["b"], [0, 0, 1, 1])
+    folder = RunFolder(tmp_path, writes=True)
+    result = swept.write(folder, args, "ppo", [9.0, 9.0, 5.0, 6.0], lost)
+    assert result["best"] == 1 and "diverged" in swept.table(result).splitlines()[2]
+    saved = json.loads((tmp_path / "sweep.json").read_text())["configurations"]
+    assert saved[0]["iqm"] is None and saved[0]["per_seed"] == [9.0, None]
+    assert json.loads((tmp_path / "best.json").read_text())["options"]["algo"]["gamma"] == 0.8
 
 
 @pytest.fixture(scope="module")

@@ -236,6 +236,8 @@ class Run:
         """Log the chunk of `count` iterations that ended at iteration `last`."""
         task = self.task
         host: Metrics = jax.tree.map(lambda x: to_host(x)[:count], metrics)  # [count, K]
+        if self.args.sweep:
+            host = swept.without_broken(host)
         now = time.monotonic()
         self._pace = (now - self._recorded_at) / count
         self.run_s += now - self._recorded_at
@@ -284,6 +286,7 @@ class Run:
         args, task, outcome = self.args, self.task, self.task.outcome
         if not self.folder.writes:
             return {}
+        trained, lost = swept.mended(trained) if args.sweep else (trained, None)
         outcome.save(self.folder.path, trained)
         final = outcome.evaluate(trained, self.members, args.eval_episodes)
         played = task.steps(self.iteration)
@@ -308,7 +311,7 @@ class Run:
             summary["lost"] = lost
         self.folder.write_json("summary.json", summary)
         if args.sweep:
-            summary["sweep"] = swept.write(self.folder, args, task.name, final["per_seed"])
+            summary["sweep"] = swept.write(self.folder, args, task.name, final["per_seed"], lost)
         title = f"{task.name.upper()} on {args.env}: final return {final['mean']:.4g}"
         path = self.folder.path
         plot_curve(read_metrics(path), title, path / "curve.png", task.unit)

@@ -18,6 +18,7 @@ import numpy as np
 
 from jaxrl import envs
 from jaxrl.envs.fields import fields_of, near
+from jaxrl.metrics import Metrics, Sums, hidden
 from jaxrl.program import Member, members, stack
 from jaxrl.statistics import bootstrap_ci, iqm
 from jaxrl.train import flags
@@ -233,6 +234,33 @@ def member(args: Any, index: int) -> str:
     return f"{text} with {' '.join(f'{name}={x:g}' for name, x in values.items())}"
 
 
+def without_broken(host: Metrics) -> Metrics:
+    """Metrics [count, K] in which a member is unknown where a number of its is not finite.
+
+    A configuration that diverges is an answer, not the end of the others; if at last all have
+    diverged, nothing is hidden.
+    """
+    shown = [sums for name, sums in host.items() if not hidden(name)]
+    bad = np.any([~np.isfinite(x) for sums in shown for x in sums], 0)
+    if not bad.any() or bad[-1].all():
+        return host
+    return {name: Sums(*(np.where(bad, 0, x) for x in sums)) for name, sums in host.items()}
+
+
+def mended(trained: Any) -> tuple[Any, np.ndarray]:
+    """(what was trained, with zeros where a member's is not finite; which members [K] those are).
+
+    So that the others can be loaded.
+    """
+    leaves, structure = jax.tree.flatten(trained)
+    finite = [np.isfinite(x).reshape(len(x), -1).all(1) for x in leaves]
+    leaves = [
+        np.where(good.reshape(-1, *[1] * (x.ndim - 1)), x, np.zeros_like(x))
+        for x, good in zip(leaves, finite, strict=True)
+    ]
+    return jax.tree.unflatten(structure, leaves), ~np.all(finite, 0)
+
+
 def results(args: Any, per_member: Sequence[float]) -> dict[str, Any]:
     """What sweep.json holds: of each configuration its returns; `best` has the highest IQM.
 
@@ -270,10 +298,13 @@ OF_SWEEP = (*flags.OF_RUN, "sweep", "samples", "profile", "wandb")
 
 
 def write(
-    folder: RunFolder, args: Any, trainer: str, per_member: Sequence[float]
+    folder: RunFolder, args: Any, trainer: str, per_member: Sequence[float], lost: Any
 ) -> dict[str, Any]:
-    """Write what the sweep found into the run's folder, and return what sweep.json holds."""
-    result = results(args, per_member)
+    """Write what the sweep found into the run's folder, and return what sweep.json holds.
+
+    Members [K] that are `lost` have no return.
+    """
+    result = results(args, np.where(lost, np.nan, per_member).tolist())
     folder.write_json("sweep.json", result)
     folder.write_json("best.json", best_config(args, trainer, result))
     title = f"{trainer.upper()} on {args.env}: {words(args)}"
@@ -288,7 +319,8 @@ def table(result: dict[str, Any], most: int = 20) -> str:
     lines = [[*names, "mean", "IQM", "95 % interval"]]
     for row in rows[:most]:
         low, high = row["ci95"] or (math.nan, math.nan)
-        interval = f"{low:.1f} to {high:.1f}" if row["ci95"] else "one seed"
+        interval = f"{low:.1f} to {high:.1f}" if row["ci95"] else ""
+        interval = interval if math.isfinite(row["iqm"]) else "diverged"
         numbers = [f"{row['values'][name]:g}" for name in names]
         lines.append([*numbers, f"{row['mean']:.1f}", f"{row['iqm']:.1f}", interval])
     width = [max(map(len, column)) for column in zip(*lines, strict=True)]
