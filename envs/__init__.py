@@ -5,6 +5,6 @@ if __name__ == "envs":  # the short name
 
     stand_in("envs")
 else:
-    from jaxrl.envs.registry import ids, make, make_vec, register, spec
+    from jaxrl.envs.registry import given, ids, make, make_vec, register, spec
 
-    __all__ = ["ids", "make", "make_vec", "register", "spec"]
+    __all__ = ["given", "ids", "make", "make_vec", "register", "spec"]

@@ -1,17 +1,15 @@
 """Environments of a user's own: `my_module:Id`, and what may be registered."""
 
-import contextlib
 import functools
 import importlib
 import importlib.util
 import os
 import sys
-import traceback
-from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
 from jaxrl.env import Environment
+from jaxrl.theirs import telling
 
 
 def import_module(name: str) -> ModuleType:
@@ -33,20 +31,6 @@ def import_module(name: str) -> ModuleType:
         ) from error
     finally:
         sys.path.remove(folder)
-
-
-@contextlib.contextmanager
-def telling(what: str) -> Iterator[None]:
-    """Whatever a user's own code raises in here is a ValueError that says where; theirs pass."""
-    try:
-        yield
-    except (ValueError, ImportError, SyntaxError, OSError):
-        raise
-    except (Exception, SystemExit) as error:
-        last = traceback.extract_tb(error.__traceback__)[-1]
-        raise ValueError(
-            f"{what}: {type(error).__name__}: {error} ({last.filename}, line {last.lineno})."
-        ) from error
 
 
 def unwrapped(constructor: Any) -> Any:

@@ -2,9 +2,13 @@
 
 import dataclasses
 import functools
+import hashlib
 import inspect
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
 
 from jaxrl.env import Environment
 from jaxrl.envs.bridges import BRIDGES, PLAIN, bridge
@@ -19,11 +23,12 @@ from jaxrl.envs.grid.corridor import SimpleCorridor
 from jaxrl.envs.grid.gridworld import GridWorld
 from jaxrl.envs.language import games
 from jaxrl.envs.memory.memory_chain import MemoryChain
-from jaxrl.envs.outside import check_constructor, environments, import_module, telling, unwrapped
+from jaxrl.envs.outside import check_constructor, environments, import_module, unwrapped
 from jaxrl.envs.probe import legal, loop, value
 from jaxrl.envs.reasoning.chain_sum import ChainSum
 from jaxrl.envs.reasoning.countdown import Countdown
 from jaxrl.language import LanguageEnvironment
+from jaxrl.theirs import telling
 from jaxrl.wrappers import TimeLimit
 
 if TYPE_CHECKING:
@@ -81,6 +86,7 @@ class Spec:
         return isinstance(make(self.id), LanguageEnvironment)
 
 
+GIVEN = "given/"  # before the ids of objects
 _specs = {id: Spec(id, *row) for id, row in TABLE.items()}
 _specs["dataset"] = Spec("dataset", data_set, None, language=True, needs="data=FILE.jsonl")
 
@@ -89,7 +95,8 @@ def ids() -> list[str]:
     """Every id that `make` knows, sorted; one of a suite by its plain name if it has one."""
     named = set(PLAIN.values())
     suites = {f"{suite}/{name}" for suite in BRIDGES for name in bridge(suite).ids()}
-    return sorted({*_specs, *PLAIN, *(suites - named)})
+    own = {id for id in _specs if not id.startswith(GIVEN)}
+    return sorted({*own, *PLAIN, *(suites - named)})
 
 
 def spec(id: str) -> Spec:
@@ -106,6 +113,11 @@ def spec(id: str) -> Spec:
         found = bridge(suite)
         make_it = functools.partial(found.make, name)
         return Spec(id, make_it, None, suite, found.DOWNLOADS.get(name, ""), found.LANGUAGE)
+    if id.startswith(GIVEN):
+        raise ValueError(
+            f"The environment {id!r} was given as an object in Python, and is not known here; give "
+            "it again: jaxrl.train(..., env=OBJECT)."
+        )
     if ":" in id:
         return _spec_of_module(id)
     raise ValueError(f"No environment {id!r}; near: {near(id, ids())}; all: python -m envs.")
@@ -142,6 +154,18 @@ def register(id: str, constructor: Constructor, max_steps: int | None = None) ->
     check_max_steps(id, max_steps)
     check_constructor(id, constructor)
     _specs[id] = Spec(id, constructor, max_steps, source=unwrapped(constructor).__module__)
+
+
+def given(env: Environment) -> str:
+    """An id for this very object, in this process; an equal one has the same."""
+    leaves, structure = jax.tree.flatten(env)
+    content = hashlib.sha256(str(structure).encode())
+    for x in map(np.asarray, leaves):
+        content.update(f"{x.dtype}{x.shape}".encode() + x.tobytes())
+    id = f"{GIVEN}{type(env).__name__}-{content.hexdigest()[:8]}"
+    language = isinstance(env, LanguageEnvironment)
+    _specs[id] = Spec(id, functools.partial(dataclasses.replace, env), None, "given", "", language)
+    return id
 
 
 def make(id: str, /, **fields: Any) -> Environment:

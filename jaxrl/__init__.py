@@ -1,5 +1,7 @@
 """Reinforcement learning in which everything that learns is one XLA program."""
 
+from typing import TYPE_CHECKING
+
 from jaxrl.train import stop
 
 if stop.started_here():
@@ -10,6 +12,9 @@ from jaxrl.env import Environment, TimeStep, Wrapper, static, timestep
 from jaxrl.policy import Policy, load_policies, load_policy
 from jaxrl.spaces import Box, Discrete, MultiDiscrete
 from jaxrl.vec import VecEnv
+
+if TYPE_CHECKING:
+    from jaxrl.train.in_python import train  # what calling the package does
 
 __version__ = "0.1.0"
 
@@ -27,4 +32,5 @@ __all__ = [
     "load_policy",
     "static",
     "timestep",
+    "train",
 ]

@@ -26,8 +26,9 @@ def evaluate(
     num_episodes: int,
     max_steps: int = 100_000,
     memory: Any = None,
+    first: int | jax.Array = 0,
 ) -> Evaluation:
-    """Play `num_episodes` fresh episodes side by side, each to its end.
+    """Play `num_episodes` fresh episodes side by side, each to its end; `first` is one's index.
 
     `act(obs, key) -> action` sees one observation. With `memory`, that of an episode's begin, it is
     `act(memory, obs, key) -> (memory, action)`. `env` is a raw environment with its time limit;
@@ -35,7 +36,7 @@ def evaluate(
     """
     env = EpisodeStats(env)
     reset_key, play_key = jax.random.split(key)
-    episode = jnp.arange(num_episodes)
+    episode = first + jnp.arange(num_episodes)
     remember = (lambda memory, *seen: (memory, act(*seen))) if memory is None else act
     state, ts = jax.vmap(env.reset)(per_env_keys(reset_key, episode))
     play_keys = per_env_keys(play_key, episode)

@@ -42,8 +42,13 @@ class Part:
         return self.size * -(-members // num_devices)
 
 
-def check(parts: Iterable[Part], num_members: int, devices: Sequence[Any]) -> None:
-    """ValueError, with a size that is small enough, for what the devices cannot hold."""
+def check(
+    parts: Iterable[Part], num_members: int, devices: Sequence[Any], option: str = "num_seeds"
+) -> None:
+    """ValueError, with a size that is small enough, for what the devices cannot hold.
+
+    `option` is what there are many members by.
+    """
     parts, limit = list(parts), of_device(devices[0])
     count = 1 if devices[0].platform == "cpu" else len(devices)  # CPU devices share a memory
     needed = {part: part.on_device(num_members, count) for part in parts}
@@ -52,16 +57,16 @@ def check(parts: Iterable[Part], num_members: int, devices: Sequence[Any]) -> No
         return
     alone = sum(part.on_device(1, count) for part in parts)
     if num_members > 1 and alone <= limit:
-        largest = Part("num_seeds", num_members, total)
+        largest = Part(option, num_members, total)
         needed[largest] = total
     else:
         largest = max(parts, key=lambda part: needed[part])
-    option, size = f"{largest.option}={largest.value}", needed[largest]
+    size = needed[largest]
     example = largest.example or smaller(largest.value, size, limit - (total - size))
     where = f"{len(devices)} {devices[0].platform} device(s)" if count > 1 else "this device"
     raise ValueError(
-        f"{option} needs at least {in_gib(size)} of the {in_gib(total)} that this run "
-        f"takes, and {where} has {in_gib(limit)}{' each' if count > 1 else ''}; "
+        f"{largest.option}={largest.value} needs at least {in_gib(size)} of the {in_gib(total)} "
+        f"that this run takes, and {where} has {in_gib(limit)}{' each' if count > 1 else ''}; "
         f"try {largest.option}={example}."
     )
 

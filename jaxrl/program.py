@@ -29,6 +29,7 @@ class Member(flax.struct.PyTreeNode):
 
 Init = Callable[..., Any]  # (key, member, axis) -> state
 Update = Callable[..., tuple[Any, Metrics]]  # (state, key, member, axis) -> state, metrics
+Look = Callable[..., tuple[Any, Metrics]]  # (states, members, axis) -> states, metrics; of K
 
 
 def members(seeds: Sequence[int], cfg: Any, env: Any) -> Member:
@@ -133,6 +134,7 @@ def make_program(
     mesh: Mesh,
     max_count: int = 1024,
     one_by_one: bool = False,
+    look: Look | None = None,
 ) -> Program:
     """Build the program from an algorithm's pure functions of one member.
 
@@ -141,7 +143,7 @@ def make_program(
     The number of iterations is a run-time number: one executable serves chunks of any length, so
     that results cannot depend on how a run was cut into chunks. So are the members' numbers.
     A device's members are vmapped, or with `one_by_one` looped over: what branches or ends early
-    then does so for each of them.
+    then does so for each of them. `look` sees all of a device's members after each iteration.
     """
     axis = DATA if mesh.shape[DATA] > 1 else None
     if callable(layout):
@@ -156,8 +158,17 @@ def make_program(
         key = jax.random.fold_in(seed_keys(member.seed)[1], state.iteration)
         return update(state, key, member, axis=axis)
 
+    updated = over_members(iterate, one_by_one)
+
+    def iterate_and_look(state, members):
+        state, metrics = updated(state, members)
+        if look is None:
+            return state, metrics
+        state, seen = look(state, members, axis=axis)
+        return state, metrics | seen
+
     # The inner jit makes eval_shape and the loop share one trace.
-    iterate_all = jax.jit(over_members(iterate, one_by_one))
+    iterate_all = jax.jit(iterate_and_look)
 
     def run(state, members, count):
         def body(i, carry):

@@ -19,6 +19,7 @@ FLOORS = [
         "statistics",
         "short_names",
         "printable",
+        "theirs",
     },  # mathematics and strings: each other downwards
     {"env", "spaces", "language", "actions", "distributions", "networks", "mesh"},  # objects
     {"checkpoint", "evaluate", "memory", "normalize", "off_policy", "on_policy", "policy"}

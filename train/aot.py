@@ -109,7 +109,7 @@ def main(argv: Sequence[str]) -> None:
         replace(trainer, intro=__doc__ or ""), flags.without(argv, "--trainer", "--topology")
     )
     task = trainer.setup(trainer.complete(args))
-    print(report(compile_for(topology, task, args.num_seeds)))
+    print(report(compile_for(topology, task, args.num_members)))
 
 
 def run(argv: Sequence[str]) -> None:

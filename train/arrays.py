@@ -24,7 +24,7 @@ from jaxrl.policy import (
 )
 from jaxrl.program import Member, seed_keys
 from jaxrl.statistics import summarize_returns
-from jaxrl.train import edge, flags
+from jaxrl.train import during, edge, flags
 from jaxrl.train.trainer import Outcome, Task
 
 
@@ -51,7 +51,7 @@ def make_task(name: str, algorithm: ModuleType, args: Any) -> Task:
 
     parts = memory.of_replay if isinstance(cfg, replay.Sizes) else memory.of_rollouts
     given = load_policy(args.init_from) if "init_from" in args.files() else None
-    return Task(
+    task = Task(
         name=name,
         init=init,
         update=update,
@@ -66,6 +66,7 @@ def make_task(name: str, algorithm: ModuleType, args: Any) -> Task:
         parts=parts(cfg, wrapped, fresh),
         start=None if given is None else starter(given, policy, trained, algorithm, args.init_from),
     )
+    return during.watched(task, args.eval_every, args.eval_episodes) if args.eval_every else task
 
 
 def make_env(args: Any) -> Environment:

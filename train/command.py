@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from jaxrl import envs
 from jaxrl.train import edge, flags, loop, paths, stop, table
@@ -18,10 +19,11 @@ def run(trainer: str | Trainer, argv: Sequence[str] | None = None) -> None:
     if argv is None:
         stop.listen()  # the process is this command
     argv = flags.full_names(sys.argv[1:] if argv is None else argv)
-    edge.command(lambda: _train(trainer, argv))
+    edge.command(lambda: train(trainer, argv))
 
 
-def _train(trainer: str | Trainer, argv: Sequence[str]) -> None:
+def train(trainer: str | Trainer, argv: Sequence[str]) -> None:
+    """The same, with whatever goes wrong raised."""
     offer_cores()  # before a module of the user's touches a device
     trainer = choose(trainer, argv)
     args = flags.parse(trainer, argv)
@@ -46,15 +48,19 @@ def choose(trainer: str | Trainer, argv: Sequence[str]) -> Trainer:
     trainer = table.trainer(trainer) if isinstance(trainer, str) else trainer
     name = trainer.name
     paths.check(trainer.options, flags.words_by_flag(argv))
-    resumed, env_id = flags.flag_value(argv, "--resume"), flags.flag_value(argv, "--env")
-    if resumed is not None:
-        made_by = read_config(Path(resumed)).get("trainer", name)
-        if made_by not in (name, trainer.for_language, trainer.for_arrays):
+    resumed, config = flags.flag_value(argv, "--resume"), flags.flag_value(argv, "--config")
+    env_id = flags.flag_value(argv, "--env")
+    if resumed is not None or config is not None:
+        made_by, options = _made_by(resumed, config)
+        if made_by not in (None, name, trainer.for_language, trainer.for_arrays):
+            option = f"config={config}" if resumed is None else f"resume={resumed}"
+            flag = option.replace("=", " ", 1)
             raise ValueError(
-                f"resume={resumed} was made by train.{made_by}; try python -m train.{made_by} "
-                f"--resume {resumed}."
+                f"{option} was made by train.{made_by}; try python -m train.{made_by} --{flag}."
             )
-        return trainer if made_by == name else table.trainer(made_by)
+        if made_by is not None:
+            return trainer if made_by == name else table.trainer(made_by)
+        env_id = env_id or options.get("env")
     if env_id is None:
         return trainer
     spoken = envs.spec(env_id).is_language
@@ -64,3 +70,11 @@ def choose(trainer: str | Trainer, argv: Sequence[str]) -> Trainer:
     kind = "a language environment" if spoken else "an environment of arrays"
     edge.say(f"{env_id} is {kind}: train.{other} takes over")
     return table.trainer(other)
+
+
+def _made_by(resumed: str | None, config: str | None) -> tuple[str | None, dict[str, Any]]:
+    """(trainer, options) of the run that goes on, or of a file; None where it does not say."""
+    if resumed is None:
+        return flags.read_options(Path(str(config)))
+    run = read_config(Path(resumed))
+    return run.get("trainer"), run["options"]

@@ -27,7 +27,7 @@ from jaxrl.lm.learn.sizes import evaluation_parts
 from jaxrl.lm.play.episodes import metric_names
 from jaxrl.lm.play.transcribe import Transcriber
 from jaxrl.program import Member, members, seed_keys
-from jaxrl.train import flags, fresh, language, table, transcripts
+from jaxrl.train import flags, fresh, language, swept, table, transcripts
 from jaxrl.train.paths import Folder, NewFile
 from jaxrl.train.run_folder import read_config
 
@@ -107,9 +107,9 @@ def of_run(args: Args, options: Any) -> Players:
     options = replace(options, algo=replace(options.algo, **args.sizes))
     models, _, agent = language.reload_agent(args.run, options)
     count = jax.tree.leaves(models)[0].shape[0]
-    seeds = range(args.seed, args.seed + count)
-    way = fresh.Way(args.samples, args.greedy, held_out=True)
-    return Players(models, members(seeds, options.algo, agent.env), agent, way)
+    players = swept.members_of(options, options.algo, agent.env, "grpo")
+    players = players.replace(seed=np.arange(args.seed, args.seed + count, dtype=np.uint32))
+    return Players(models, players, agent, fresh.Way(args.samples, args.greedy, held_out=True))
 
 
 def of_model(args: Args) -> Players:
@@ -183,7 +183,8 @@ def evaluate_run(args: Args, folder: Path) -> dict[str, Any]:
     trained, outcome = trainer.reload(folder, options)
     env = envs.make(options.env, **flags.env_fields(options))
     count = jax.tree.leaves(trained)[0].shape[0]
-    players = members(range(args.seed, args.seed + count), options.algo, env)
+    players = swept.members_of(options, options.algo, env, made_by)
+    players = players.replace(seed=np.arange(args.seed, args.seed + count, dtype=np.uint32))
     parts = [replace(part, option="episodes") for part in outcome.parts(args.episodes)]
     memory.check(parts, count, jax.devices()[:1])
     return outcome.evaluate(trained, players, args.episodes)

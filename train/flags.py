@@ -16,7 +16,7 @@ from jaxrl import envs, files
 from jaxrl.envs.fields import fields_of
 from jaxrl.train import edge, paths
 from jaxrl.train.devices import check_platforms
-from jaxrl.train.run_folder import read_config
+from jaxrl.train.run_folder import read_config, run_options
 from jaxrl.train.trainer import Trainer
 
 A = TypeVar("A")
@@ -79,22 +79,71 @@ def parse(trainer: Trainer, argv: Sequence[str]) -> Any:
     Raises ValueError, in one line, for bad values.
     """
     paths.check(trainer.options, words_by_flag(argv))
-    resumed, preset = flag_value(argv, "--resume"), flag_value(argv, "--preset")
-    default = trainer.options()
-    if resumed is not None:
-        if flag_value(argv, "--run-dir") is not None:
-            raise ValueError(f"resume={resumed} goes on in that folder; leave --run-dir out.")
-        default = saved_options(trainer, Path(resumed))
-    elif preset is not None and hasattr(default, "preset"):
-        if preset not in trainer.presets:
-            known = ", ".join(sorted(trainer.presets))
-            raise ValueError(f"preset={preset} is none of train.{trainer.name}; try {known}.")
-        default = dataclasses.replace(default, algo=trainer.presets[preset])
+    default = start(trainer, argv)
     known = _flags_of(trainer.options)
     notes = [f"{short} is short for {full}" for short, full in SHORT.items() if full in known]
     words = f"{trainer.description}\n{'; '.join(notes)}"
     program = f"python -m train.{trainer.name}"
     return cli(trainer.options, words, argv, default=default, prog=program)
+
+
+def start(trainer: Trainer, argv: Sequence[str]) -> Any:
+    """What the flags change: the options of the run to resume, of a file, or of a preset."""
+    resumed, preset = flag_value(argv, "--resume"), flag_value(argv, "--preset")
+    if resumed is not None:
+        for flag in ("--run-dir", "--config"):
+            if flag_value(argv, flag) is not None:
+                raise ValueError(f"resume={resumed} has its folder and options; leave {flag} out.")
+        return saved_options(trainer, Path(resumed))
+    if (config := flag_value(argv, "--config")) is not None:
+        return config_options(trainer, Path(config), preset)
+    return preset_options(trainer, preset)
+
+
+def preset_options(trainer: Trainer, preset: str | None) -> Any:
+    """A trainer's options by default, with those of a preset."""
+    default = trainer.options()
+    if preset is None or not hasattr(default, "preset"):
+        return default
+    if preset not in trainer.presets:
+        known = ", ".join(sorted(trainer.presets))
+        raise ValueError(f"preset={preset} is none of train.{trainer.name}; try {known}.")
+    return dataclasses.replace(default, preset=preset, algo=trainer.presets[preset])
+
+
+OF_RUN = ("run_dir", "resume", "config", "devices", "hosts")  # not of what it computes
+
+
+def read_options(file: Path) -> tuple[str | None, dict[str, Any]]:
+    """(trainer, options) of a file for `--config`: a run's config.json, best.json, or one's own.
+
+    One's own has the options alone, as {"env": "Pendulum-v1", "algo": {"gamma": 0.95}}.
+    """
+    with files.reading(file):
+        content = files.read_json(file)
+        if not isinstance(content.get("options"), dict):
+            return None, content
+        made_by = files.as_type(str | None, content.get("trainer"), f"{file}: trainer")
+        return made_by, {k: x for k, x in content["options"].items() if k not in OF_RUN}
+
+
+def config_options(trainer: Trainer, file: Path, preset: str | None = None) -> Any:
+    """The options that a file has, on top of those of the preset; ValueError for unknown ones."""
+    made_by, options = read_options(file)
+    if made_by not in (None, trainer.name):
+        raise ValueError(f"config={file} was made by train.{made_by}, not by {trainer.name}.")
+    for name in OF_RUN[:3]:
+        if name in options:
+            flag = name.replace("_", "-")
+            raise ValueError(f"config={file} has the field {name}; give --{flag} itself instead.")
+    with files.reading(file):
+        preset = preset or files.as_type(str | None, options.get("preset"), f"{file}: preset")
+        default = run_options(preset_options(trainer, preset))
+        for name, value in options.items():
+            inner = default.get(name)
+            both = isinstance(inner, dict) and isinstance(value, dict)
+            default[name] = inner | value if both else value
+        return files.as_type(trainer.options, default, str(file))
 
 
 def _flags_of(options: type[Any]) -> set[str]:
@@ -189,8 +238,19 @@ def check_lists(options: type[Any], argv: Sequence[str]) -> None:
 
 
 def full_names(argv: Sequence[str]) -> list[str]:
-    """The command line with every flag's name in full."""
-    return [_full_name(word) for word in argv]
+    """The command line with every flag's name in full, and all that is to be swept in one list."""
+    words, found, swept = [_full_name(word) for word in argv], [], []
+    taking = False
+    for word in words:
+        flag, separator, value = word.partition("=")
+        if flag == "--sweep":
+            taking = not separator
+            swept += ["--sweep"] if not swept else []
+            swept += [value] if separator else []
+            continue
+        taking = taking and not word.startswith("--")
+        (swept if taking else found).append(word)
+    return found + swept
 
 
 def _full_name(word: str) -> str:

@@ -69,6 +69,11 @@ class Options(Spoken, loop.Options):
 
     def __post_init__(self):
         super().__post_init__()
+        if self.eval_every:
+            raise ValueError(
+                f"eval_every={self.eval_every} is for agents that see arrays; leave it out: a "
+                "language agent's own episodes are fresh, see success in its metrics."
+            )
         check_lora(self.lora_rank, self.lora_alpha)
         self.check_spoken()
 

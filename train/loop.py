@@ -4,7 +4,8 @@ Every trainer shares it. Nothing here is inside the program: flags, devices, fil
 """
 
 import time
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +15,15 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from jaxrl import memory
-from jaxrl.checkpoint import Checkpoints, abstract, numbered
-from jaxrl.config import Count, check_fields, check_positive, check_range
+from jaxrl.checkpoint import Checkpoints, abstract
 from jaxrl.metrics import Metrics
-from jaxrl.program import Member, Program, make_program, members
+from jaxrl.program import Member, Program, make_program
+from jaxrl.train import swept
 from jaxrl.train.before import Before, before, words
 from jaxrl.train.causes import Broken, advice, first_broken
-from jaxrl.train.devices import Distributed, choose, described, one_core_each
+from jaxrl.train.devices import choose, described, one_core_each
 from jaxrl.train.logs import Lines, known_means
-from jaxrl.train.paths import Folder, NewFolder
+from jaxrl.train.options import Options
 from jaxrl.train.plot import plot_curve
 from jaxrl.train.progress import Progress, report
 from jaxrl.train.resume import Past, files_of, layout_of, lost_lines
@@ -30,63 +31,23 @@ from jaxrl.train.run_folder import RunFolder, jsonable, numbered_path, read_metr
 from jaxrl.train.saving import kept, one_error, stopped
 from jaxrl.train.stop import Diverged, Interrupted, StopSignal, leave_with
 from jaxrl.train.tracing import Profiler
-from jaxrl.train.trainer import Task
+from jaxrl.train.trainer import Chunk, Task
 
 CHUNK_SECONDS = 1.0  # work between two looks at the metrics
-MOST_SEEDS = 2**16
 MAX_CHUNK = 1024  # iterations in a chunk at most
 
 
-@dataclass(frozen=True)
-class Options:
-    """The flags that every trainer has."""
-
-    env: str = "CartPole-v1"  # environment id, or my_module:Id; `python -m envs` lists them
-    env_args: tuple[str, ...] = ()  # fields of the environment, as NAME=VALUE
-    seed: Count = 0  # the root of every random number; seeds seed .. seed+num_seeds-1 are trained
-    num_seeds: int = 1  # independent runs in the same program
-    run_dir: NewFolder | None = None  # folder of this run; default runs/ENV-ALGO-DATE
-    resume: Folder | None = None  # go on with this run's folder, with its own options
-    init_from: Folder | None = None  # start with the weights of another run's first seed
-    devices: int = 0  # how many to use; 0: as many as serve the run
-    log_every: int = 0  # iterations averaged into one logged line; 0: at most 1,000 lines
-    checkpoint_every: float = 60.0  # s between checkpoints
-    eval_episodes: int = 128  # fresh episodes of each seed for the final return
-    profile: bool = False  # trace the second chunk into profile/, print where its time went
-    wandb: bool = False  # log to Weights & Biases too
-    hosts: Distributed = field(default_factory=Distributed)
-
-    def __post_init__(self):
-        check_fields(self)
-        check_range("num_seeds", self.num_seeds, 1, MOST_SEEDS, 1)
-        for name, least in (("seed", 0), ("devices", 0), ("log_every", 0)):
-            if getattr(self, name) < least:
-                value = getattr(self, name)
-                raise ValueError(f"{name}={value} must be at least {least}; try {least}.")
-        if self.seed + self.num_seeds > 2**32:
-            raise ValueError(f"seed={self.seed} plus num_seeds must be at most 2^32; try 0.")
-        check_positive("checkpoint_every", self.checkpoint_every, 60)
-        if self.eval_episodes < 1:
-            raise ValueError(f"eval_episodes={self.eval_episodes} must be at least 1; try 128.")
-
-    @property
-    def begun(self) -> bool:
-        """Whether there is a checkpoint to go on from."""
-        return self.resume is not None and bool(numbered(self.resume / "checkpoints"))
-
-    def files(self) -> dict[str, Path]:
-        """option -> the file or folder whose content the run depends on from here on."""
-        needed = self.init_from is not None and not self.begun
-        return {"init_from": self.init_from} if needed else {}
+Callback = Callable[[Chunk], bool | None]  # True: enough
 
 
 class Run:
     """One run from its first chunk to its summary."""
 
-    def __init__(self, args: Options, task: Task):
-        self.args, self.task = args, task
+    def __init__(self, args: Options, task: Task, callback: Callback | None = None):
+        self.args, self.task, self.callback = args, task, callback
+        self.enough = False  # the callback says so
+        self.members = swept.members_of(args, task.cfg, task.env, task.name)
         self.mesh, self.past = self._open()
-        self.members = members(range(args.seed, args.seed + args.num_seeds), task.cfg, task.env)
         leave_with(self.left_at_once)
         self.newest = 0 if self.past is None else self.past.iteration
         self.of_env = jax.eval_shape(task.env.reset, jax.random.key(0))[1].metrics.keys()
@@ -102,7 +63,7 @@ class Run:
         args, task = self.args, self.task
         sizes = (task.num_blocks, task.minibatch_rows, task.weights)
         if args.resume is None:
-            mesh = choose(args.devices, args.num_seeds, *sizes)
+            mesh = choose(args.devices, args.num_members, *sizes)
             check_memory(args, task, list(mesh.devices.flat))
             layout = asdict(layout_of(mesh, task.num_blocks, task.weights))
             self.folder = self._open_folder({"layout": layout, "files": files_of(args)})
@@ -182,7 +143,7 @@ class Run:
         """The program and its two executables, init and run."""
         program = program_of(self.task, self.mesh)
         weights = self.task.weights
-        label = f"compile {self.args.num_seeds} seed(s) on {described(self.mesh, weights)}"
+        label = f"compile {swept.words(self.args)} on {described(self.mesh, weights)}"
         with progress.phase(label) as phase:
             init, run = program.compile(self.members, one_core_each(self.mesh, weights))
         memory.give_back()
@@ -213,7 +174,8 @@ class Run:
     ) -> Any:
         """All chunks, with metrics read one chunk behind; returns the last state.
 
-        Raises Interrupted after a signal and Diverged after a NaN.
+        Where a callback says that it is enough, the chunk that runs then is the last. Raises
+        Interrupted after a signal and Diverged after a NaN.
         """
         placed = program.place(self.members)
         state = self.start(init, placed)
@@ -232,8 +194,8 @@ class Run:
             pending = (self.iteration, count, metrics)
             self.transcribe(state)  # before the next chunk takes its memory
             due = time.monotonic() - saved_at > self.args.checkpoint_every
-            stopping, due = agree(stop.signum, int(due))
-            if stopping or due or self.iteration >= self.task.num_iterations:
+            stopping, due, enough = agree(stop.signum, int(due), int(self.enough))
+            if stopping or due or enough or self.iteration >= self.task.num_iterations:
                 self.record(*pending, progress)  # nothing is saved before it is known finite
                 pending, saved_at = None, time.monotonic()
                 self.folder.flush()
@@ -241,6 +203,8 @@ class Run:
                     self.checkpoints.save(self.iteration, state, self.to_remember())
             if stopping:
                 raise Interrupted(stopping, self.folder.path)
+            if enough:
+                break
         return state
 
     def to_remember(self) -> dict[str, Any]:
@@ -272,6 +236,8 @@ class Run:
         """Log the chunk of `count` iterations that ended at iteration `last`."""
         task = self.task
         host: Metrics = jax.tree.map(lambda x: to_host(x)[:count], metrics)  # [count, K]
+        if self.args.sweep:
+            host = swept.without_broken(host)
         now = time.monotonic()
         self._pace = (now - self._recorded_at) / count
         self.run_s += now - self._recorded_at
@@ -281,20 +247,23 @@ class Run:
         for done, means in self.lines.add(host, last - count + good, good, task.num_iterations):
             line = {name: jsonable(x) for name, x in means.items()}
             steps = task.steps(done)
-            pace = task.steps_per_iteration * self.args.num_seeds / self._pace
+            pace = task.steps_per_iteration * self.args.num_members / self._pace
             where = {"iteration": done, f"env_{task.unit}": steps}
             self.folder.log(where, line, steps, {f"{task.unit}_per_s": pace}, self.of_env)
         if broken is not None:
             self.folder.flush()
             raise Diverged(self._why(broken, last - count + good + 1))
         self._look_at_start(host, task.warm_up - (last - count), count, progress)
-        over_chunk = {name: float(np.nanmean(x)) for name, x in known_means(host).items()}
+        means = known_means(host)
+        over_chunk = {name: float(np.nanmean(x)) for name, x in means.items()}
         reason = None if task.refuse is None else task.refuse(over_chunk)
         if reason is not None:
             self.folder.flush()
             raise ValueError(reason)
         note = f"warm start {last}/{task.warm_up}" if last < task.warm_up else ""
         progress.update(task.steps(last), over_chunk.get("episode_return"), note)
+        if self.callback is not None and self.callback(Chunk(last, task.steps(last), means)):
+            self.enough = True
 
     def _look_at_start(self, host: Metrics, index: int, count: int, progress: Progress) -> None:
         """Say what was scored in iteration `index` of this chunk, the first that learns."""
@@ -308,7 +277,7 @@ class Run:
         saved = self.checkpoints.iterations()
         good = f"{self.checkpoints.path(saved[-1])}" if saved else "none yet"
         return (
-            f"{broken.what} of seed {self.args.seed + broken.member} is not finite at iteration "
+            f"{broken.what} of {swept.member(self.args, broken.member)} is not finite at iteration "
             f"{iteration}; last good checkpoint: {good}. {advice(broken, self.args.env)}"
         )
 
@@ -317,26 +286,32 @@ class Run:
         args, task, outcome = self.args, self.task, self.task.outcome
         if not self.folder.writes:
             return {}
+        trained, lost = swept.mended(trained) if args.sweep else (trained, None)
         outcome.save(self.folder.path, trained)
         final = outcome.evaluate(trained, self.members, args.eval_episodes)
-        played = task.steps(task.num_iterations)
-        new = (played - task.steps(self.resumed_at)) * args.num_seeds
+        played = task.steps(self.iteration)
+        new = (played - task.steps(self.resumed_at)) * args.num_members
         summary = {
             "env": args.env,
             "algo": task.name,
             f"env_{task.unit}": played,
             "num_seeds": args.num_seeds,
+            "members": args.num_members,
             "devices": self.mesh.devices.size,
             "compile_s": round(self.compile_s, 3),
             "run_s": round(self.run_s, 3),
             f"{task.unit}_per_s": round(new / self.run_s) if self.run_s else None,
             "final_return": final,
         }
+        if self.iteration < task.num_iterations:
+            summary["stopped_at"] = self.iteration
         if self.before is not None:
             summary["before"] = self.before
         if lost := lost_lines(self.folder.config):
             summary["lost"] = lost
         self.folder.write_json("summary.json", summary)
+        if args.sweep:
+            summary["sweep"] = swept.write(self.folder, args, task.name, final["per_seed"], lost)
         title = f"{task.name.upper()} on {args.env}: final return {final['mean']:.4g}"
         path = self.folder.path
         plot_curve(read_metrics(path), title, path / "curve.png", task.unit)
@@ -345,21 +320,33 @@ class Run:
 
 def check_memory(args: Options, task: Task, devices: list[Any]) -> None:
     """ValueError for a run, or its evaluation at the end, that the devices cannot hold."""
-    memory.check(task.parts, args.num_seeds, devices)
-    memory.check(task.outcome.parts(args.eval_episodes), args.num_seeds, devices[:1])
+    option = "configurations x seeds" if args.sweep else "num_seeds"
+    evaluating = task.outcome.parts(args.eval_episodes)
+    memory.check(task.parts, args.num_members, devices, option)
+    memory.check(evaluating, args.num_members, devices[:1], option)
 
 
 def train(args: Options, task: Task) -> dict[str, Any]:
-    """Run `task` to its end in its run folder; returns the summary.
+    """`run`, and what came of it for a person; returns the summary."""
+    summary, path = run(args, task)
+    if summary:
+        report(summary, path, task)
+    return summary
+
+
+def run(
+    args: Options, task: Task, callback: Callback | None = None, *, shows: bool = True
+) -> tuple[dict[str, Any], Path]:
+    """Run `task` to its end, or until the callback says so; returns the summary and the run folder.
 
     Raises ValueError for what cannot work (before anything is compiled), Interrupted, Diverged, and
     Stopped where the folder cannot be written any more.
     """
-    run = Run(args, task)
+    run = Run(args, task, callback)
     progress = Progress(
         task.steps(task.num_iterations),
         task.unit.removesuffix("s"),
-        shows=jax.process_index() == 0,
+        shows=shows and jax.process_index() == 0,
     )
     try:
         try:
@@ -373,16 +360,13 @@ def train(args: Options, task: Task) -> dict[str, Any]:
         raise  # the terminal's, not the folder's
     except OSError as error:
         raise stopped(error, run.folder.path, run.checkpoints.iterations()) from None
-    if summary:
-        report(summary, run.folder.path, task)
-    return summary
+    return summary, run.folder.path
 
 
 def program_of(task: Task, mesh: Any) -> Program:
     """The program of a task on a mesh, not compiled."""
-    return make_program(
-        task.init, task.update, task.layout, mesh, MAX_CHUNK, one_by_one=task.one_by_one
-    )
+    how: Any = {"one_by_one": task.one_by_one, "look": task.look}
+    return make_program(task.init, task.update, task.layout, mesh, MAX_CHUNK, **how)
 
 
 def to_host(x: jax.Array) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""The learning curve as a picture."""
+"""The learning curve, and what a sweep found, as pictures."""
 
 import logging
 import os
@@ -15,14 +15,8 @@ def plot_curve(metrics: list[dict[str, Any]], title: str, path: Path, unit: str 
 
     The band holds the middle half of the seeds.
     """
-    # it has words to say of a cache that it cannot keep
-    logging.getLogger("matplotlib").setLevel(logging.ERROR)
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     points = [m for m in metrics if _known(m.get("episode_return"))]
-    figure = Figure(figsize=(7, 4.2), dpi=130, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = _figure(7, 4.2)
     axes = figure.subplots()
     if points:
         steps = np.array([m[f"env_{unit}"] for m in points])
@@ -41,9 +35,47 @@ def plot_curve(metrics: list[dict[str, Any]], title: str, path: Path, unit: str 
         ylabel="episode return (training)",
         title=title,
     )
-    axes.grid(alpha=0.25)
-    axes.spines[["top", "right"]].set_visible(False)
     axes.xaxis.set_major_formatter(lambda x, _: f"{x / 1e6:g} M" if x >= 1e6 else f"{x / 1e3:g} k")
+    _save(figure, path)
+
+
+def plot_sweep(result: dict[str, Any], title: str, path: Path) -> None:
+    """The IQM of each configuration against each swept number, with its interval; the best bold."""
+    rows, best = result["configurations"], result["best"]
+    names = list(rows[0]["values"])
+    figure = _figure(1 + 3.6 * len(names), 3.8)
+    panels = figure.subplots(1, len(names), sharey=True, squeeze=False)[0]
+    middle = np.array([np.nan if row["iqm"] is None else row["iqm"] for row in rows], float)
+    interval = np.array([row["ci95"] or (m, m) for row, m in zip(rows, middle, strict=True)], float)
+    reach = np.abs(interval.T - middle)
+    for name, axes in zip(names, panels, strict=True):
+        x = np.array([row["values"][name] for row in rows], float)
+        axes.errorbar(x, middle, reach, fmt="o", color="#4477aa", alpha=0.6, markersize=4)
+        one = slice(best, best + 1)
+        axes.errorbar(x[one], middle[one], reach[:, one], fmt="o", color="#aa3377", linewidth=2.2)
+        if x.min() > 0 and x.max() / x.min() >= 8:
+            axes.set_xscale("log")
+        axes.set_xlabel(name)
+    panels[0].set_ylabel("final return: IQM, 95 % interval")
+    figure.suptitle(title)
+    _save(figure, path)
+
+
+def _figure(width: float, height: float) -> Any:
+    # it has words to say of a cache that it cannot keep
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=130, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _save(figure: Any, path: Path) -> None:
+    for axes in figure.axes:
+        axes.grid(alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
     partial = path.with_name(f".{path.name}.tmp")
     figure.savefig(partial, format="png")
     os.replace(partial, path)

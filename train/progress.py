@@ -8,6 +8,7 @@ from typing import Any
 from tqdm import tqdm
 
 from jaxrl.train import stop
+from jaxrl.train.swept import table
 from jaxrl.train.trainer import Task
 
 
@@ -84,6 +85,8 @@ class Phase:
 
 def report(summary: dict[str, Any], path: Path, task: Task) -> None:
     """The end of a run, for a person."""
+    if "sweep" in summary:
+        return report_sweep(summary, path, task)
     final, unit = summary["final_return"], task.unit
     low, high = final["ci95"]
     print(
@@ -103,3 +106,16 @@ def report(summary: dict[str, Any], path: Path, task: Task) -> None:
         else:
             print(f"final {name}: {found['mean']:.3f}")
     print(f"curve: {path / 'curve.png'}\n{task.outcome.how_to_play.format(path)}")
+
+
+def report_sweep(summary: dict[str, Any], path: Path, task: Task) -> None:
+    """The end of a sweep: its configurations, best first."""
+    print(
+        f"{summary['algo']} on {summary['env']}: {summary[f'env_{task.unit}']:,} {task.unit} x "
+        f"{summary['members']} members in {summary['run_s']:.1f} s "
+        f"({summary[f'{task.unit}_per_s'] or 0:,} {task.unit}/s) after "
+        f"{summary['compile_s']:.1f} s of compiling"
+    )
+    print(table(summary["sweep"]))
+    print(f"compared: {path / 'sweep.png'}; all of it: {path / 'sweep.json'}")
+    print(f"the best one: python -m train.{task.name} --config {path / 'best.json'}")

@@ -255,7 +255,7 @@ class Past:
 
         ValueError where it had what this machine has not, and the command line does not say.
         """
-        sizes = (args.num_seeds, blocks, rows, weights)
+        sizes = (args.num_members, blocks, rows, weights)
         if "layout" not in self.made:
             own = self.config["options"].get("devices", 0)
             return choose(args.devices or own, *sizes)

@@ -19,6 +19,7 @@ TRAINERS = {
     "sft": "a language agent imitates scripted play or a file of conversations",
 }
 TOOLS = {
+    "sweep": "train many configurations and seeds as one program, and compare them",
     "envs": "list the environments (`python -m envs`)",
     "evaluate": "fresh episodes with what a run trained, or with any language model",
     "chat": "talk to a model in the terminal, or play an environment with it",

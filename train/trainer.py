@@ -7,8 +7,19 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
+
 from jaxrl.memory import Part
 from jaxrl.program import Member
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """What a callback hears, while the next chunk is running."""
+
+    iteration: int  # the last one of the chunk
+    played: int  # by each member until then: environment steps, or episodes
+    metrics: dict[str, np.ndarray]  # means over the chunk [K], NaN where a member's is unknown
 
 
 @dataclass(frozen=True)
@@ -45,6 +56,7 @@ class Task:
     shown: Callable[[Any], Any] | None = None  # what a state keeps of its last episodes
     transcribe: Callable[..., list[dict]] | None = None  # (that, iteration, steps, seed) -> lines
     refuse: Callable[[dict], str | None] | None = None  # means of a chunk -> why not to go on
+    look: Callable | None = None  # (states, members, *, axis) -> (states, metrics), of K members
     parts: Sequence[Part] = ()  # memory that a member takes
 
     def steps(self, iteration: int) -> int:

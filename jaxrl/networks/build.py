@@ -10,6 +10,7 @@ from jaxrl import spaces
 from jaxrl.networks.actor_critic import ActorCritic
 from jaxrl.networks.recurrent import CELLS, Recurrent, begin, has_memory, look
 from jaxrl.networks.spec import NetworkSpec, own_class
+from jaxrl.theirs import telling
 
 
 def class_of(name: str) -> Any:
@@ -22,7 +23,9 @@ def build(spec: NetworkSpec, key: jax.Array, memory: bool = False) -> Any:
 
     And for one with a memory, unless the caller says that it hands that from step to step.
     """
-    network = class_of(spec.network)(spec, nnx.Rngs(params=key))
+    rngs = nnx.Rngs(params=key)
+    with telling(f"network={spec.network} cannot be made"):
+        network = class_of(spec.network)(spec, rngs)
     if not callable(getattr(network, "distribution", None)):
         raise ValueError(f"network={spec.network} needs a method distribution(obs).")
     if has_memory(network) and not memory:

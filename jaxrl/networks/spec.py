@@ -12,6 +12,7 @@ import numpy as np
 from jaxrl import config, distributions, spaces
 from jaxrl.networks.encoders import check_image
 from jaxrl.spaces import Box, Space, is_space
+from jaxrl.theirs import telling
 
 BUILT_IN = ("mlp", "cnn", "gru", "lstm")
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
@@ -34,7 +35,8 @@ def own_class(name: str) -> Any:
             f"network={name} must be {', '.join(BUILT_IN)} or my_module:MyNet; try mlp."
         )
     try:
-        module = import_module(module_name)
+        with telling(f"network={name}: the module {module_name} cannot be imported"):
+            module = import_module(module_name)
     except ModuleNotFoundError as error:
         raise ValueError(
             f"network={name} needs the module {error.name}, which is not found; add its folder to "
