@@ -44,13 +44,12 @@ def test_all_of_a_group_are_learned_from_by_their_advantage():
 
 
 def test_a_group_that_failed_as_a_whole_learns_from_an_episode_that_is_supposed():
-    first, second = RETURNS[:3], RETURNS[3:]
-    rows = prepared(divide_by_std=False, supposed=1.0)
-    for rows, group in ((rows.advantage[:3, 0], first), (rows.advantage[3:, 0], second)):
-        np.testing.assert_allclose(rows, np.subtract(group, np.mean([*group, 1.0])), atol=1e-6)
-    rows = prepared(supposed=1.0)
-    # 3 of 0.5 and one of 1: all are a third of a standard deviation times root 3 below the mean.
-    np.testing.assert_allclose(rows.advantage[3:, 0], -1 / np.sqrt(3), rtol=1e-4)
+    advantage = prepared(divide_by_std=False, supposed=1.0).advantage[:, 0]
+    for got, group in ((advantage[:3], RETURNS[:3]), (advantage[3:], RETURNS[3:])):
+        np.testing.assert_allclose(got, np.subtract(group, np.mean([*group, 1.0])), atol=1e-6)
+    # Of three times 0.5 and once 1 the mean is 1/8 above, the std root 3 times that.
+    divided = prepared(supposed=1.0).advantage[3:, 0]
+    np.testing.assert_allclose(divided, -1 / np.sqrt(3), rtol=1e-4)
     assert not prepared(supposed=0.5).advantage[3:].any(), "nobody is below the supposed one"
 
 
