@@ -16,22 +16,29 @@ def group_advantage(
     group_size: int,
     divide_by_std: bool = True,
     eps: float = 1e-6,
+    supposed: Float[Array, ""] | float | None = None,
 ) -> Float[Array, " N"]:
     """Return minus the mean of its group, over the group's population std where asked for.
 
     Section 4.1.2 of arXiv:2402.03300 with the std; arXiv:2503.20783 argues for going without. A
-    group whose returns are all equal has advantage 0 exactly.
+    group whose returns are all equal has advantage 0 exactly. With `supposed` mean and std are
+    those of the group and one more episode of that return (arXiv:2509.18851, section 3.2): a group
+    that failed as one man is then below the mean.
     """
-    centred = _centred(episode_return, group_size)
+    group = _groups(episode_return, group_size)
+    if supposed is not None:
+        more = jnp.full((len(group), 1), supposed, group.dtype)
+        group = jnp.concatenate([group, more], 1)
+    centred = _centred(group)
     if divide_by_std:
         std = jnp.sqrt(jnp.mean(jnp.square(centred), 1, keepdims=True))
         centred = centred / (std + eps)
-    return centred.reshape(-1)
+    return centred[:, :group_size].reshape(-1)
 
 
 def rloo_advantage(episode_return: Float[Array, " N"], group_size: int) -> Float[Array, " N"]:
     """Return minus the mean of the others in its group (arXiv:2402.14740)."""
-    centred = _centred(episode_return, group_size)
+    centred = _centred(_groups(episode_return, group_size))
     return (centred * (group_size / (group_size - 1))).reshape(-1)
 
 
@@ -160,9 +167,8 @@ def _groups(episode_return: jax.Array, group_size: int) -> jax.Array:
     return episode_return.reshape(-1, group_size)
 
 
-def _centred(episode_return: jax.Array, group_size: int) -> jax.Array:
+def _centred(group: jax.Array) -> jax.Array:
     """[P, G] minus the mean of each group: 0 exactly where all of a group are equal."""
-    group = _groups(episode_return, group_size)
     group = group - group[:, :1]  # a mean of equal numbers need not be that number
     return group - jnp.mean(group, 1, keepdims=True)
 

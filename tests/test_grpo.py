@@ -43,6 +43,16 @@ def test_all_of_a_group_are_learned_from_by_their_advantage():
     assert not rows.advantage[3:].any()
 
 
+def test_a_group_that_failed_as_a_whole_learns_from_an_episode_that_is_supposed():
+    advantage = prepared(divide_by_std=False, supposed=1.0).advantage[:, 0]
+    for got, group in ((advantage[:3], RETURNS[:3]), (advantage[3:], RETURNS[3:])):
+        np.testing.assert_allclose(got, np.subtract(group, np.mean([*group, 1.0])), atol=1e-6)
+    # Of three times 0.5 and once 1 the mean is 1/8 above, the std root 3 times that.
+    divided = prepared(supposed=1.0).advantage[3:, 0]
+    np.testing.assert_allclose(divided, -1 / np.sqrt(3), rtol=1e-4)
+    assert not prepared(supposed=0.5).advantage[3:].any(), "nobody is below the supposed one"
+
+
 def test_the_best_of_a_group_alone_are_imitated_and_of_a_uniform_one_nobody():
     rows = prepared(best=1, divide_by_std=False)
     assert rows.token[:, 0].tolist() == [2, 3]
@@ -58,6 +68,7 @@ def test_the_best_of_a_group_alone_are_imitated_and_of_a_uniform_one_nobody():
         ({"best": 1, "kl": "k1"}, "kl='k1' changes rewards"),
         ({"best": 1, "micro_batch": 4}, "micro_batch=4 does not divide"),
         ({"best": 1, "surrogate": "gspo"}, "surrogate=gspo is not used"),
+        ({"best": 1, "supposed": 1.0}, "supposed=1.0 is not used"),
     ],
 )
 def test_bests_that_do_not_fit_are_refused(options, words):

@@ -5,7 +5,9 @@ clip is wider above than below, there is no KL term unless asked for, and an epi
 turns, of which the policy's own tokens alone count. A warm start by supervised steps on scripted
 play belongs to the same program. With `best` those of each group that did best are
 imitated instead, the more the more they are above it (of arXiv:2304.06767 and arXiv:2504.13818):
-where almost everything fails, that learns sooner.
+where almost everything fails, that learns sooner. With `supposed` a group that failed as a whole is
+pushed away from what it said (arXiv:2509.18851), which keeps a policy from settling on one wrong
+answer: else such groups teach nothing.
 """
 
 from collections.abc import Callable
@@ -25,6 +27,7 @@ class Config(learn.MinibatchConfig):
     group_size: int = 8  # episodes from each of the starts, G
     best: int = 0  # imitate so many of each group, those that did best; 0: learn from all of them
     divide_by_std: bool = True  # advantages over the group's standard deviation
+    supposed: float | None = None  # return of one more episode in each group's mean, None: none
     surrogate: Literal["clip", "gspo", "cispo"] = "clip"  # cispo's cap is 1 + clip_high
     mean: Literal["token", "sequence", "constant"] = "token"  # how tokens are averaged
     kl: Literal["none", "k1", "k2", "k3"] = "none"  # to the model at the start; k1 in the reward
@@ -41,6 +44,11 @@ class Config(learn.MinibatchConfig):
             raise ValueError(
                 f"surrogate={self.surrogate} is not used where the best are imitated; leave it out."
             )
+        if self.best and self.supposed is not None:
+            raise ValueError(
+                f"supposed={self.supposed} is not used where the best are imitated; leave it out."
+            )
+        config.check_range("supposed", self.supposed, -1e6, 1e6, 1.0)
         config.check_positive("kl_coef", self.kl_coef, 0.001)
         super().__post_init__()
 
@@ -87,7 +95,9 @@ def prepare(
         reward = advantages.kl_in_reward(reward, before, ref_log_prob, turn, mask, cfg.kl_coef)
         total = jnp.sum(reward, 1)
     if relative is None:
-        relative = advantages.group_advantage(total, cfg.group_size, cfg.divide_by_std)
+        relative = advantages.group_advantage(
+            total, cfg.group_size, cfg.divide_by_std, supposed=cfg.supposed
+        )
     else:
         mask = mask & (relative > 0)[:, None]
     advantage = jnp.where(mask, relative[:, None], 0.0)
