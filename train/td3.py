@@ -1,6 +1,7 @@
 """Train with TD3: `python -m train.td3` reaches -180 on Pendulum-v1 in 20,000 steps.
 
-`--preset ddpg` is DDPG: one critic, no delay of the actor, no noise in the targets.
+`--preset ddpg` is DDPG: one critic, no delay of the actor, no noise in the targets. Sizes as in
+train.sac.
 """
 
 from dataclasses import dataclass, field
