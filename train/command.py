@@ -55,7 +55,7 @@ def choose(trainer: str | Trainer, argv: Sequence[str]) -> Trainer:
                 f"--resume {resumed}."
             )
         return trainer if made_by == name else table.trainer(made_by)
-    if env_id is None:
+    if env_id is None or (trainer.for_language, trainer.for_arrays) == (None, None):
         return trainer
     spoken = envs.spec(env_id).is_language
     other = trainer.for_language if spoken else trainer.for_arrays
