@@ -61,7 +61,7 @@ def choose(trainer: str | Trainer, argv: Sequence[str]) -> Trainer:
         if made_by is not None:
             return trainer if made_by == name else table.trainer(made_by)
         env_id = env_id or options.get("env")
-    if env_id is None:
+    if env_id is None or (trainer.for_language, trainer.for_arrays) == (None, None):
         return trainer
     spoken = envs.spec(env_id).is_language
     other = trainer.for_language if spoken else trainer.for_arrays

@@ -1,9 +1,8 @@
 """Advantage actor-critic (arXiv:1602.01783), the synchronous form: one gradient step a rollout.
 
 Differences from the paper: no threads, actor and critic do not share layers, and truncated episodes
-bootstrap from where they ended. From Stable-Baselines3's, whose defaults these are: it starts a run
-with as many environments as are asked for, one by default; hidden layers are orthogonal with gain
-sqrt(2) in both; `value_coef` weighs half the squared error, so that 1 is its 0.5.
+bootstrap from where they ended. From Stable-Baselines3's, whose defaults these are: 8 environments
+instead of 1, and `value_coef` weighs half the squared error, so that 1 is its 0.5.
 """
 
 from functools import partial

@@ -97,7 +97,7 @@ def improve(policy: Any, rows: Batch, cfg: Config, axis: str | None) -> tuple[An
         return jax.tree.map(lambda p, s: p + share * length * s, policy, unravel(step))
 
     share, found = line_search(lambda share: measure(policy, moved(share), rows, axis), cfg)
-    log["first_ratio_error"] = log.pop("ratio_error")
+    log["first_ratio_error"], log["policy_loss"] = log.pop("ratio_error"), log.pop("loss")
     log |= {name: metrics.value(x) for name, x in found.items()}
     log |= {"step_share": metrics.value(share), "grad_norm": metrics.value(optax.tree.norm(grads))}
     return moved(share), log
