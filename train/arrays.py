@@ -70,8 +70,8 @@ def make_task(name: str, algorithm: ModuleType, args: Any) -> Task:
         return task
     if args.eval_every > task.num_iterations:
         raise ValueError(
-            f"eval_every={args.eval_every} is more than the run's {task.num_iterations} iterations; "
-            f"try {max(task.num_iterations // 10, 1)}."
+            f"eval_every={args.eval_every} is more than the run's {task.num_iterations} "
+            f"iterations; try {max(task.num_iterations // 10, 1)}."
         )
     return during.watched(task, args.eval_every, args.eval_episodes)
 
