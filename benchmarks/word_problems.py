@@ -10,15 +10,19 @@ import random
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from jaxrl import files
+from jaxrl.envs.dataset.environment import INSTRUCTION
+from jaxrl.envs.dataset.rows import held_out
 from jaxrl.train import flags
 
 NAMES = ["Ada", "Ben", "Cleo", "Dan", "Eva", "Finn", "Gina", "Hugo", "Iris", "Jack", "Kira", "Leo"]
 THINGS = ["apples", "books", "cards", "coins", "cups", "eggs", "keys", "marbles", "shells", "toys"]
 DAYS = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"]
+MOST = 100_000  # problems of a file
 LARGEST = {1: 12, 2: 30, 3: 60}  # number drawn at a level
 
 
@@ -159,12 +163,13 @@ class Args:
     num: int = 5000  # problems
     seed: int = 0
     level: int = 3  # the hardest: 1, 2 or 3
+    chats: bool = False  # as conversations for train.sft, without what --env dataset holds out
 
     def __post_init__(self):
         if self.level not in LARGEST:
             raise ValueError(f"level={self.level} must be 1, 2 or 3; try 1.")
-        if not 1 <= self.num <= 100_000:
-            raise ValueError(f"num={self.num} must be 1 to 100000; try 5000.")
+        if not 1 <= self.num <= MOST:
+            raise ValueError(f"num={self.num} must be 1 to {MOST}; try 5000.")
 
 
 def drawn(kind: Kind, rng: random.Random) -> dict[str, Any]:
@@ -209,10 +214,19 @@ def problems(num: int, seed: int, level: int) -> Iterator[dict[str, str]]:
             yield {"question": question, "answer": "\n".join([*sentences, f"#### {answer}"])}
 
 
+def chats(num: int, seed: int, level: int) -> Iterator[dict[str, Any]]:
+    """`num` conversations: the question as the environment puts it in words, and its answer."""
+    learned = (row for row in problems(MOST, seed, level) if not held_out(row["question"]))
+    for row in islice(learned, num):
+        asked = f"{row['question']}\n{INSTRUCTION}"
+        said = {"user": asked, "assistant": row["answer"]}
+        yield {"messages": [{"role": who, "content": text} for who, text in said.items()]}
+
+
 def main(args: Args) -> None:
     """Writes the file."""
-    lines = (json.dumps(row) + "\n" for row in problems(args.num, args.seed, args.level))
-    files.write_text(args.out, "".join(lines))
+    rows = (chats if args.chats else problems)(args.num, args.seed, args.level)
+    files.write_text(args.out, "".join(json.dumps(row) + "\n" for row in rows))
     print(f"{args.out}: {args.num} problems")
 
 

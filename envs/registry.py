@@ -22,8 +22,9 @@ from jaxrl.envs.fields import check_fields, check_finite, check_max_steps, field
 from jaxrl.envs.grid.corridor import SimpleCorridor
 from jaxrl.envs.grid.gridworld import GridWorld
 from jaxrl.envs.language import games
+from jaxrl.envs.memory.memory_chain import MemoryChain
 from jaxrl.envs.outside import check_constructor, environments, import_module, unwrapped
-from jaxrl.envs.probe import loop, value
+from jaxrl.envs.probe import legal, loop, value
 from jaxrl.envs.reasoning.chain_sum import ChainSum
 from jaxrl.envs.reasoning.countdown import Countdown
 from jaxrl.language import LanguageEnvironment
@@ -39,6 +40,7 @@ TABLE: dict[str, tuple[Constructor, int | None]] = {
     "Acrobot-v1": (Acrobot, 500),
     "CartPole-v1": (CartPole, 500),
     "GridWorld-v0": (GridWorld, 50),
+    "MemoryChain-v0": (MemoryChain, None),
     "MountainCar-v0": (MountainCar, 200),
     "MountainCarContinuous-v0": (MountainCarContinuous, 999),
     "Pendulum-v1": (Pendulum, 200),
@@ -48,6 +50,7 @@ TABLE: dict[str, tuple[Constructor, int | None]] = {
     "probe/ActionReward-v0": (value.ActionReward, None),
     "probe/CostlyReset-v0": (loop.CostlyReset, 32),
     "probe/Counter-v0": (loop.Counter, None),
+    "probe/Doors-v0": (legal.Doors, 16),
     "probe/Forever-v0": (value.Forever, 5),
     "probe/FreshRandomness-v0": (loop.FreshRandomness, None),
     "probe/MultiTarget-v0": (value.MultiTarget, None),

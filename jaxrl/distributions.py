@@ -37,6 +37,10 @@ class Categorical(flax.struct.PyTreeNode):
         legal = self.legal | ~jnp.any(self.legal, -1, keepdims=True)
         return jnp.where(legal, self.logits, -jnp.inf), legal
 
+    def probability(self) -> jax.Array:
+        """float32 [..., A]: of each action, 0 where illegal."""
+        return jax.nn.softmax(self._masked()[0])
+
     def sample(self, noise: jax.Array) -> jax.Array:
         """int32 [...]: the inverse CDF at `noise`, uniform in [0, 1), shape [...]."""
         logits, _ = self._masked()
@@ -60,6 +64,15 @@ class Categorical(flax.struct.PyTreeNode):
             log_probability = jnp.where(legal, log_probability, 0.0)
             return -jnp.sum(jnp.where(legal, jnp.exp(log_probability), 0.0) * log_probability, -1)
         return -jnp.sum(jnp.exp(log_probability) * log_probability, -1)
+
+    def kl(self, other: "Categorical") -> jax.Array:
+        """KL(self || other), float32 [...], over the legal actions, which are the same for both."""
+        (logits, legal), (others, _) = self._masked(), other._masked()
+        log_p, log_q = jax.nn.log_softmax(logits), jax.nn.log_softmax(others)
+        if legal is not None:
+            log_p, log_q = (jnp.where(legal, x, 0.0) for x in (log_p, log_q))
+            return jnp.sum(jnp.where(legal, jnp.exp(log_p), 0.0) * (log_p - log_q), -1)
+        return jnp.sum(jnp.exp(log_p) * (log_p - log_q), -1)
 
 
 def _inverse_cdf(weight: jax.Array, noise: jax.Array) -> jax.Array:
@@ -111,6 +124,11 @@ class MultiCategorical(flax.struct.PyTreeNode):
     def entropy(self) -> jax.Array:
         return sum(p.entropy() for p in self._parts())  # pyright: ignore
 
+    def kl(self, other: "MultiCategorical") -> jax.Array:
+        """KL(self || other)."""
+        both = zip(self._parts(), other._parts(), strict=True)
+        return sum(p.kl(q) for p, q in both)  # pyright: ignore
+
 
 class Gaussian(flax.struct.PyTreeNode):
     """Independent normals with `mean` [..., A] and `log_std` broadcastable to it."""
@@ -131,6 +149,12 @@ class Gaussian(flax.struct.PyTreeNode):
     def entropy(self) -> jax.Array:
         log_std = jnp.broadcast_to(self.log_std, self.mean.shape)
         return jnp.sum(log_std + 0.5 + HALF_LOG_2PI, -1)
+
+    def kl(self, other: "Gaussian") -> jax.Array:
+        """KL(self || other)."""
+        longer = other.log_std - self.log_std
+        z = (self.mean - other.mean) * jnp.exp(-other.log_std)
+        return jnp.sum(longer + 0.5 * (jnp.exp(-2.0 * longer) + z**2 - 1.0), -1)
 
 
 def _log_tanh_slope(x: jax.Array) -> jax.Array:
@@ -168,6 +192,10 @@ class TanhGaussian(flax.struct.PyTreeNode):
         x = self.mean[..., None] + jnp.exp(self.log_std)[..., None] * point
         slope = jnp.sum(_log_tanh_slope(x) * weight, -1)
         return self._normal().entropy() + jnp.sum(slope, -1)
+
+    def kl(self, other: "TanhGaussian") -> jax.Array:
+        """KL(self || other), which tanh leaves as it is between the normals."""
+        return self._normal().kl(other._normal())
 
 
 Distribution = Categorical | MultiCategorical | Gaussian | TanhGaussian

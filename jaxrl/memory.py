@@ -176,6 +176,19 @@ def of_rollouts(cfg: Any, env: Environment, init: Callable[[jax.Array], Any]) ->
     ]
 
 
+def of_replay(cfg: Any, env: Environment, init: Callable[[jax.Array], Any]) -> list[Part]:
+    """Of an algorithm that learns from a replay, its `state.buffer`; `cfg` is a `replay.Sizes`."""
+    envs, state = cfg.num_envs * of_environment(env)[0], jax.eval_shape(init, jax.random.key(0))
+    kept, width = size_of(state.buffer), max(cfg.hidden, default=1)
+    pool = "reset_pool" if cfg.reset_pool else "num_steps"
+    return [
+        Part("buffer_size", cfg.buffer_size, kept),
+        Part("num_envs", cfg.num_envs, envs),
+        Part(pool, getattr(cfg, pool), envs * cfg.pool_size),
+        Part("hidden", width, max(size_of(state) - kept - envs, 0), split=False),
+    ]
+
+
 def of_evaluation(env: Environment, episodes: int) -> list[Part]:
     """Of whole fresh episodes of an environment that sees arrays, side by side."""
     return [Part("eval_episodes", episodes, episodes * of_environment(env)[0], split=False)]

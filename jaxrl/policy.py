@@ -58,14 +58,35 @@ class Policy(flax.struct.PyTreeNode):
     scaling: Scaling = flax.struct.field(pytree_node=False)  # of what is drawn onto action_space
 
     def __call__(self, obs: Any, key: jax.Array | None = None) -> Any:
-        """Actions for one observation or a batch of them: sampled, or the mode without a key."""
-        pi = self.network.distribution(normalize_obs(self.obs_stats, obs))
+        """Actions for one observation or a batch of them: sampled, or the mode without a key.
+
+        ValueError for a policy with a memory, which `step` needs.
+        """
+        self._check_memory()
+        return self.step((), obs, key)[1]
+
+    def begin(self, batch: tuple[int, ...] = ()) -> Any:
+        """The memory with which episodes begin; () for a policy without one."""
+        return networks.begin(self.network, batch)
+
+    def step(self, memory: Any, obs: Any, key: jax.Array | None = None) -> tuple[Any, Any]:
+        """(memory, actions) as of a call; the next episode begins with `begin()` again."""
+        memory, seen = networks.look(self.network, memory, normalize_obs(self.obs_stats, obs))
+        pi = self.network.distribution(*seen)
         if key is None:
-            return self.to_env(pi.mode())
+            return memory, self.to_env(pi.mode())
         space = jax.tree.leaves(self.spec.observation_space, is_leaf=spaces.is_space)[0]
         shape = jnp.shape(jax.tree.leaves(obs)[0])
         batch = shape[: len(shape) - len(space.shape)]
-        return self.to_env(pi.sample(distributions.noise(self.spec.action_space, key, batch)))
+        noise = distributions.noise(self.spec.action_space, key, batch)
+        return memory, self.to_env(pi.sample(noise))
+
+    def _check_memory(self) -> None:
+        if networks.has_memory(self.network):
+            raise ValueError(
+                f"network={self.spec.network} has a memory; start with memory = policy.begin(), "
+                "then memory, action = policy.step(memory, obs, key)."
+            )
 
     def to_env(self, action: jax.Array) -> jax.Array:
         """An action as drawn, as the raw environment takes it."""
@@ -73,6 +94,7 @@ class Policy(flax.struct.PyTreeNode):
 
     def value(self, obs: Any) -> jax.Array:
         """V of raw observations, in units of the (possibly scaled) training reward."""
+        self._check_memory()
         return self.network.value(normalize_obs(self.obs_stats, obs))
 
 
@@ -219,7 +241,9 @@ def _template(described: Description) -> Policy:
 
     def build():
         stats = RunningStats.init_for(spec.observation_space) if normalized else None
-        policy = Policy(networks.build(spec, jax.random.key(0)), stats, spec, space, scaling)
+        policy = Policy(
+            networks.build(spec, jax.random.key(0), memory=True), stats, spec, space, scaling
+        )
         return jax.tree.map(lambda x: jnp.broadcast_to(x, (count, *x.shape)), policy)
 
     return jax.eval_shape(build)

@@ -4,7 +4,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from jaxrl.metrics import Sums
 
@@ -63,6 +63,26 @@ def lambda_return(
 
     steps = (one_step, decay, next_value)
     return jax.lax.scan(backward, next_value[-1], steps, reverse=True, unroll=8)[1]
+
+
+def n_step_return(
+    reward: Float[Array, "T N"],
+    terminated: Bool[Array, "T N"],
+    truncated: Bool[Array, "T N"],
+    gamma: Number,
+) -> tuple[Float[Array, " N"], Float[Array, " N"], Int[Array, " N"]]:
+    """(sum of discounted rewards, discount of what follows, last step) of T steps in a row.
+
+    The sum stops with the first step that ends an episode; `last` is that step, T-1 without one.
+    What follows is the value of where it led, times gamma^(last+1), or 0 where it terminated.
+    """
+    done = terminated | truncated
+    before = jnp.cumsum(done, 0) - done  # ends before each step
+    power = gamma ** jnp.arange(reward.shape[0], dtype=jnp.float32)[:, None]
+    total = jnp.sum(jnp.where(before == 0, power * reward, 0.0), 0)
+    last = jnp.sum(before == 0, 0, dtype=jnp.int32) - 1
+    ended = jnp.any(terminated & (before == 0), 0)
+    return total, jnp.where(ended, 0.0, gamma ** (last + 1)), last
 
 
 def discounted_sum(

@@ -43,7 +43,13 @@ class Sizes:
         rows, what, own = self.num_envs * self.num_steps, "num_envs*num_steps", type(self)
         few = f"num_envs={own.num_envs} with num_steps={own.num_steps}"
         config.check_iterations("total_steps", self.total_steps, what, rows, few)
-        config.check_divides("num_minibatches", self.num_minibatches, what, rows)
+        what = "num_envs" if self.row_steps > 1 else what
+        config.check_divides("num_minibatches", self.num_minibatches, what, rows // self.row_steps)
+
+    @property
+    def row_steps(self) -> int:
+        """Steps of an environment that a row of a minibatch is: all T where their order counts."""
+        return 1
 
     @property
     def num_iterations(self) -> int:
@@ -52,7 +58,7 @@ class Sizes:
     @property
     def num_blocks(self) -> int:
         """Blocks of environments that are shuffled together: what devices can share."""
-        return self.num_envs // block_size(self.num_steps, self.num_minibatches)
+        return self.num_envs // block_size(self.num_steps // self.row_steps, self.num_minibatches)
 
     @property
     def pool_size(self) -> int:
@@ -182,6 +188,11 @@ def _sum_over_pieces(
     )
     unpaid = jax.tree.map(lambda x: jnp.sum(jnp.where(still, x, 0.0)), value)
     return grads, metrics | {"loss": jax.tree.map(jnp.add, metrics["loss"], unpaid)}
+
+
+def in_rows(x: jax.Array, whole: bool) -> jax.Array:
+    """[T, B, ...] as rows t*B + b [T*B, ...], or as the whole sequences of b [B, T, ...]."""
+    return x.swapaxes(0, 1) if whole else x.reshape(-1, *x.shape[2:])
 
 
 def in_pieces(rows: Any, count: int) -> Any:

@@ -22,7 +22,8 @@ FLOORS = [
         "theirs",
     },  # mathematics and strings: each other downwards
     {"env", "spaces", "language", "actions", "distributions", "networks", "mesh"},  # objects
-    {"checkpoint", "evaluate", "memory", "normalize", "policy", "program", "resets", "rollout"}
+    {"checkpoint", "evaluate", "memory", "normalize", "off_policy", "on_policy", "policy"}
+    | {"priorities", "program", "replay", "resets", "rollout"}
     | {"check", "lm", "sgd", "vec", "wrappers"},  # loops and the state of the world
     {"algos"},  # one file for each algorithm
 ]

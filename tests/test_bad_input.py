@@ -97,7 +97,10 @@ def save_checkpoints(folder: Path, env: str) -> None:
         (("--env-args", "a=1", "--env-args", "b=2"), ("env_args is given twice; give all",)),
         (("--env", "SimpleCorridor-v0", "--env", "nowhere"), ("No environment 'nowhere'",)),
         (("extra", "words"), ("Unrecognized options: extra, words",)),
-        (("--algo.network", ".x:Y"), ("network=.x:Y must be mlp, cnn or my_module:MyNet",)),
+        (
+            ("--algo.network", ".x:Y"),
+            ("network=.x:Y must be mlp, cnn, gru, lstm or my_module:MyNet",),
+        ),
         (
             ("--algo.num-steps", "40", "--algo.num-minibatches", "2", *SHARED),
             ("devices=2", "1 blocks", "a smaller accumulate", "--devices 1"),

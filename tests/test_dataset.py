@@ -11,7 +11,7 @@ import tokenizer_files
 from test_text import batch, strings
 
 import envs
-from benchmarks.word_problems import problems
+from benchmarks.word_problems import chats, problems
 from envs.dataset.rows import read
 from jaxrl.algos import grpo as grpo_algorithm
 from jaxrl.check import check_structure
@@ -265,6 +265,23 @@ def test_word_problems_are_distinct_the_same_by_seed_and_right():
             assert words[1].split()[0].rstrip(".") == str(result) and result > 0
         assert last == f"#### {result}"
     assert {len(row["answer"].split("\n")) for row in problems(50, 0, 1)} == {2}
+
+
+def test_conversations_ask_as_the_environment_does_and_leave_the_test_split_alone(tmp_path):
+    rows = {row["question"]: row["answer"] for row in problems(300, 0, 1)}
+    (path := tmp_path / "rows.jsonl").write_text(
+        "".join(json.dumps({"question": q, "answer": a}) + "\n" for q, a in rows.items())
+    )
+    env = envs.make("dataset", data=path, prompt="instruct", split="test")
+    asked = jax.jit(lambda row: env.reset_row(row, jax.random.key(0))[1].obs)
+    tested = {to_str(asked(row)) for row in range(env.num_rows)}
+    said = [[part["content"] for part in chat["messages"]] for chat in chats(250, 0, 1)]
+    assert tested and not tested & {question for question, _ in said}
+    learned = envs.make("dataset", data=path, prompt="instruct", split="train")
+    asked = jax.jit(lambda row: learned.reset_row(row, jax.random.key(0))[1].obs)
+    for question, answer in said[:3]:
+        assert rows[question.split("\n")[0]] == answer
+    assert {to_str(asked(row)) for row in range(3)} == {question for question, _ in said[:3]}
 
 
 def test_rows_are_not_given_to_an_environment_without_any(tmp_path):

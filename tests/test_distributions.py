@@ -288,3 +288,29 @@ def test_an_action_space_without_a_distribution_is_refused_with_a_way_out(space)
         ValueError, match=r"(?s)no distribution for the action space .* use Discrete"
     ):
         distributions.num_outputs(space)
+
+
+def test_kl_is_the_mean_log_ratio_over_what_the_first_draws():
+    kl = jit(lambda p, q: p.kl(q))
+    p, q = LOGITS, LOGITS[::-1].copy()
+    expected = stats.entropy(softmax(p), softmax(q), axis=1)
+    np.testing.assert_allclose(kl(Categorical(p), Categorical(q)), expected, rtol=1e-5)
+    legal = np.array([[1, 1, 0, 1, 0], [0, 0, 1, 0, 1]], bool)
+    may_p, may_q = (softmax(np.where(legal, x, -np.inf)) for x in (p, q))
+    masked = kl(Categorical(p, legal), Categorical(q, legal))
+    np.testing.assert_allclose(masked, stats.entropy(may_p, may_q, axis=1), rtol=1e-5)
+    slope = jit(jax.grad(lambda p: jnp.sum(Categorical(p, legal).kl(Categorical(q, legal)))))(p)
+    assert np.all(np.isfinite(slope)) and np.all(slope[~legal] == 0) and np.any(slope != 0)
+    both = [MultiCategorical(x, (2, 3)) for x in (p, q)]
+    parts = [
+        stats.entropy(softmax(p[:, s]), softmax(q[:, s]), axis=1) for s in (np.s_[:2], np.s_[2:])
+    ]
+    np.testing.assert_allclose(kl(*both), sum(parts), rtol=1e-4)
+
+    x = np.linspace(-30, 30, 60001)
+    one, other = stats.norm(0.5, np.exp(-0.3)), stats.norm(-0.2, np.exp(0.4))
+    density = one.pdf(x) * (one.logpdf(x) - other.logpdf(x))
+    normals = [(np.float32([[m]]), np.float32([s])) for m, s in ((0.5, -0.3), (-0.2, 0.4))]
+    for kind in (Gaussian, TanhGaussian):
+        found = kl(*(kind(*parameters) for parameters in normals))
+        np.testing.assert_allclose(found, [np.trapezoid(density, x)], rtol=1e-4)

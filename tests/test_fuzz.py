@@ -185,7 +185,7 @@ def check(case: Case, folder: Path, capfd, tried: set[tuple[str, str]]) -> bool:
             shutil.rmtree(path, ignore_errors=True)
         return False
     assert code in (1, 2) and took < PATIENCE, shown
-    said = re.sub(r"^\S+ is a language environment: train\.\w+ takes over\n", "", said)
+    said = re.sub(r"^\S+ is an? .*environment.*: train\.\w+ takes over\n", "", said)
     assert said.startswith("error: ") and said.endswith("\n") and said.count("\n") == 1, shown
     assert "  " not in said and "Traceback" not in said and len(said) < 2000, shown
     assert any(name in said for name in names_of(case)), shown

@@ -89,8 +89,8 @@ def test_a_model_that_knows_words_is_asked_in_words_and_a_run_as_it_was(run, tmp
         assert words.env_args == ("turns=1", "prompt=instruct") and complete(words) == words
         given = grpo.Args(model=model, env_args=("prompt=terse",))
         assert complete(given) == given
-    for asked in ((), ("prompt=instruct",)):
-        args = grpo.Args(env_args=asked)
+    chats, words = sft.Args(data=tmp_path / "chats.jsonl"), ("prompt=instruct",)
+    for args, asked in ((grpo.Args(), ()), (grpo.Args(env_args=words), words), (chats, words)):
         options = json.loads(json.dumps(asdict(args), default=str))
         (run[0] / "config.json").write_text(json.dumps({"trainer": "grpo", "options": options}))
         assert complete(grpo.Args(init_from=run[0])).env_args == asked

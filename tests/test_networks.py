@@ -337,7 +337,10 @@ def test_a_class_of_ones_own_is_built_from_the_spec_and_has_a_joint_pass(my_modu
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("transformer", r"network=transformer must be mlp, cnn or my_module:MyNet; try mlp\."),
+        (
+            "transformer",
+            r"network=transformer must be mlp, cnn, gru, lstm or my_module:MyNet; try mlp\.",
+        ),
         ("no_such:Net", r"network=no_such:Net needs the module no_such, which is not found; add"),
         ("my_module:Net", r"my_module has no class Net\."),
         ("my_module:number", r"my_module has no class number\."),

@@ -219,6 +219,24 @@ def test_hidden_features_do_not_grow_with_the_observation(network):
     assert np.max(np.abs(far)) < 10 * np.max(np.abs(near)) + 10
 
 
+def test_a_board_goes_through_convolutions_where_they_are_asked_for():
+    board = Box(False, True, (5, 5, 2), np.bool_)
+    env = SimpleNamespace(observation_space=board, action_space=Discrete(3))
+    obs = np.random.default_rng(0).random((4, 5, 5, 2)) < 0.5
+
+    @jit
+    def run(key):
+        network = pqn.make_policy(key, cfg=config(network="cnn"), env=env)
+        features = network.encoder(obs)
+        return features, network.q(obs), network.norms[0].scale[...]
+
+    features, q, scale = run(jax.random.key(0))
+    assert features.shape == (4, 3 * 3 * 16) and q.shape == (4, 3) and scale.shape == (8,)
+    assert np.all(features >= 0) and np.all(np.std(q, 0) > 0)
+    with pytest.raises(ValueError, match="network=cnn needs image observations"):
+        pqn.make_policy(jax.random.key(0), cfg=config(network="cnn"), env=Walk())
+
+
 def test_an_illegal_action_is_never_taken_and_never_the_best():
     space = {"legal": Box(False, True, (3,), np.bool_), "x": Box(-1.0, 1.0, (2,))}
     legal = np.array([[1, 1, 0], [0, 1, 0], [0, 0, 0]], bool)

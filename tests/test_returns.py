@@ -15,6 +15,7 @@ from jaxrl.metrics import quotient
 checked = jaxtyped(typechecker=beartype.beartype)  # the signatures' shapes hold, in and out
 gae = jit(checked(returns.gae), static_argnums=(5, 6))
 lambda_return = jit(checked(returns.lambda_return), static_argnums=(4, 5))
+n_step_return = jit(checked(returns.n_step_return), static_argnums=3)
 discounted_sum = jit(checked(returns.discounted_sum), static_argnums=3)
 
 T, B = 11, 5
@@ -206,3 +207,21 @@ def test_explained_variance_over_devices_is_that_of_all_rows():
     whole = explained(target.ravel(), value.ravel(), mask.ravel())
     for mine, all_rows in zip(jit(split)(value, target, mask), whole, strict=True):
         np.testing.assert_allclose(mine, [all_rows] * 4, rtol=1e-4)
+
+
+def test_an_n_step_return_stops_at_the_first_end_and_a_truncated_one_is_followed():
+    reward = np.float32([[1] * 5, [2] * 5, [4] * 5])
+    terminated, truncated = np.zeros((2, 3, 5), bool)
+    terminated[1, 1] = truncated[0, 2] = truncated[2, 3] = True
+    terminated[2, 4] = truncated[1, 4] = True  # the clock is first, what follows is another episode
+    total, discount, last = n_step_return(reward, terminated, truncated, 0.5)
+    np.testing.assert_array_equal(total, [3, 2, 1, 3, 2])
+    np.testing.assert_array_equal(discount, [0.125, 0, 0.5, 0.125, 0.25])
+    np.testing.assert_array_equal(last, [2, 1, 0, 2, 1])
+
+
+def test_the_lambda_return_of_1_is_the_n_step_return_of_all_steps():
+    reward, _, following, terminated, truncated = random_steps(3)
+    whole = lambda_return(reward, following, terminated, truncated, 0.9, 1.0)[0]
+    total, discount, last = n_step_return(reward, terminated, truncated, 0.9)
+    np.testing.assert_allclose(total + discount * following[last, np.arange(B)], whole, rtol=1e-5)

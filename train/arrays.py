@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrl import envs, memory
+from jaxrl import envs, memory, replay
 from jaxrl.env import Environment
 from jaxrl.evaluate import Evaluation, evaluate
 from jaxrl.language import LanguageEnvironment
@@ -32,8 +32,7 @@ def make_task(name: str, algorithm: ModuleType, args: Any) -> Task:
     """An algorithm on the environment that the options name; ValueError where they do not fit.
 
     The algorithm is a module with `wrap`, `make_policy`, `init`, `update`, `layout` and
-    `trained_policy`; its Config has `num_envs`, `num_steps`, `num_iterations`, `num_blocks` and
-    `minibatch_rows`.
+    `trained_policy`; its Config is an `sgd.Sizes` or a `replay.Sizes`.
     """
     cfg, raw = args.algo, make_env(args)
     wrapped = algorithm.wrap(raw, cfg)
@@ -50,6 +49,7 @@ def make_task(name: str, algorithm: ModuleType, args: Any) -> Task:
         env = algorithm.wrap(member.env, member.cfg)
         return algorithm.update(state, key, cfg=member.cfg, env=env, axis=axis)
 
+    parts = memory.of_replay if isinstance(cfg, replay.Sizes) else memory.of_rollouts
     given = load_policy(args.init_from) if "init_from" in args.files() else None
     task = Task(
         name=name,
@@ -63,7 +63,7 @@ def make_task(name: str, algorithm: ModuleType, args: Any) -> Task:
         num_blocks=cfg.num_blocks,
         minibatch_rows=cfg.minibatch_rows,
         outcome=outcome(trained, raw),
-        parts=memory.of_rollouts(cfg, wrapped, fresh),
+        parts=parts(cfg, wrapped, fresh),
         start=None if given is None else starter(given, policy, trained, algorithm, args.init_from),
     )
     if not args.eval_every:
@@ -150,7 +150,8 @@ def evaluate_policies(policies: Policy, members: Member, episodes: int) -> dict[
     """
 
     def play(policy: Policy, member: Member) -> Evaluation:
-        return evaluate(policy, member.env, seed_keys(member.seed)[2], episodes)
+        key = seed_keys(member.seed)[2]
+        return evaluate(policy.step, member.env, key, episodes, memory=policy.begin())
 
     played = jax.device_get(jax.jit(jax.vmap(play))(policies, jax.tree.map(jnp.asarray, members)))
     summary, cut = summarize_returns(played.episode_return, played.metrics), ~played.finished

@@ -41,7 +41,7 @@ def train(trainer: str | Trainer, argv: Sequence[str]) -> None:
 
 
 def choose(trainer: str | Trainer, argv: Sequence[str]) -> Trainer:
-    """The trainer of a name, or the one that it leaves language environments to.
+    """The trainer of a name, or the one that it leaves this kind of environment to.
 
     Raises ValueError for a run that another trainer made.
     """
@@ -52,7 +52,7 @@ def choose(trainer: str | Trainer, argv: Sequence[str]) -> Trainer:
     env_id = flags.flag_value(argv, "--env")
     if resumed is not None or config is not None:
         made_by, options = _made_by(resumed, config)
-        if made_by not in (None, name, trainer.for_language):
+        if made_by not in (None, name, trainer.for_language, trainer.for_arrays):
             option = f"config={config}" if resumed is None else f"resume={resumed}"
             flag = option.replace("=", " ", 1)
             raise ValueError(
@@ -61,11 +61,15 @@ def choose(trainer: str | Trainer, argv: Sequence[str]) -> Trainer:
         if made_by is not None:
             return trainer if made_by == name else table.trainer(made_by)
         env_id = env_id or options.get("env")
-    other = trainer.for_language
-    if other is not None and env_id is not None and envs.spec(env_id).is_language:
-        edge.say(f"{env_id} is a language environment: train.{other} takes over")
-        return table.trainer(other)
-    return trainer
+    if env_id is None:
+        return trainer
+    spoken = envs.spec(env_id).is_language
+    other = trainer.for_language if spoken else trainer.for_arrays
+    if other is None:
+        return trainer
+    kind = "a language environment" if spoken else "an environment of arrays"
+    edge.say(f"{env_id} is {kind}: train.{other} takes over")
+    return table.trainer(other)
 
 
 def _made_by(resumed: str | None, config: str | None) -> tuple[str | None, dict[str, Any]]:

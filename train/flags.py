@@ -66,6 +66,7 @@ def _value(text: str) -> Any:
 
 
 SHORT = {
+    "--policy": "--algo.network",
     "--total-steps": "--algo.total-steps",
     "--num-envs": "--algo.num-envs",
     "--algo.answer-tokens": "--algo.feedback-tokens",

@@ -112,7 +112,9 @@ def complete(args: Any) -> Any:
     prompt = "instruct"
     if folder is not None and folder.is_dir() and folders.is_run(folder):
         options = read_config(folder)["options"] if (folder / "config.json").is_file() else {}
-        prompt = flags.parse_fields(options.get("env_args", ())).get("prompt", "terse")
+        talked = options.get("data") and not flags.reads_data(options["env"])  # imitated chats
+        asked = "instruct" if talked else "terse"
+        prompt = flags.parse_fields(options.get("env_args", ())).get("prompt", asked)
     given = () if prompt == "terse" else (f"prompt={prompt}",)
     return replace(args, env_args=(*args.env_args, *given))
 

@@ -29,12 +29,16 @@ PRESETS = {
         num_minibatches=8,
         activation="relu",
     ),
+    # MemoryChain-v0: the bit of 20 steps ago is told right in 0.2 M steps
+    "memory": ppo.Config(
+        total_steps=200_000, num_envs=64, num_steps=64, learning_rate=1e-3, network="gru"
+    ),
 }
 
 
 @dataclass(frozen=True)
 class Args(loop.Options):
-    preset: str = "default"  # options to start from: default, continuous or minatar
+    preset: str = "default"  # options to start from: default, continuous, minatar or memory
     algo: ppo.Config = field(default_factory=ppo.Config)
 
 

@@ -9,12 +9,26 @@ from jaxrl.algos import pqn
 from jaxrl.train import arrays, loop
 from jaxrl.train.trainer import Task, Trainer
 
-PRESETS = {"default": pqn.Config()}
+PRESETS = {
+    "default": pqn.Config(),
+    # Breakout-MinAtar; the paper's settings of MinAtar, but LayerNorm behind the dense layer alone
+    "minatar": pqn.Config(
+        total_steps=10_000_000,
+        num_envs=128,
+        num_steps=32,
+        num_epochs=2,
+        num_minibatches=32,
+        q_lambda=0.65,
+        exploration=0.1,
+        network="cnn",
+        hidden=(128,),
+    ),
+}
 
 
 @dataclass(frozen=True)
 class Args(loop.Options):
-    preset: str = "default"  # options to start from: default
+    preset: str = "default"  # options to start from: default or minatar
     algo: pqn.Config = field(default_factory=pqn.Config)
 
 

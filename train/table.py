@@ -7,6 +7,12 @@ from jaxrl.train.trainer import Trainer
 TRAINERS = {
     "ppo": "PPO, discrete and continuous actions",
     "pqn": "PQN: Q-learning without replay and target network",
+    "dqn": "DQN with a replay: double, dueling, n-step, prioritised",
+    "sac": "SAC: a replay and an entropy that is kept, continuous or discrete actions",
+    "td3": "TD3 and DDPG: a deterministic policy and a replay, continuous actions",
+    "a2c": "A2C: one gradient step after every few steps",
+    "trpo": "TRPO: natural gradient steps in a trust region",
+    "grpo_arrays": "GRPO without a critic: branches from a cloned state compared",
     "grpo": "GRPO of a language agent: samples of one prompt compared",
     "reinforce": "REINFORCE of a language agent: turns compared over the batch",
     "turn_ppo": "PPO of a language agent, with a critic of turns",

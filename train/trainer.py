@@ -78,6 +78,7 @@ class Trainer:
         args
     )  # options that follow from others, at a start
     for_language: str | None = None  # the trainer that takes over on a language environment
+    for_arrays: str | None = None  # the one that takes over on an environment of arrays
     intro: str = ""  # said by --help before what its module promises
 
     @property

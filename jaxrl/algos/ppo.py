@@ -4,30 +4,41 @@ Differences from the paper, each an option: Adam's epsilon 1e-5, advantages norm
 minibatch, observations and rewards normalised, value clipping, early stop on KL, gradient clip
 (arXiv:2006.05990 and arXiv:2005.12729 measure them). Truncated episodes bootstrap from the value
 of their last observation, which most implementations set to 0.
+
+Of a policy with a memory a row is all that one environment played in an iteration. The loss plays
+it again from the memory that it began with (a constant, of older weights: gradients reach back to
+there), forgetting where episodes begin. Where an action led is valued with what the policy would
+remember had it seen that, too.
 """
 
 import math
 from functools import partial
 from typing import Any, Literal
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
-from jax.sharding import PartitionSpec as P
 
-from jaxrl import actions, config, distributions, losses, mesh, networks, normalize, returns, sgd
-from jaxrl.env import Environment
+from jaxrl import config, losses, mesh, networks, on_policy, sgd
 from jaxrl.metrics import Metrics, Sums, add_up, mean, merged, quotient, value
-from jaxrl.networks import NetworkSpec
-from jaxrl.policy import Policy
-from jaxrl.resets import fill_all
-from jaxrl.rollout import Carry, Decision, Ended, Transition, begin, rollout
-from jaxrl.wrappers import EpisodeStats, ScaleAction, tree_where
+from jaxrl.on_policy import (
+    Batch,
+    Options,
+    State,
+    advance,
+    begin_learning,
+    of_values,
+    play,
+    prepare,
+    scale_rewards,
+)
+from jaxrl.rollout import Carry, Ended, Transition
+from jaxrl.wrappers import EpisodeStats, tree_where
 
 
 @config.pytree_dataclass
-class Config(sgd.Sizes):
+class Config(Options):
+    recalls = True
     total_steps: config.Count = 500_000  # environment steps in all, rounded up to whole iterations
     num_envs: int = 16  # environments stepped in parallel, B
     num_steps: int = 128  # steps of each environment per iteration, T
@@ -48,22 +59,18 @@ class Config(sgd.Sizes):
     accumulate: int = 0  # pieces a minibatch's gradient is computed in; 0: what fits a CPU's cache
     normalize_obs: bool = False  # by running mean and variance
     normalize_reward: bool = False  # by the running std of the discounted return
-    network: str = "mlp"  # mlp, cnn or my_module:MyNet
+    network: str = "mlp"  # mlp, cnn, gru, lstm or my_module:MyNet
     hidden: tuple[int, ...] = (64, 64)  # widths of each tower's hidden layers
     activation: Literal["tanh", "relu", "silu"] = "tanh"
     squash: bool = False  # tanh-squashed Gaussian for continuous actions
     reset_pool: int = 0  # fresh resets per environment and iteration; 0: num_steps / 8
 
     def __post_init__(self):
-        self.check_sizes()
-        for field in ("learning_rate", "max_grad_norm", "clip_eps", "value_clip", "target_kl"):
-            config.check_positive(field, getattr(self, field), getattr(Config, field) or 0.2)
-        for field in ("gamma", "gae_lambda"):
-            config.check_range(field, getattr(self, field), 0.0, 1.0, getattr(Config, field))
+        self.check_options(("max_grad_norm", "clip_eps"), shares=("gae_lambda",))
+        for field in ("value_clip", "target_kl"):
+            config.check_positive(field, getattr(self, field), 0.2)
         for field in ("value_coef", "entropy_coef", "accumulate"):
             config.check_range(field, getattr(self, field), 0.0, 1e9, getattr(Config, field))
-        for width in self.hidden:
-            config.check_positive("hidden", width, 64)
         if self.minibatch_rows == 1 and self.advantage_norm == "minibatch":
             fewer = max(1, self.num_minibatches // 2)
             raise ValueError(
@@ -71,63 +78,18 @@ class Config(sgd.Sizes):
                 f"minus its own mean is 0: nothing is learned; try {fewer} or advantage_norm=batch."
             )
         if self.accumulate:
-            name, rows = "rows per minibatch", self.minibatch_rows
+            name, rows = "rows per minibatch", self.minibatch_rows // self.row_steps
             config.check_divides("accumulate", self.accumulate, name, rows)
 
     @property
     def num_blocks(self) -> int:
         """Each device computes its share of a minibatch in as many pieces."""
-        pieces = self.minibatch_rows // self.accumulate if self.accumulate else 0
-        return math.gcd(super().num_blocks, pieces)
+        rows = self.minibatch_rows // self.row_steps
+        return math.gcd(super().num_blocks, rows // self.accumulate if self.accumulate else 0)
 
-
-class State(flax.struct.PyTreeNode):
-    """Everything that must survive a crash; of one seed."""
-
-    policy: Any
-    opt_state: Any
-    carry: Carry  # environments and their last observations, leaves [B, ...]
-    obs_stats: Any  # RunningStats per observation leaf, or None
-    reward_stats: normalize.RunningStats
-    discounted: jax.Array  # float32 [B]: discounted reward since each episode began
-    iteration: jax.Array  # int32 []
-
-
-class Batch(flax.struct.PyTreeNode):
-    """What the loss reads; leaves [N, ...]."""
-
-    obs: Any  # normalised
-    action: Any
-    log_prob: jax.Array
-    value: jax.Array
-    advantage: jax.Array
-    target: jax.Array
-
-
-def layout() -> State:
-    """Of a State on a mesh, members stacked in front: environments are split."""
-    replicated, split = P(mesh.SEED), P(mesh.SEED, mesh.DATA)
-    return State(replicated, replicated, split, replicated, replicated, split, replicated)  # pyright: ignore
-
-
-def network_spec(cfg: Config, env: Environment) -> NetworkSpec:
-    """What the network for a wrapped environment is built from; ValueError if it does not fit."""
-    space = env.observation_space
-    seen = normalize.normalized_space(space) if cfg.normalize_obs else space
-    return NetworkSpec(seen, env.action_space, cfg.network, cfg.hidden, cfg.activation, cfg.squash)
-
-
-def make_policy(key: jax.Array, *, cfg: Config, env: Environment) -> Any:
-    """A fresh network for the (wrapped) environment's spaces."""
-    spec = network_spec(cfg, env)
-    network = networks.build(spec, key)
-    networks.check_value(network, spec)
-    return network
-
-
-def wrap(env: Environment, cfg: Config) -> EpisodeStats:
-    """The environment as `update` wants it: actions as drawn, episode statistics."""
-    return EpisodeStats(ScaleAction(env, squash=cfg.squash))
+    @property
+    def row_steps(self) -> int:
+        return self.num_steps if networks.has_memory(networks.class_of(self.network)) else 1
 
 
 def optimizer(cfg: Config) -> optax.GradientTransformation:
@@ -138,26 +100,7 @@ def optimizer(cfg: Config) -> optax.GradientTransformation:
 
 def init(key: jax.Array, *, cfg: Config, env: EpisodeStats, axis: str | None = None) -> State:
     """A fresh State; `env` comes from `wrap`, `axis` is the mesh axis the environments lie on."""
-    policy_key, env_key = jax.random.split(key)
-    policy = make_policy(policy_key, cfg=cfg, env=env)
-    num_local = cfg.num_envs // mesh.axis_size(axis)
-    space = env.observation_space
-    return State(
-        policy=policy,
-        opt_state=optimizer(cfg).init(policy),  # pyright: ignore
-        carry=begin(env, env_key, mesh.global_index(num_local, axis)),
-        obs_stats=normalize.RunningStats.init_for(space) if cfg.normalize_obs else None,
-        reward_stats=normalize.RunningStats.init(),
-        discounted=jnp.zeros(num_local, jnp.float32),
-        iteration=jnp.zeros((), jnp.int32),
-    )
-
-
-def act(policy: Any, obs_stats: Any, memory: Any, obs: Any, noise: Any) -> tuple[Any, Decision]:
-    """(memory, Decision) for a batch of observations; the log-prob is kept."""
-    pi = policy.distribution(normalize.normalize_obs(obs_stats, obs))
-    action = pi.sample(noise)
-    return memory, Decision(action, pi.log_prob(action))
+    return begin_learning(key, optimizer(cfg), cfg, env, axis)
 
 
 def update(
@@ -167,15 +110,9 @@ def update(
 
     Pure; scan it, vmap it over members, shard it. Metrics are Sums, equal on all devices.
     """
-    pool_key, rollout_key, learn_key = jax.random.split(key, 3)
-    env_index = mesh.global_index(state.discounted.shape[0], axis)
-    pool = fill_all(env, pool_key, env_index, cfg.pool_size)
-    player = partial(act, state.policy, state.obs_stats)
-    draw = partial(distributions.noise, env.action_space)
-    carry, _, steps, ended = rollout(
-        env, state.carry, pool, player, draw, rollout_key, env_index, cfg.num_steps
-    )
-    return learn(state, carry, steps, ended, learn_key, cfg=cfg, axis=axis)
+    *play_keys, learn_key = jax.random.split(key, 3)
+    played = play(state, *play_keys, cfg=cfg, env=env, axis=axis)
+    return learn(state, *played, learn_key, cfg=cfg, axis=axis)
 
 
 def learn(
@@ -192,7 +129,8 @@ def learn(
     env_index = mesh.global_index(state.discounted.shape[0], axis)
     state, steps = scale_rewards(state, steps, cfg, axis)
     rows = prepare(state, steps, cfg)
-    order = sgd.shuffled_rows(key, env_index, cfg.num_steps, cfg.num_epochs, cfg.num_minibatches)
+    shape = cfg.num_steps // cfg.row_steps, cfg.num_epochs, cfg.num_minibatches
+    order = sgd.shuffled_rows(key, env_index, *shape)
     rate = cfg.learning_rate * sgd.schedule(cfg.lr_schedule, state.iteration, cfg.num_iterations)
     (policy, opt_state, _), learning = sgd.epochs(
         partial(minibatch_step, rate=rate, cfg=cfg, axis=axis),
@@ -201,55 +139,9 @@ def learn(
         order,
         advantage_moments(rows.advantage, order, cfg, axis),
     )
-    obs_stats = state.obs_stats
-    if obs_stats is not None:  # only now: the loss must see the rollout's normalisation
-        obs_stats = normalize.update_obs_stats(obs_stats, steps.obs, axis)
-    state = state.replace(
-        policy=policy,
-        opt_state=opt_state,
-        carry=carry,
-        obs_stats=obs_stats,
-        iteration=state.iteration + 1,
-    )
+    state = advance(state, (policy, opt_state), carry, steps, axis)
     metrics = summarize(policy, learning, rows, axis) | {"learning_rate": value(rate)}
     return state, merged(metrics, ended.means(lambda sums: mesh.psum(sums, axis)))
-
-
-def scale_rewards(
-    state: State, steps: Transition, cfg: Config, axis: str | None
-) -> tuple[State, Transition]:
-    """Rewards over the running std of the discounted return, if asked for."""
-    if not cfg.normalize_reward:
-        return state, steps
-    carried, running = returns.discounted_sum(state.discounted, steps.reward, steps.done, cfg.gamma)
-    stats = state.reward_stats.update(running, axis)
-    steps = steps.replace(reward=normalize.scale(stats, steps.reward))
-    return state.replace(reward_stats=stats, discounted=carried), steps
-
-
-def prepare(state: State, steps: Transition, cfg: Config) -> Batch:
-    """Values, advantages and value targets of the rollout, as rows t*B + b."""
-    shape = steps.reward.shape
-    obs, next_obs = (
-        jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), x) for x in (steps.obs, steps.next_obs)
-    )
-    obs = normalize.normalize_obs(state.obs_stats, obs)
-    next_obs = normalize.normalize_obs(state.obs_stats, next_obs)
-    value, next_value = (
-        sgd.map_pieces(lambda policy, rows: policy.value(rows), state.policy, x).reshape(shape)
-        for x in (obs, next_obs)
-    )
-    advantage = returns.gae(
-        steps.reward,
-        value,
-        next_value,
-        steps.terminated,
-        steps.truncated,
-        cfg.gamma,
-        cfg.gae_lambda,
-    )
-    rows = (steps.action, steps.aux, value, advantage, advantage + value)
-    return Batch(obs, *(x.reshape(-1, *x.shape[2:]) for x in rows))
 
 
 def advantage_moments(
@@ -262,7 +154,10 @@ def advantage_moments(
     count = order.shape[0] * order.shape[1]
     if cfg.advantage_norm == "none":
         return jnp.zeros(count, jnp.float32), jnp.ones(count, jnp.float32)
-    blocks = advantage[None] if cfg.advantage_norm == "batch" else advantage[order]
+    if cfg.advantage_norm == "batch":
+        blocks = advantage.reshape(1, -1)
+    else:
+        blocks = advantage[order].reshape(*order.shape[:2], -1)
     mean = mesh.pmean(jnp.mean(blocks, -1), axis)
     var = mesh.pmean(jnp.mean(jnp.square(blocks - mean[..., None]), -1), axis)
     shape = order.shape[:2]
@@ -271,7 +166,8 @@ def advantage_moments(
 
 def loss(policy: Any, batch: Batch, cfg: Config) -> tuple[Sums, Metrics]:
     """The loss over the batch, and its parts; advantages come normalised."""
-    pi, value = networks.distribution_and_value(policy, batch.obs)
+    _, seen = networks.recall(policy, batch.obs, batch.past)
+    pi, value = networks.distribution_and_value(policy, *seen)
     log_prob, entropy = pi.log_prob(batch.action), pi.entropy()
     surrogate = losses.clipped_surrogate(log_prob, batch.log_prob, batch.advantage, cfg.clip_eps)
     if cfg.value_clip is None:
@@ -328,20 +224,8 @@ def summarize(policy: Any, learning: Metrics, rows: Batch, axis: str | None) -> 
     """
     first = jax.tree.map(lambda x: x[0], learning["ratio_error"])
     metrics = {name: x for name, x in learning.items() if name != "ratio_error"}
-    return add_up(metrics) | {
-        "first_ratio_error": first,
-        "param_norm": value(optax.tree.norm(policy)),
-        "value": mesh.psum(mean(rows.value), axis),
-        "explained_variance": returns.explained_variance(rows.value, rows.target, None, axis),
-    }
+    return add_up(metrics) | {"first_ratio_error": first} | of_values(policy, rows, axis)
 
 
-def trained_policy(state: State, *, cfg: Config, env: Environment) -> Policy:
-    """The policy by itself, for the raw environment; works on states stacked over members."""
-    spec, space = network_spec(cfg, wrap(env, cfg)), env.action_space
-    return Policy(state.policy, state.obs_stats, spec, space, actions.scaling(space, cfg.squash))
-
-
-def with_policy(state: State, policy: Policy) -> State:
-    """The state with the weights and statistics of another policy."""
-    return state.replace(policy=policy.network, obs_stats=policy.obs_stats)
+layout, wrap, make_policy = on_policy.layout, on_policy.wrap, on_policy.make_policy
+trained_policy, with_policy = on_policy.trained_policy, on_policy.with_policy

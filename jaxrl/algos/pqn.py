@@ -13,7 +13,7 @@ import optax
 from jax.sharding import PartitionSpec as P
 
 from jaxrl import config, mesh, metrics, networks, resets, returns, sgd
-from jaxrl.networks.q_network import QNetwork, draw_noise, epsilon_greedy, of_action
+from jaxrl.networks.q_network import draw_noise, epsilon_greedy, make, of_action
 from jaxrl.policy import Policy
 from jaxrl.rollout import Carry, Decision, Transition, begin, rollout
 from jaxrl.wrappers import EpisodeStats
@@ -34,6 +34,7 @@ class Config(sgd.Sizes):
     epsilon_end: float = 0.05  # and at last
     exploration: float = 0.2  # share of the run in which it falls
     max_grad_norm: float = 10.0  # gradients are scaled down to this norm
+    network: str = "mlp"  # mlp, cnn or my_module:MyNet
     hidden: tuple[int, ...] = (128, 128)  # widths of the hidden layers
     reset_pool: int = 0  # resets an environment may need in an iteration; 0: num_steps / 8
 
@@ -75,10 +76,10 @@ def wrap(env: Any, cfg: Config) -> EpisodeStats:
     return EpisodeStats(env)
 
 
-def make_policy(key: jax.Array, *, cfg: Config, env: Any) -> QNetwork:
+def make_policy(key: jax.Array, *, cfg: Config, env: Any) -> Any:
     """A fresh network for the environment's spaces."""
-    spaces, name = (env.observation_space, env.action_space), f"{QNetwork.__module__}:QNetwork"
-    return networks.build(networks.NetworkSpec(*spaces, name, cfg.hidden, "relu"), key)
+    spaces = env.observation_space, env.action_space
+    return make(networks.NetworkSpec(*spaces, cfg.network, cfg.hidden, "relu"), key)
 
 
 def direction(cfg: Config) -> optax.GradientTransformation:
@@ -89,7 +90,7 @@ def direction(cfg: Config) -> optax.GradientTransformation:
 def init(key: jax.Array, *, cfg: Config, env: Any, axis: str | None = None) -> State:
     """A fresh State in the environment that `wrap` gives, on this device of a mesh axis."""
     network_key, env_key = jax.random.split(key)
-    network: Any = make_policy(network_key, cfg=cfg, env=env)
+    network = make_policy(network_key, cfg=cfg, env=env)
     carry = begin(env, env_key, mesh.global_index(cfg.num_envs // mesh.axis_size(axis), axis))
     return State(network, direction(cfg).init(network), carry, jnp.zeros((), jnp.int32))
 

@@ -1,5 +1,6 @@
 """A network of action values, used as a plain pytree, and the policies that it stands for."""
 
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -9,6 +10,7 @@ from flax import nnx
 
 from jaxrl.distributions import Categorical
 from jaxrl.networks.actor_critic import linear
+from jaxrl.networks.build import build
 from jaxrl.networks.encoders import Encoder
 from jaxrl.networks.spec import NetworkSpec
 from jaxrl.spaces import Discrete
@@ -20,22 +22,33 @@ class QNetwork(nnx.Module):
     LayerNorm keeps the values of actions that are not tried bounded (arXiv:2407.04811, section 3).
     """
 
+    convolve = False  # images
+    normed = True  # with LayerNorm
+    dueling = False  # V(obs) + A(obs, .) - mean A(obs, .): eq. 9 of arXiv:1511.06581
+
     def __init__(self, spec: NetworkSpec, rngs: nnx.Rngs):
         if not isinstance(spec.action_space, Discrete):
             raise ValueError(f"Q needs Discrete actions, not {spec.action_space}; try PPO.")
-        self.encoder = Encoder(spec.observation_space, rngs)
+        if self.convolve:
+            replace(spec, network="cnn")  # refuses what is no image
+        self.encoder = Encoder(spec.observation_space, rngs, self.convolve)
         sizes = (self.encoder.size, *spec.hidden)
         self.hidden = nnx.List([linear(i, o, 2**0.5, rngs) for i, o in pairwise(sizes)])
-        self.norms = nnx.List([nnx.LayerNorm(width, rngs=rngs) for width in spec.hidden])
-        self.out = linear(sizes[-1], spec.action_space.n, 1.0, rngs)
+        widths = spec.hidden if self.normed else ()
+        self.norms = nnx.List([nnx.LayerNorm(width, rngs=rngs) for width in widths])
+        self.out = linear(sizes[-1], spec.action_space.n + self.dueling, 1.0, rngs)
         self.spec = spec
 
     def q(self, obs: Any) -> jax.Array:
         """float32 [..., A], with the batch axes of `obs`; -inf where an action is illegal."""
         x = self.encoder(obs)
-        for layer, norm in zip(self.hidden, self.norms, strict=True):
+        norms = self.norms if self.normed else [lambda x: x] * len(self.hidden)
+        for layer, norm in zip(self.hidden, norms, strict=True):
             x = jax.nn.relu(norm(layer(x)))
         q = self.out(x)
+        if self.dueling:
+            value, advantage = q[..., :1], q[..., 1:]
+            q = value + advantage - jnp.mean(advantage, -1, keepdims=True)
         legal = getattr(self.spec.distribution(q, obs), "legal", None)
         if legal is None:
             return q
@@ -51,6 +64,42 @@ class QNetwork(nnx.Module):
         q = self.q(obs)
         best = jax.nn.one_hot(jnp.argmax(q, -1), q.shape[-1], dtype=jnp.float32)
         return Categorical(1e9 * best)  # so that the others' probability is exactly 0
+
+
+class ConvQNetwork(QNetwork):
+    convolve = True
+
+
+class PlainQNetwork(QNetwork):
+    """Without LayerNorm."""
+
+    normed = False
+
+
+class ConvPlainQNetwork(PlainQNetwork):
+    convolve = True
+
+
+class DuelingQNetwork(PlainQNetwork):
+    dueling = True
+
+
+class ConvDuelingQNetwork(DuelingQNetwork):
+    convolve = True
+
+
+def make(spec: NetworkSpec, key: jax.Array, kind: str = "") -> Any:
+    """A fresh network for spec.network: an mlp or cnn of a kind ("", Plain, Dueling), or a class.
+
+    ValueError for a class of someone's own without a method q(obs).
+    """
+    if spec.network in ("mlp", "cnn"):
+        name = f"{'Conv' if spec.network == 'cnn' else ''}{kind}QNetwork"
+        spec = replace(spec, network=f"{__name__}:{name}")
+    network = build(spec, key)
+    if not callable(getattr(network, "q", None)):
+        raise ValueError(f"network={spec.network} needs a method q(obs) for Q-learning; try mlp.")
+    return network
 
 
 def of_action(q: jax.Array, action: jax.Array) -> jax.Array:

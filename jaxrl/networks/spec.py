@@ -14,6 +14,7 @@ from jaxrl.networks.encoders import check_image
 from jaxrl.spaces import Box, Space, is_space
 from jaxrl.theirs import telling
 
+BUILT_IN = ("mlp", "cnn", "gru", "lstm")
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "tanh": jnp.tanh,
     "relu": jax.nn.relu,
@@ -22,15 +23,17 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
 
 
 def own_class(name: str) -> Any:
-    """The class that `my_module:MyNet` means, None for the built-in mlp and cnn.
+    """The class that `my_module:MyNet` means, None for the built-in ones.
 
     ValueError where there is none.
     """
-    if name in ("mlp", "cnn"):
+    if name in BUILT_IN:
         return None
     module_name, _, class_name = name.partition(":")
     if not all(part.isidentifier() for part in (*module_name.split("."), class_name)):
-        raise ValueError(f"network={name} must be mlp, cnn or my_module:MyNet; try mlp.")
+        raise ValueError(
+            f"network={name} must be {', '.join(BUILT_IN)} or my_module:MyNet; try mlp."
+        )
     try:
         with telling(f"network={name}: the module {module_name} cannot be imported"):
             module = import_module(module_name)
@@ -54,7 +57,7 @@ class NetworkSpec:
 
     observation_space: Space  # what the network sees, after any normalisation
     action_space: Space  # what is drawn: see `actions.drawn_space`
-    network: str = "mlp"  # mlp, cnn or my_module:MyNet
+    network: str = "mlp"  # one of BUILT_IN, or my_module:MyNet
     hidden: tuple[int, ...] = (64, 64)  # widths of hidden layers
     activation: str = "tanh"  # a name in networks.ACTIVATIONS
     squash: bool = False  # tanh-squashed Gaussian for a Box of actions

@@ -312,5 +312,25 @@ def logits(model: Transformer, hidden: jax.Array) -> jax.Array:
     """float32 [..., V] of hidden [..., D], the final soft cap included."""
     head = model.embed if model.head is None else model.head
     weight = head[...].astype(hidden.dtype)
-    value = jnp.einsum("...d,vd->...v", hidden, weight, preferred_element_type=jnp.float32)
+    if hidden.size > FEW_ROWS * hidden.shape[-1]:
+        value = _vocabulary(hidden, weight)
+    else:
+        value = jax.lax.platform_dependent(hidden, weight, cpu=_by_columns, default=_vocabulary)
     return soft_cap(value, model.cfg.final_cap)
+
+
+FEW_ROWS = 64
+
+
+def _vocabulary(hidden: jax.Array, weight: jax.Array) -> jax.Array:
+    return jnp.einsum("...d,vd->...v", hidden, weight, preferred_element_type=jnp.float32)
+
+
+def _by_columns(hidden: jax.Array, weight: jax.Array) -> jax.Array:
+    """The same as weight @ hidden.T, which a CPU takes 0.7 (16 rows) to 0.85 (64) of the time for.
+
+    The barrier keeps XLA from turning the product round again.
+    """
+    rows = hidden.reshape(-1, hidden.shape[-1])
+    value = jnp.einsum("vd,nd->vn", weight, rows, preferred_element_type=jnp.float32)
+    return jax.lax.optimization_barrier(value).T.reshape(*hidden.shape[:-1], -1)

@@ -1,0 +1,28 @@
+"""Train with DQN: `python -m train.dqn` solves CartPole-v1."""
+
+from dataclasses import dataclass, field
+
+from jaxrl.algos import dqn
+from jaxrl.train import arrays, loop
+from jaxrl.train.trainer import Task, Trainer
+
+PRESETS = {"default": dqn.Config()}
+
+
+@dataclass(frozen=True)
+class Args(loop.Options):
+    preset: str = "default"  # options to start from: default
+    algo: dqn.Config = field(default_factory=dqn.Config)
+
+
+def setup(args: Args) -> Task:
+    """DQN on the environment that the options name; ValueError where they do not fit."""
+    return arrays.make_task("dqn", dqn, args)
+
+
+TRAINER = Trainer("dqn", dqn, PRESETS, Args, setup, arrays.reload)
+
+if __name__ == "__main__":
+    from jaxrl.train.command import run
+
+    run("dqn")
