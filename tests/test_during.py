@@ -35,9 +35,12 @@ class Plays(flax.struct.PyTreeNode):
 
     number: jax.Array
 
-    def __call__(self, obs, key):
+    def begin(self):
+        return ()
+
+    def step(self, memory, obs, key):
         del obs, key
-        return self.number
+        return memory, self.number
 
 
 class Learner(flax.struct.PyTreeNode):

@@ -105,6 +105,7 @@ def test_a_callback_stops_a_run_which_then_goes_on_to_the_same_end(whole, tmp_pa
         ({"num_seeds": 0}, "num_seeds=0 must lie in"),
         ({"hidden": 8}, "hidden=8 must be a tuple"),
         ({"network": int}, "network=builtins:int cannot be made: TypeError"),
+        ({"eval_every": 999}, "eval_every=999 is more than the run's 245 iterations; try 24"),
         ({"preset": "x"}, "preset=x is none of train.ppo"),
         ({"resume": "nowhere"}, "resume=nowhere is not there"),
         ({"init_from": "nowhere"}, "init_from=nowhere is not there"),

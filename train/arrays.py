@@ -66,7 +66,14 @@ def make_task(name: str, algorithm: ModuleType, args: Any) -> Task:
         parts=parts(cfg, wrapped, fresh),
         start=None if given is None else starter(given, policy, trained, algorithm, args.init_from),
     )
-    return during.watched(task, args.eval_every, args.eval_episodes) if args.eval_every else task
+    if not args.eval_every:
+        return task
+    if args.eval_every > task.num_iterations:
+        raise ValueError(
+            f"eval_every={args.eval_every} is more than the run's {task.num_iterations} "
+            f"iterations; try {max(task.num_iterations // 10, 1)}."
+        )
+    return during.watched(task, args.eval_every, args.eval_episodes)
 
 
 def make_env(args: Any) -> Environment:

@@ -108,7 +108,7 @@ def _look(
 
     def play(kept: tuple, policy: Any, member: Member) -> tuple[tuple, Sums]:
         key = jax.random.fold_in(jax.random.fold_in(seed_keys(member.seed)[2], 2), now)
-        how = {"first": first, "memory": policy.begin()}
+        how: Any = {"memory": policy.begin(), "first": first}
         returns = evaluate(policy.step, member.env, key, share, **how).episode_return
         if axis is not None:  # in one order, whatever the devices
             returns = jax.lax.all_gather(returns, axis, tiled=True)
@@ -123,6 +123,6 @@ def _look(
 
     now = state.iteration[0]
     kept = state.best, state.best_return, state.best_iteration
-    branches = now % every == 0, over_members(play), skip
-    kept, seen = jax.lax.cond(*branches, kept, trained(state.learner), members)
+    given = kept, trained(state.learner), members
+    kept, seen = jax.lax.cond(now % every == 0, over_members(play), skip, *given)
     return Watched(state.learner, *kept), {"eval_return": seen}
