@@ -180,7 +180,7 @@ def prepare(state: State, steps: Transition, cfg: Options) -> Batch:
     ends = steps.terminated, steps.truncated
     advantage = returns.gae(steps.reward, value, next_value, *ends, cfg.gamma, cfg.gae_lambda)
     rows = in_rows((steps.action, steps.aux, value, advantage, advantage + value))
-    return Batch(obs, *rows, past)
+    return Batch(obs, *rows, past)  # pyright: ignore
 
 
 def advance(

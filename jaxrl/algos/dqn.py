@@ -224,7 +224,7 @@ def prepare(
     obs, action = replay.take((rows.obs, rows.action), where)
     window = replay.following(buffer, where, cfg.n_step)
     outcome = replay.take((rows.reward, rows.terminated, rows.truncated), window)
-    reward, discount, last = returns.n_step_return(*outcome, cfg.gamma)
+    reward, discount, last = returns.n_step_return(*outcome, cfg.gamma)  # pyright: ignore
     end = where[0], (where[1] + last) % buffer.capacity
     following = learner.target.q(next_obs := replay.take(rows.next_obs, end))
     chooser = learner.network.q(next_obs) if cfg.double else following

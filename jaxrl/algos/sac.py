@@ -108,7 +108,7 @@ def update(
     noises = partial(distributions.noise, space), partial(noise_of_row, space)
     before = state.learner, state.carry, state.buffer
     *after, log = off_policy.iterate(env, *before, act, step, noises, key, cfg, axis)
-    return State(*after, state.iteration + 1), log
+    return State(*after, state.iteration + 1), log  # pyright: ignore
 
 
 def noise_of_row(space: Any, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:

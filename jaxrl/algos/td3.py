@@ -129,7 +129,7 @@ def update(
         cfg,
         axis,
     )
-    return State(learner, tuple(play), state.iteration + 1), log
+    return State(learner, tuple(play), state.iteration + 1), log  # pyright: ignore
 
 
 def gradient_step(
@@ -147,7 +147,8 @@ def gradient_step(
         actor, actor_state, log = descended(
             objective, learned.actor, opt_states.actor, rows, cfg, axis
         )
-        moved = optax.incremental_update(Networks(actor, critics), learner.targets, cfg.tau)
+        new: Any = Networks(actor, critics)
+        moved = optax.incremental_update(new, learner.targets, cfg.tau)  # pyright: ignore
         return actor, actor_state, moved, {"actor_loss": log["loss"]}
 
     def wait():
