@@ -162,9 +162,7 @@ def make_program(
 
     def iterate_and_look(state, members):
         state, metrics = updated(state, members)
-        if look is None:
-            return state, metrics
-        state, seen = look(state, members, axis=axis)
+        state, seen = look(state, members, axis=axis) if look else (state, {})
         return state, metrics | seen
 
     # The inner jit makes eval_shape and the loop share one trace.
@@ -180,19 +178,20 @@ def make_program(
         log = jax.tree.map(lambda x: jnp.zeros((max_count, *x.shape), x.dtype), shapes)
         return jax.lax.fori_loop(0, count, body, (state, log))
 
-    def on_mesh(f, in_specs, out_specs, **jit_options):
-        mapped = jax.shard_map(
-            f, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False
-        )
-        return jax.jit(mapped, **jit_options)
-
+    on_init = split(init_members, mesh, P(SEED), layout)
+    on_run = split(run, mesh, (layout, P(SEED), P()), (layout, P(None, SEED)))
     return Program(
-        init=on_mesh(init_members, P(SEED), layout),
-        run=on_mesh(run, (layout, P(SEED), P()), (layout, P(None, SEED)), donate_argnums=0),
+        init=jax.jit(on_init),
+        run=jax.jit(on_run, donate_argnums=0),
         mesh=mesh,
         max_count=max_count,
         layout=layout,
     )
+
+
+def split(f: Callable, mesh: Mesh, in_specs: Any, out_specs: Any) -> Callable:
+    """f as each device computes it, of its parts of the arguments."""
+    return jax.shard_map(f, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False)
 
 
 def over_members(f: Callable, one_by_one: bool = False) -> Callable:

@@ -23,7 +23,7 @@ FLOORS = [
     },  # mathematics and strings: each other downwards
     {"env", "spaces", "language", "actions", "distributions", "networks", "mesh"},  # objects
     {"checkpoint", "evaluate", "memory", "normalize", "off_policy", "on_policy", "policy"}
-    | {"priorities", "program", "replay", "resets", "rollout"}
+    | {"priorities", "program", "q_learning", "replay", "resets", "rollout"}
     | {"check", "lm", "sgd", "vec", "wrappers"},  # loops and the state of the world
     {"algos"},  # one file for each algorithm
 ]

@@ -198,10 +198,10 @@ def test_a_target_bootstraps_from_where_the_last_action_led_and_not_the_next_epi
         draw = lambda key, shape: jnp.zeros(shape, jnp.int32)  # noqa: E731
         _, _, steps, _ = rollout(env, carry, pool, act, draw, key, index, 7)
         cfg = config(gamma=0.5, n_step=n_step, prioritised=False, double=False)
-        example = jax.tree.map(lambda x: x[0, 0], steps)
-        state = SimpleNamespace(buffer=replay.empty(example, 2, 7), priorities=None)
+        example = [getattr(steps, name)[0, 0] for name in dqn.Step.__dataclass_fields__]
+        state = SimpleNamespace(buffer=replay.empty(dqn.Step(*example), 2, 7), priorities=None)
         state.replace = lambda **new: SimpleNamespace(**new)
-        buffer = dqn.remember(state, steps.replace(aux=()), cfg).buffer
+        buffer = dqn.remember(state, steps, cfg).buffer
         where = jnp.zeros(3, jnp.int32), jnp.arange(3)
         return dqn.prepare(SimpleNamespace(target=Stub(-9.0)), buffer, where, jnp.ones(3), cfg)
 
@@ -264,13 +264,16 @@ def test_a_trained_policy_is_saved_and_loaded_as_it_was(tmp_path):
     assert largest_difference(other.learner, state.learner) == 0
 
 
+FOUR_AT_ONCE = {"train_every": 4, "buffer_size": 24}
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
         ({"train_every": 3}, "train_every=3 does not divide num_steps=4; try 2 or 4"),
         ({"batch_size": 12}, "batch_size=12 must be a multiple of num_envs=8, or .*; try 8"),
         ({"buffer_size": 12}, "buffer_size=12 cannot hold learning_starts=24; try 24"),
-        ({"buffer_size": 8, "learning_starts": 0}, "cannot hold .* 2 steps of num_envs=8; try 16"),
+        (FOUR_AT_ONCE, "buffer_size=24 cannot hold 4 steps of num_envs=8; try 32"),
         ({"n_step": 8}, "buffer_size=56 cannot hold 8 steps of num_envs=8; try 64"),
         ({"n_step": 0}, "n_step=0 must be .* try 1"),
         ({"tau": 0.0}, "tau=0.0 must be .* above 0; try 1.0"),
@@ -313,7 +316,7 @@ def test_the_value_of_a_reward_for_ever_is_1_over_1_minus_gamma_however_short_th
         state, _ = jax.lax.scan(partial(dqn.update, cfg=cfg, env=wrapped), state, keys)
         return state.learner.network.q(state.carry.obs)
 
-    np.testing.assert_allclose(learn(jax.random.key(0)), np.full((8, 2), 10.0), rtol=0.05)
+    np.testing.assert_allclose(learn(jax.random.key(0)), np.full((8, 1), 10.0), rtol=0.05)
 
 
 @pytest.mark.slow

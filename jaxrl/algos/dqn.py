@@ -5,7 +5,7 @@ environments, and truncated episodes bootstrap from where the last action led.
 """
 
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import flax.struct
 import jax
@@ -13,17 +13,16 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import PartitionSpec as P
 
-from jaxrl import config, mesh, metrics, networks, priorities, replay, resets, returns, sgd
+from jaxrl import config, mesh, metrics, priorities, q_learning, replay, resets, returns, sgd
 from jaxrl.networks import q_network
 from jaxrl.policy import Policy
 from jaxrl.rollout import Carry, Decision, begin, rollout
-from jaxrl.wrappers import EpisodeStats
 
 LEAST = 1e-6  # error of a row that is learned, so that it is drawn again one day
 
 
 @config.pytree_dataclass
-class Config(replay.Sizes):
+class Config(replay.Sizes, q_learning.Options):
     total_steps: config.Count = 100_000  # environment steps, rounded up to whole iterations
     num_envs: int = 8  # environments stepped in parallel, B
     num_steps: int = 128  # steps of each environment per iteration
@@ -33,8 +32,6 @@ class Config(replay.Sizes):
     buffer_size: int = 100_000  # steps of all environments that the replay keeps
     learning_starts: int = 1000  # steps of all environments before the first batch
     learning_rate: float = 1e-3  # of Adam
-    lr_schedule: Literal["linear", "constant"] = "linear"  # linear: 0 after the last iteration
-    gamma: float = 0.99  # discount per step
     double: bool = True  # the target's action is the network's choice, its value the target's
     dueling: bool = False  # value and advantages apart
     n_step: int = 1  # rewards that are summed before the target network's value
@@ -43,23 +40,15 @@ class Config(replay.Sizes):
     beta: float = 0.4  # power of the importance weights at first, rising to 1 at the end
     target_every: int = 128  # batches between two steps of the target network
     tau: float = 1.0  # length of such a step; 1 copies the network
-    epsilon_start: float = 1.0  # probability of a random action at first, falling linearly
-    epsilon_end: float = 0.04  # and at last
+    epsilon_end: float = 0.04  # probability of a random action after `exploration`
     exploration: float = 0.16  # share of the run in which it falls
-    max_grad_norm: float = 10.0  # gradients are scaled down to this norm
-    network: str = "mlp"  # mlp, cnn or my_module:MyNet
     hidden: tuple[int, ...] = (256, 256)  # widths of the hidden layers
-    reset_pool: int = 0  # resets an environment may need in an iteration; 0: num_steps / 8
 
     def __post_init__(self):
         config.check_positive("n_step", self.n_step, 1)
         config.check_positive("target_every", self.target_every, 128)
         self.check_sizes(self.n_step)
-        for name in ("learning_rate", "exploration", "max_grad_norm", "tau"):
-            config.check_positive(name, getattr(self, name), getattr(Config, name))
-        for name in ("gamma", "alpha", "beta", "tau", "epsilon_start", "epsilon_end"):
-            config.check_range(name, getattr(self, name), 0.0, 1.0, getattr(Config, name))
-        config.check_positive("hidden", min(self.hidden, default=1), 256)
+        self.check_options(("tau",), ("alpha", "beta", "tau"))
 
 
 class Step(flax.struct.PyTreeNode):
@@ -98,6 +87,10 @@ class State(flax.struct.PyTreeNode):
     carry: Carry
     iteration: jax.Array  # int32 []
 
+    @property
+    def network(self) -> Any:
+        return self.learner.network
+
 
 def layout() -> State:
     """Where a State [K, ...] lies on a mesh."""
@@ -105,22 +98,14 @@ def layout() -> State:
     return State(whole, replay.Replay(split, whole), split, split, whole)  # pyright: ignore
 
 
-def wrap(env: Any, cfg: Config) -> EpisodeStats:
-    """The environment as `update` wants it."""
-    del cfg
-    return EpisodeStats(env)
-
-
 def make_network(key: jax.Array, *, cfg: Config, env: Any) -> Any:
     """A fresh network for the environment's spaces."""
-    spaces = env.observation_space, env.action_space
-    spec = networks.NetworkSpec(*spaces, cfg.network, cfg.hidden, "relu")
-    return q_network.make(spec, key, "Dueling" if cfg.dueling else "Plain")
+    return q_learning.make_network(key, cfg, env, "Dueling" if cfg.dueling else "Plain")
 
 
 def optimiser(cfg: Config) -> optax.GradientTransformation:
     """Adam's direction of a gradient that is clipped."""
-    return optax.chain(optax.clip_by_global_norm(cfg.max_grad_norm), optax.scale_by_adam())
+    return cfg.clipped(optax.scale_by_adam())
 
 
 def init(key: jax.Array, *, cfg: Config, env: Any, axis: str | None = None) -> State:
@@ -146,8 +131,7 @@ def update(state: State, key: jax.Array, *, cfg: Config, env: Any, axis: Any = N
     """(State, Metrics) after rounds of steps, each followed by batches of the replay."""
     pool_key, rounds_key = jax.random.split(key)
     index = mesh.global_index(cfg.num_envs // mesh.axis_size(axis), axis)
-    left = sgd.schedule("linear", state.iteration, cfg.exploration * cfg.num_iterations)
-    epsilon = cfg.epsilon_end + (cfg.epsilon_start - cfg.epsilon_end) * left
+    epsilon = cfg.epsilon(state.iteration, cfg.num_iterations)
     pool = resets.fill_all(env, pool_key, index, cfg.pool_size)
 
     def play_and_learn(carry, key):
@@ -254,14 +238,10 @@ def descend(learner: Learner, grads: Any, rate: Any, cfg: Config) -> Learner:
     return Learner(network, target, opt_state, updates)
 
 
-def trained_policy(state: State, *, cfg: Config, env: Any) -> Policy:
-    """The greedy policy by itself; works on states stacked over members."""
-    del cfg
-    network = state.learner.network
-    return Policy(network, None, network.spec, env.action_space, "none")
-
-
 def with_policy(state: State, policy: Policy) -> State:
     """The state with the weights of another policy, in the target network too."""
     both = state.learner.replace(network=policy.network, target=policy.network)
     return state.replace(learner=both)
+
+
+wrap, trained_policy = q_learning.wrap, q_learning.trained_policy

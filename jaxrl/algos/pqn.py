@@ -4,7 +4,7 @@ truncated episodes bootstrap from where the last action led.
 """
 
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import flax.struct
 import jax
@@ -12,39 +12,25 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import PartitionSpec as P
 
-from jaxrl import config, mesh, metrics, networks, resets, returns, sgd
-from jaxrl.networks.q_network import draw_noise, epsilon_greedy, make, of_action
+from jaxrl import config, mesh, metrics, q_learning, resets, returns, sgd
+from jaxrl.networks.q_network import draw_noise, epsilon_greedy, of_action
 from jaxrl.policy import Policy
 from jaxrl.rollout import Carry, Decision, Transition, begin, rollout
-from jaxrl.wrappers import EpisodeStats
 
 
 @config.pytree_dataclass
-class Config(sgd.Sizes):
+class Config(sgd.Sizes, q_learning.Options):
     total_steps: config.Count = 500_000  # environment steps, rounded up to whole iterations
     num_envs: int = 32  # environments stepped in parallel, B
     num_steps: int = 64  # steps of each environment per iteration, T
     num_epochs: int = 4  # passes over an iteration's rows
     num_minibatches: int = 16  # optimizer steps per pass
     learning_rate: float = 5e-4  # of RAdam
-    lr_schedule: Literal["linear", "constant"] = "linear"  # linear: 0 after the last iteration
-    gamma: float = 0.99  # discount per step
     q_lambda: float = 0.95  # in [0, 1]: 0 is one-step Q-learning, 1 is Monte Carlo
-    epsilon_start: float = 1.0  # probability of a random action at first, falling linearly
-    epsilon_end: float = 0.05  # and at last
-    exploration: float = 0.2  # share of the run in which it falls
-    max_grad_norm: float = 10.0  # gradients are scaled down to this norm
-    network: str = "mlp"  # mlp, cnn or my_module:MyNet
-    hidden: tuple[int, ...] = (128, 128)  # widths of the hidden layers
-    reset_pool: int = 0  # resets an environment may need in an iteration; 0: num_steps / 8
 
     def __post_init__(self):
         self.check_sizes()
-        for name in ("learning_rate", "exploration", "max_grad_norm"):
-            config.check_positive(name, getattr(self, name), getattr(Config, name))
-        for name in ("gamma", "q_lambda", "epsilon_start", "epsilon_end"):
-            config.check_range(name, getattr(self, name), 0.0, 1.0, getattr(Config, name))
-        config.check_positive("hidden", min(self.hidden, default=1), 128)
+        self.check_options(shares=("q_lambda",))
 
 
 class State(flax.struct.PyTreeNode):
@@ -70,21 +56,14 @@ def layout() -> State:
     return State(*[P(mesh.SEED)] * 2, P(mesh.SEED, mesh.DATA), P(mesh.SEED))  # pyright: ignore
 
 
-def wrap(env: Any, cfg: Config) -> EpisodeStats:
-    """The environment as `update` wants it."""
-    del cfg
-    return EpisodeStats(env)
-
-
 def make_policy(key: jax.Array, *, cfg: Config, env: Any) -> Any:
     """A fresh network for the environment's spaces."""
-    spaces = env.observation_space, env.action_space
-    return make(networks.NetworkSpec(*spaces, cfg.network, cfg.hidden, "relu"), key)
+    return q_learning.make_network(key, cfg, env)
 
 
 def direction(cfg: Config) -> optax.GradientTransformation:
     """RAdam's direction, behind a clip by norm."""
-    return optax.chain(optax.clip_by_global_norm(cfg.max_grad_norm), optax.scale_by_radam())
+    return cfg.clipped(optax.scale_by_radam())
 
 
 def init(key: jax.Array, *, cfg: Config, env: Any, axis: str | None = None) -> State:
@@ -106,8 +85,7 @@ def update(state: State, key: jax.Array, *, cfg: Config, env: Any, axis: Any = N
     """(State, Metrics) after T*B epsilon-greedy steps, in epochs of minibatches."""
     pool_key, play_key, order_key = jax.random.split(key, 3)
     index, T = mesh.global_index(cfg.num_envs // mesh.axis_size(axis), axis), cfg.num_steps
-    left = sgd.schedule("linear", state.iteration, cfg.exploration * cfg.num_iterations)
-    epsilon = cfg.epsilon_end + (cfg.epsilon_start - cfg.epsilon_end) * left
+    epsilon = cfg.epsilon(state.iteration, cfg.num_iterations)
     pool = resets.fill_all(env, pool_key, index, cfg.pool_size)
     player = partial(act, state.network, epsilon)
     carry, _, steps, ended = rollout(env, state.carry, pool, player, draw_noise, play_key, index, T)
@@ -139,12 +117,9 @@ def loss(network: Any, rows: Rows) -> tuple[metrics.Sums, metrics.Metrics]:
     return metrics.mean(0.5 * jnp.square(q - rows.target)), parts
 
 
-def trained_policy(state: State, *, cfg: Config, env: Any) -> Policy:
-    """The greedy policy by itself; works on states stacked over members."""
-    del cfg
-    return Policy(state.network, None, state.network.spec, env.action_space, "none")
-
-
 def with_policy(state: State, policy: Policy) -> State:
     """The state with the weights of another policy."""
     return state.replace(network=policy.network)
+
+
+wrap, trained_policy = q_learning.wrap, q_learning.trained_policy
