@@ -16,7 +16,7 @@ from jaxrl.distributions import Categorical
 from jaxrl.on_policy import Batch
 from jaxrl.spaces import Box, Discrete
 
-CFG = trpo.Config(cg_damping=0.05, cg_steps=80, target_kl=1e-4)
+CFG = trpo.Config(cg_damping=0.05, cg_steps=80, target_kl=1e-5)
 ONE = sgd.over_devices(None)
 
 

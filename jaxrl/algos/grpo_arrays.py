@@ -33,12 +33,12 @@ from jaxrl.rollout import Carry, Transition, begin, rollout
 @config.pytree_dataclass
 class Config(ActorOptions):
     total_steps: config.Count = 500_000  # steps of all branches, rounded up to whole iterations
-    num_envs: int = 128  # branches played side by side, B
+    num_envs: int = 64  # branches played side by side, B
     group_size: int = 8  # branches from the same state, G; it divides num_envs
-    num_steps: int = 64  # steps of a branch at most, its horizon, T
+    num_steps: int = 128  # steps of a branch at most, its horizon, T
     num_epochs: int = 4  # passes over what the branches played
     num_minibatches: int = 8  # steps of Adam per pass
-    learning_rate: float = 2.5e-3  # of Adam
+    learning_rate: float = 1e-3  # of Adam
     lr_schedule: Literal["linear", "constant"] = "linear"  # linear: 0 after the last iteration
     gamma: float = 0.99  # discount per step of a branch
     divide_by_std: bool = True  # advantages over the group's standard deviation
