@@ -180,7 +180,8 @@ def test_a_sweep_compares_its_configurations(found):
     assert (found.run_dir / "sweep.png").read_bytes().startswith(b"\x89PNG")
     best = swept.table(result).splitlines()[1].split()
     assert float(best[3]) == pytest.approx(max(scores), abs=0.05)
-    assert found.metrics["loss"].shape == (4, 8) and found.metrics["learning_rate"][0, 0] == 1e-3
+    assert found.metrics["loss"].shape == (4, 8)
+    assert found.metrics["learning_rate"][0, 0] == np.float32(1e-3)
 
 
 def test_a_member_is_the_run_of_its_configuration_which_best_json_starts(found):
