@@ -15,6 +15,7 @@ from jax.sharding import Mesh
 import envs
 from benchmarks.record import chosen, emit, machine, parser, peak_memory_mb, versions
 from benchmarks.settings import EVAL_SEED, NUM_EVAL_EPISODES, Setting
+from jaxrl import on_policy
 from jaxrl.algos import ppo
 from jaxrl.distributions import noise
 from jaxrl.program import members
@@ -88,7 +89,7 @@ def play(args, setting: Setting) -> None:
         index = jax.lax.axis_index("data") * local + jnp.arange(local)
         carry = begin(env, key, index)
         draw = partial(noise, env.action_space)
-        act = partial(ppo.act, policy, None)
+        act = partial(on_policy.act, policy, None)
 
         def body(i, carried):
             pool_key, play_key = jax.random.split(jax.random.fold_in(key, i))

@@ -13,7 +13,7 @@ from quick import jit
 from small_ppo import BASE, RATE, config, small_policy
 
 import envs
-from jaxrl import distributions, sgd
+from jaxrl import distributions, on_policy, sgd
 from jaxrl.algos import ppo
 from jaxrl.metrics import Sums, quotient
 from jaxrl.normalize import RunningStats
@@ -128,7 +128,7 @@ def played(base):
         pool_key, rollout_key, learn_key = jax.random.split(key, 3)
         index = jnp.arange(4)
         pool = fill_all(env, pool_key, index, max(2, BASE.num_steps // 8))
-        act = partial(ppo.act, state.policy, state.obs_stats)
+        act = partial(on_policy.act, state.policy, state.obs_stats)
         draw = partial(distributions.noise, env.action_space)
         carry, _, steps, ended = rollout(
             env, state.carry, pool, act, draw, rollout_key, index, BASE.num_steps
@@ -312,7 +312,7 @@ def test_the_loss_is_the_weighted_sum_of_its_parts_and_its_metrics_are_theirs(va
 def test_the_environment_squashes_the_action_and_the_loss_sees_the_one_before(squash):
     policy = small_policy(Box(-1.0, 1.0, (3,)), squash)
     obs, noise = (np.float32(np.random.default_rng(1).normal(size=(7, n))) for n in (2, 3))
-    run = jit(lambda p, obs, noise: (ppo.act(p, None, (), obs, noise), p.distribution(obs)))
+    run = jit(lambda p, obs, noise: (on_policy.act(p, None, (), obs, noise), p.distribution(obs)))
     (memory, decision), pi = run(policy, obs, noise)
     action, log_prob = decision.action, decision.aux
     assert memory == ()
