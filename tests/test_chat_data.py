@@ -2,6 +2,8 @@
 
 import json
 import re
+from dataclasses import replace
+from functools import partial
 
 import jax
 import numpy as np
@@ -10,8 +12,10 @@ import tokenizer_files
 from tokenizers import Tokenizer
 
 from jaxrl.algos import sft
-from jaxrl.lm import folders
+from jaxrl.lm import folders, learn
 from jaxrl.lm.host_chat import HostChat
+from jaxrl.lm.learn import imitation
+from jaxrl.lm.learn.sizes import training_parts
 from jaxrl.printable import printable
 from jaxrl.text import chat_template, jinja, literal
 from jaxrl.text.formats import FORMATS, template_of, words_of
@@ -238,13 +242,26 @@ def test_a_file_that_is_none_or_empty_is_refused(tmp_path):
         chat_data.read(tmp_path / "chat.jsonl", folders.chat_tokenizer(None))
 
 
-def test_a_trainer_draws_its_examples_from_the_file(tmp_path):
+def test_a_trainer_draws_its_examples_from_the_file_at_their_own_length(tmp_path):
     path = tmp_path / "chat.jsonl"
     path.write_text("\n".join(line("x" * 200, str(i)) for i in range(5)))
     args = train_sft.Args(data=path, algo=sft.Config(sft_episodes=8, micro_batch=8))
     _, agent, _ = train_sft.language.make_agent(args, args.algo)
     assert agent.examples is not None and agent.examples.length.shape == (5,)
     assert agent.limits.context == agent.examples.token.shape[1] == 200 + 2 + 2
+    args = replace(args, env_args=("prompt=instruct",))
+    _, wordy, _ = train_sft.language.make_agent(args, args.algo)
+    assert wordy.limits.context > 4 * 204, "what an episode in words needs"
+    assert wordy.examples is not None and wordy.examples.token.shape == (5, 204)
+    needed = {part.option: part.size for part in training_parts(args.algo, wordy)}
+    spare = {part.option: part.size for part in training_parts(args.algo, agent)}
+    assert needed["micro_batch"] == spare["micro_batch"]
+    how = {"cfg": args.algo, "agent": wordy, "axis": None}
+    drawn = jax.eval_shape(partial(imitation.scripted, **how), jax.random.key(1))
+    assert drawn.token.shape == (8, 204), "what is learned"
+    state = jax.eval_shape(partial(learn.init, cfg=args.algo, agent=wordy), jax.random.key(0))
+    _, shown, _ = jax.eval_shape(partial(learn.imitate, **how), state, jax.random.key(1))
+    assert shown.token.shape == (8, wordy.limits.context)
     with pytest.raises(ValueError, match="context=120 is too short for"):
         cfg = sft.Config(context=120)
         train_sft.language.make_agent(train_sft.Args(data=path, algo=cfg), cfg)

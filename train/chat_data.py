@@ -8,7 +8,6 @@ they say is never a special token; added tokens that are not special, as `<think
 from pathlib import Path
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -142,13 +141,3 @@ def _record(rows: list[tuple[list[int], list[bool]]]) -> Episodes:
     return record.replace(
         token=jnp.asarray(token), action=jnp.asarray(action), length=jnp.asarray(length)
     )
-
-
-def widen(record: Episodes, context: int, num_turns: int) -> Episodes:
-    """The same conversations with room for `context` tokens and `num_turns` turns."""
-    room = empty(record.length.shape[0], context, num_turns, ())
-
-    def grow(x: jax.Array, like: jax.Array) -> jax.Array:
-        return jnp.pad(x, [(0, n - m) for m, n in zip(x.shape, like.shape, strict=True)])
-
-    return jax.tree.map(grow, record, room)

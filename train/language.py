@@ -232,9 +232,8 @@ def make_agent(
                 f"has {longest} tokens; try --algo.context {longest}."
             )
         sizes = replace(sizes, context=max(sizes.context, longest))
-        size = len(examples.length) * sizes.context * OF_A_TOKEN
-        memory.check_host("context", sizes.context, size)
-        examples = chat_data.widen(examples, sizes.context, sizes.max_turns)
+        size = len(examples.length) * longest * OF_A_TOKEN
+        memory.check_host("context", longest, size)
     if weights is None:
         model = replace(model, context=sizes.context)
     elif model.context < sizes.context:

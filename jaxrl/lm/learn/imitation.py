@@ -13,14 +13,17 @@ from jaxrl.lm.learn.report import unread_share
 from jaxrl.lm.model.params import Params
 from jaxrl.lm.model.shards import Layout
 from jaxrl.lm.play.demonstrate import demonstrate
-from jaxrl.lm.play.episodes import Episodes
+from jaxrl.lm.play.episodes import Episodes, widened
 from jaxrl.metrics import Metrics, Sums
 
 
 def imitate(
     state: State, key: jax.Array, *, cfg: AgentConfig, agent: Agent, axis: str | None
 ) -> tuple[State, Episodes, Metrics]:
-    """One optimizer step on `sft_episodes` fresh scripted episodes; also this device's episodes."""
+    """One optimizer step on `sft_episodes` fresh scripted episodes; also this device's episodes.
+
+    Examples are learned at their own length, and shown with room for an episode of play.
+    """
     episodes = scripted(key, cfg=cfg, agent=agent, axis=axis)
     layout = agent.layout(cfg, axis)
     grads, metrics = imitation_gradient(layout.gather(state.params), episodes, cfg, layout)
@@ -28,6 +31,8 @@ def imitate(
     params, opt_state, step = descend(grads, state.params, state.opt_state, cfg=now, layout=layout)
     metrics |= step | {"unread_share": mesh.psum(unread_share(episodes), axis)}
     state = state.replace(params=params, opt_state=opt_state, iteration=state.iteration + 1)
+    if agent.examples is not None:
+        episodes = widened(episodes, agent.limits.context, agent.limits.max_turns)
     return state, episodes, metrics
 
 

@@ -1,5 +1,6 @@
 """What a language agent needs in memory, by the option that it follows."""
 
+from dataclasses import replace
 from functools import partial
 
 import jax
@@ -23,10 +24,13 @@ def training_parts(cfg: AgentConfig, agent: Agent) -> list[Part]:
     plays = isinstance(cfg, GroupConfig)
     episodes = cfg.episodes if plays else cfg.sft_episodes
     many = "num_prompts" if plays else "sft_episodes"
+    read = agent.limits
+    if agent.examples is not None and not plays:
+        read = replace(read, context=agent.examples.token.shape[1])
     parts = [
         of_model(model, weights, agent.split),
         buffer(cfg, many, episodes * context * OF_A_TOKEN),
-        buffer(cfg, "micro_batch", activations(model, cfg, agent.limits), split=False),
+        buffer(cfg, "micro_batch", activations(model, cfg, read), split=False),
     ]
     if plays:
         lanes = min(cfg.num_lanes, episodes)

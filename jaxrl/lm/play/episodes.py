@@ -41,6 +41,16 @@ class Episodes(flax.struct.PyTreeNode):
         return jnp.argmax(self.action, 1).astype(jnp.int32)
 
 
+def widened(record: Episodes, context: int, num_turns: int) -> Episodes:
+    """The same conversations with room for `context` tokens and `num_turns` turns."""
+    room = empty(record.length.shape[0], context, num_turns, ())
+
+    def grow(x: jax.Array, like: jax.Array) -> jax.Array:
+        return jnp.pad(x, [(0, n - m) for m, n in zip(x.shape, like.shape, strict=True)])
+
+    return jax.tree.map(grow, record, room)
+
+
 def empty(
     num_episodes: int, context: int, max_turns: int, metrics: Iterable[str], first: int = 0
 ) -> Episodes:
