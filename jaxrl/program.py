@@ -158,17 +158,8 @@ def make_program(
         key = jax.random.fold_in(seed_keys(member.seed)[1], state.iteration)
         return update(state, key, member, axis=axis)
 
-    updated = over_members(iterate, one_by_one)
-
-    def iterate_and_look(state, members):
-        state, metrics = updated(state, members)
-        if look is None:
-            return state, metrics
-        state, seen = look(state, members, axis=axis)
-        return state, metrics | seen
-
     # The inner jit makes eval_shape and the loop share one trace.
-    iterate_all = jax.jit(iterate_and_look)
+    iterate_all = jax.jit(looked_at(over_members(iterate, one_by_one), look, axis))
 
     def run(state, members, count):
         def body(i, carry):
@@ -193,6 +184,19 @@ def make_program(
         max_count=max_count,
         layout=layout,
     )
+
+
+def looked_at(update_all: Callable, look: Look | None, axis: str | None) -> Callable:
+    """An update of all of a device's members, and what `look` sees of them afterwards."""
+    if look is None:
+        return update_all
+
+    def update_and_look(state, members):
+        state, metrics = update_all(state, members)
+        state, seen = look(state, members, axis=axis)
+        return state, metrics | seen
+
+    return update_and_look
 
 
 def over_members(f: Callable, one_by_one: bool = False) -> Callable:
