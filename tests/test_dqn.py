@@ -18,6 +18,7 @@ from envs.probe import value
 from jaxrl import metrics, replay
 from jaxrl.algos import dqn
 from jaxrl.mesh import make_mesh
+from jaxrl.networks import q_network
 from jaxrl.program import make_program, members, seed_keys
 from jaxrl.resets import fill_all
 from jaxrl.rollout import Decision, begin, rollout
@@ -234,7 +235,7 @@ def test_the_loss_is_hubers_times_the_weight_for_the_action_that_was_played():
 
 def test_a_dueling_network_adds_the_advantage_beyond_its_mean_to_the_value():
     env = Walk()
-    network = dqn.make_network(jax.random.key(0), cfg=BASE, env=env)
+    network = q_network.make(dqn.network_spec(BASE, env), jax.random.key(0))
     obs = np.float32(np.random.default_rng(0).normal(size=(4, 2)))
     x = jax.nn.relu(network.hidden[0](obs))
     out = network.out(x)

@@ -111,11 +111,11 @@ def wrap(env: Any, cfg: Config) -> EpisodeStats:
     return EpisodeStats(env)
 
 
-def make_network(key: jax.Array, *, cfg: Config, env: Any) -> Any:
-    """A fresh network for the environment's spaces."""
+def network_spec(cfg: Config, env: Any) -> networks.NetworkSpec:
+    """What the network of the environment's spaces is built from."""
     spaces = env.observation_space, env.action_space
     spec = networks.NetworkSpec(*spaces, cfg.network, cfg.hidden, "relu")
-    return q_network.make(spec, key, "Dueling" if cfg.dueling else "Plain")
+    return q_network.named(spec, "Dueling" if cfg.dueling else "Plain")
 
 
 def optimiser(cfg: Config) -> optax.GradientTransformation:
@@ -126,7 +126,8 @@ def optimiser(cfg: Config) -> optax.GradientTransformation:
 def init(key: jax.Array, *, cfg: Config, env: Any, axis: str | None = None) -> State:
     """A fresh State in the environment that `wrap` gives, on this device of a mesh axis."""
     network_key, env_key = jax.random.split(key)
-    network, B = make_network(network_key, cfg=cfg, env=env), cfg.num_envs // mesh.axis_size(axis)
+    B = cfg.num_envs // mesh.axis_size(axis)
+    network = q_network.make(network_spec(cfg, env), network_key)
     zero = jnp.zeros((), jnp.int32)
     learner = Learner(network, network, optimiser(cfg).init(network), zero)
     carry = begin(env, env_key, mesh.global_index(B, axis))
@@ -256,9 +257,8 @@ def descend(learner: Learner, grads: Any, rate: Any, cfg: Config) -> Learner:
 
 def trained_policy(state: State, *, cfg: Config, env: Any) -> Policy:
     """The greedy policy by itself; works on states stacked over members."""
-    del cfg
-    network = state.learner.network
-    return Policy(network, None, network.spec, env.action_space, "none")
+    spec = network_spec(cfg, env)
+    return Policy(state.learner.network, None, spec, env.action_space, "none")
 
 
 def with_policy(state: State, policy: Policy) -> State:

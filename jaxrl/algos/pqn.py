@@ -13,7 +13,7 @@ import optax
 from jax.sharding import PartitionSpec as P
 
 from jaxrl import config, mesh, metrics, networks, resets, returns, sgd
-from jaxrl.networks.q_network import draw_noise, epsilon_greedy, make, of_action
+from jaxrl.networks.q_network import draw_noise, epsilon_greedy, make, named, of_action
 from jaxrl.policy import Policy
 from jaxrl.rollout import Carry, Decision, Transition, begin, rollout
 from jaxrl.wrappers import EpisodeStats
@@ -78,8 +78,12 @@ def wrap(env: Any, cfg: Config) -> EpisodeStats:
 
 def make_policy(key: jax.Array, *, cfg: Config, env: Any) -> Any:
     """A fresh network for the environment's spaces."""
+    return make(spec_of(cfg, env), key)
+
+
+def spec_of(cfg: Config, env: Any) -> networks.NetworkSpec:
     spaces = env.observation_space, env.action_space
-    return make(networks.NetworkSpec(*spaces, cfg.network, cfg.hidden, "relu"), key)
+    return named(networks.NetworkSpec(*spaces, cfg.network, cfg.hidden, "relu"))
 
 
 def direction(cfg: Config) -> optax.GradientTransformation:
@@ -141,8 +145,7 @@ def loss(network: Any, rows: Rows) -> tuple[metrics.Sums, metrics.Metrics]:
 
 def trained_policy(state: State, *, cfg: Config, env: Any) -> Policy:
     """The greedy policy by itself; works on states stacked over members."""
-    del cfg
-    return Policy(state.network, None, state.network.spec, env.action_space, "none")
+    return Policy(state.network, None, spec_of(cfg, env), env.action_space, "none")
 
 
 def with_policy(state: State, policy: Policy) -> State:
