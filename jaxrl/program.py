@@ -158,15 +158,8 @@ def make_program(
         key = jax.random.fold_in(seed_keys(member.seed)[1], state.iteration)
         return update(state, key, member, axis=axis)
 
-    updated = over_members(iterate, one_by_one)
-
-    def iterate_and_look(state, members):
-        state, metrics = updated(state, members)
-        state, seen = look(state, members, axis=axis) if look else (state, {})
-        return state, metrics | seen
-
     # The inner jit makes eval_shape and the loop share one trace.
-    iterate_all = jax.jit(iterate_and_look)
+    iterate_all = jax.jit(looked_at(over_members(iterate, one_by_one), look, axis))
 
     def run(state, members, count):
         def body(i, carry):
@@ -178,20 +171,32 @@ def make_program(
         log = jax.tree.map(lambda x: jnp.zeros((max_count, *x.shape), x.dtype), shapes)
         return jax.lax.fori_loop(0, count, body, (state, log))
 
-    on_init = split(init_members, mesh, P(SEED), layout)
-    on_run = split(run, mesh, (layout, P(SEED), P()), (layout, P(None, SEED)))
+    def on_mesh(f, in_specs, out_specs, **jit_options):
+        mapped = jax.shard_map(
+            f, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False
+        )
+        return jax.jit(mapped, **jit_options)
+
     return Program(
-        init=jax.jit(on_init),
-        run=jax.jit(on_run, donate_argnums=0),
+        init=on_mesh(init_members, P(SEED), layout),
+        run=on_mesh(run, (layout, P(SEED), P()), (layout, P(None, SEED)), donate_argnums=0),
         mesh=mesh,
         max_count=max_count,
         layout=layout,
     )
 
 
-def split(f: Callable, mesh: Mesh, in_specs: Any, out_specs: Any) -> Callable:
-    """f as each device computes it, of its parts of the arguments."""
-    return jax.shard_map(f, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False)
+def looked_at(update_all: Callable, look: Look | None, axis: str | None) -> Callable:
+    """An update of all of a device's members, and what `look` sees of them afterwards."""
+    if look is None:
+        return update_all
+
+    def update_and_look(state, members):
+        state, metrics = update_all(state, members)
+        state, seen = look(state, members, axis=axis)
+        return state, metrics | seen
+
+    return update_and_look
 
 
 def over_members(f: Callable, one_by_one: bool = False) -> Callable:

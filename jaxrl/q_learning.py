@@ -36,6 +36,11 @@ class Options:
             config.check_range(name, getattr(self, name), 0.0, 1.0, getattr(own, name))
         config.check_positive("hidden", min(self.hidden, default=1), max(own.hidden))
 
+    @property
+    def kind(self) -> str:
+        """What an mlp or a cnn is: see `q_network.named`."""
+        return ""
+
     def epsilon(self, iteration: jax.Array, num_iterations: int) -> jax.Array:
         """float32 []: the probability of a random action in an iteration of the run."""
         left = sgd.schedule("linear", iteration, self.exploration * num_iterations)
@@ -52,14 +57,18 @@ def wrap(env: Any, cfg: Options) -> EpisodeStats:
     return EpisodeStats(env)
 
 
-def make_network(key: jax.Array, cfg: Options, env: Any, kind: str = "") -> Any:
-    """A fresh network of a kind (see `q_network.make`) for the environment's spaces."""
+def network_spec(cfg: Options, env: Any) -> networks.NetworkSpec:
+    """What the network for the environment's spaces is built from."""
     spaces = env.observation_space, env.action_space
     spec = networks.NetworkSpec(*spaces, cfg.network, cfg.hidden, "relu")
-    return q_network.make(spec, key, kind)
+    return q_network.named(spec, cfg.kind)
+
+
+def make_policy(key: jax.Array, *, cfg: Options, env: Any) -> Any:
+    """A fresh network for the environment's spaces."""
+    return q_network.make(network_spec(cfg, env), key)
 
 
 def trained_policy(state: Any, *, cfg: Options, env: Any) -> Policy:
     """The greedy policy by itself; works on states stacked over members."""
-    del cfg
-    return Policy(state.network, None, state.network.spec, env.action_space, "none")
+    return Policy(state.network, None, network_spec(cfg, env), env.action_space, "none")

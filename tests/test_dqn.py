@@ -14,6 +14,7 @@ from walk import Walk
 
 import envs
 import jaxrl
+from envs.probe import value
 from jaxrl import metrics, replay
 from jaxrl.algos import dqn
 from jaxrl.mesh import make_mesh
@@ -201,11 +202,8 @@ def test_a_target_bootstraps_from_where_the_last_action_led_and_not_the_next_epi
         carry, pool = begin(env, begin_key, index), fill_all(env, pool_key, index, 8)
         draw = lambda key, shape: jnp.zeros(shape, jnp.int32)  # noqa: E731
         _, _, steps, _ = rollout(env, carry, pool, act, draw, key, index, 7)
-        cfg = config(gamma=0.5, n_step=n_step, prioritised=False, double=False)
-        example = [getattr(steps, name)[0, 0] for name in dqn.Step.__dataclass_fields__]
-        state = SimpleNamespace(buffer=replay.empty(dqn.Step(*example), 2, 7), priorities=None)
-        state.replace = lambda **new: SimpleNamespace(**new)
-        buffer = dqn.remember(state, steps, cfg).buffer
+        cfg = config(gamma=0.5, n_step=n_step, double=False)
+        buffer = replay.Replay(jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1), steps), jnp.int32(7))
         where = jnp.zeros(3, jnp.int32), jnp.arange(3)
         return dqn.prepare(SimpleNamespace(target=Stub(-9.0)), buffer, where, jnp.ones(3), cfg)
 
@@ -216,10 +214,9 @@ def test_a_target_bootstraps_from_where_the_last_action_led_and_not_the_next_epi
     np.testing.assert_array_equal(batch.obs[:, 0], [0, 1, 2])
 
 
-@pytest.mark.parametrize(("double", "value"), [(True, 10 - 4), (False, 6)])
+@pytest.mark.parametrize(("double", "value"), [(True, 4), (False, 6)])
 def test_with_double_the_network_chooses_and_the_target_network_judges(double, value):
     """At x = 4 the target's values are (4, 6) and the network's (4, -1): it would take 4."""
-    value = 4 if double else value
     no, obs = jnp.zeros((1, 1), bool), jnp.zeros((1, 1, 1))
     step = dqn.Step(obs, jnp.zeros((1, 1), int), jnp.ones((1, 1)), no, no, obs + 4)
     buffer = replay.Replay(step, jnp.int32(1))
@@ -241,7 +238,7 @@ def test_the_loss_is_hubers_times_the_weight_for_the_action_that_was_played():
 
 def test_a_dueling_network_adds_the_advantage_beyond_its_mean_to_the_value():
     env = Walk()
-    network = dqn.make_network(jax.random.key(0), cfg=BASE, env=env)
+    network = dqn.make_policy(jax.random.key(0), cfg=BASE, env=env)
     obs = np.float32(np.random.default_rng(0).normal(size=(4, 2)))
     x = jax.nn.relu(network.hidden[0](obs))
     out = network.out(x)
@@ -268,16 +265,13 @@ def test_a_trained_policy_is_saved_and_loaded_as_it_was(tmp_path):
     assert largest_difference(other.learner, state.learner) == 0
 
 
-FOUR_AT_ONCE = {"train_every": 4, "buffer_size": 24}
-
-
 @pytest.mark.parametrize(
     ("options", "words"),
     [
         ({"train_every": 3}, "train_every=3 does not divide num_steps=4; try 2 or 4"),
         ({"batch_size": 12}, "batch_size=12 must be a multiple of num_envs=8, or .*; try 8"),
         ({"buffer_size": 12}, "buffer_size=12 cannot hold learning_starts=24; try 24"),
-        (FOUR_AT_ONCE, "buffer_size=24 cannot hold 4 steps of num_envs=8; try 32"),
+        ({"buffer_size": 24, "train_every": 4}, "=24 cannot hold 4 steps of num_envs=8; try 32"),
         ({"n_step": 8}, "buffer_size=56 cannot hold 8 steps of num_envs=8; try 64"),
         ({"n_step": 0}, "n_step=0 must be .* try 1"),
         ({"tau": 0.0}, "tau=0.0 must be .* above 0; try 1.0"),
@@ -296,7 +290,7 @@ def test_an_option_out_of_range_is_refused_with_a_value_that_works(options, word
     [
         ("Pendulum-v1", {}, r"Q needs Discrete actions, not Box.*try PPO"),
         ("CartPole-v1", {"network": "cnn"}, "network=cnn needs image observations"),
-        ("CartPole-v1", {"network": "walk:Walk"}, "network=walk:Walk"),
+        ("CartPole-v1", {"network": "jaxrl.networks:ActorCritic"}, r"needs a method q\(obs\)"),
     ],
 )
 def test_what_q_learning_cannot_serve_is_refused_before_anything_is_traced(env, options, words):
@@ -305,7 +299,7 @@ def test_what_q_learning_cannot_serve_is_refused_before_anything_is_traced(env, 
 
 
 def test_the_value_of_a_reward_for_ever_is_1_over_1_minus_gamma_however_short_the_clock():
-    env = TimeLimit(envs.make("probe/Forever-v0").env, 5)
+    env = TimeLimit(value.Forever(), 5)
     cfg = config(
         total_steps=32 * 120, gamma=0.9, tau=1.0, reset_pool=4, learning_starts=0, n_step=1,
         learning_rate=0.01, gradient_steps=8,

@@ -21,6 +21,9 @@ from jaxrl.mesh import make_mesh
 from jaxrl.program import make_program, members, seed_keys
 from jaxrl.spaces import Box, Discrete
 from jaxrl.wrappers import TimeLimit
+from train import a2c as of_a2c
+from train import loop
+from train import trpo as of_trpo
 
 SIZES: dict[str, Any] = {"num_envs": 8, "num_steps": 4, "total_steps": 32 * 8, "hidden": (8,)}
 GROUPS = SIZES | {"num_envs": 16, "group_size": 2, "num_minibatches": 2, "num_epochs": 1}
@@ -177,3 +180,14 @@ def test_what_pays_is_done_and_what_is_to_come_is_worth_what_paper_says(name):
     if algorithm is not grpo_arrays:
         np.testing.assert_allclose(worth[1, 1:], [0.9, 1.0], atol=0.05)
         np.testing.assert_allclose(worth[2, 2], 10.0, rtol=0.05)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("trainer", "seconds"), [(of_a2c, 60), (of_trpo, 600)])
+def test_default_options_solve_cartpole_in_half_a_million_steps(trainer, seconds, tmp_path):
+    args = trainer.Args(num_seeds=5, run_dir=tmp_path / "run")
+    assert (args.env, args.algo.total_steps) == ("CartPole-v1", 500_000)
+    summary = loop.train(args, trainer.setup(args))
+    assert len(summary["final_return"]["per_seed"]) == 5
+    assert min(summary["final_return"]["per_seed"]) >= 475
+    assert summary["run_s"] < seconds

@@ -50,6 +50,10 @@ class Config(replay.Sizes, q_learning.Options):
         self.check_sizes(self.n_step)
         self.check_options(("tau",), ("alpha", "beta", "tau"))
 
+    @property
+    def kind(self) -> str:
+        return "Dueling" if self.dueling else "Plain"
+
 
 class Step(flax.struct.PyTreeNode):
     """What the replay keeps of a step."""
@@ -98,11 +102,6 @@ def layout() -> State:
     return State(whole, replay.Replay(split, whole), split, split, whole)  # pyright: ignore
 
 
-def make_network(key: jax.Array, *, cfg: Config, env: Any) -> Any:
-    """A fresh network for the environment's spaces."""
-    return q_learning.make_network(key, cfg, env, "Dueling" if cfg.dueling else "Plain")
-
-
 def optimiser(cfg: Config) -> optax.GradientTransformation:
     """Adam's direction of a gradient that is clipped."""
     return cfg.clipped(optax.scale_by_adam())
@@ -111,7 +110,7 @@ def optimiser(cfg: Config) -> optax.GradientTransformation:
 def init(key: jax.Array, *, cfg: Config, env: Any, axis: str | None = None) -> State:
     """A fresh State in the environment that `wrap` gives, on this device of a mesh axis."""
     network_key, env_key = jax.random.split(key)
-    network, B = make_network(network_key, cfg=cfg, env=env), cfg.num_envs // mesh.axis_size(axis)
+    network, B = make_policy(network_key, cfg=cfg, env=env), cfg.num_envs // mesh.axis_size(axis)
     zero = jnp.zeros((), jnp.int32)
     learner = Learner(network, network, optimiser(cfg).init(network), zero)
     carry = begin(env, env_key, mesh.global_index(B, axis))
@@ -244,4 +243,5 @@ def with_policy(state: State, policy: Policy) -> State:
     return state.replace(learner=both)
 
 
-wrap, trained_policy = q_learning.wrap, q_learning.trained_policy
+wrap, make_policy = q_learning.wrap, q_learning.make_policy
+trained_policy = q_learning.trained_policy

@@ -56,11 +56,6 @@ def layout() -> State:
     return State(*[P(mesh.SEED)] * 2, P(mesh.SEED, mesh.DATA), P(mesh.SEED))  # pyright: ignore
 
 
-def make_policy(key: jax.Array, *, cfg: Config, env: Any) -> Any:
-    """A fresh network for the environment's spaces."""
-    return q_learning.make_network(key, cfg, env)
-
-
 def direction(cfg: Config) -> optax.GradientTransformation:
     """RAdam's direction, behind a clip by norm."""
     return cfg.clipped(optax.scale_by_radam())
@@ -122,4 +117,5 @@ def with_policy(state: State, policy: Policy) -> State:
     return state.replace(network=policy.network)
 
 
-wrap, trained_policy = q_learning.wrap, q_learning.trained_policy
+wrap, make_policy = q_learning.wrap, q_learning.make_policy
+trained_policy = q_learning.trained_policy

@@ -30,6 +30,10 @@ from jaxrl.wrappers import EpisodeStats, ScaleAction
 class Config(off_policy.ActorCriticConfig):
     target_entropy: float | None = None  # in nats; None: -A for a Box, 0.3 log n for choices
 
+    def __post_init__(self):
+        super().__post_init__()
+        config.check_range("target_entropy", self.target_entropy, -1e6, 1e6, -1.0)
+
 
 class Trained(flax.struct.PyTreeNode):
     """What a gradient moves."""

@@ -88,14 +88,17 @@ class ConvDuelingQNetwork(DuelingQNetwork):
     convolve = True
 
 
-def make(spec: NetworkSpec, key: jax.Array, kind: str = "") -> Any:
-    """A fresh network for spec.network: an mlp or cnn of a kind ("", Plain, Dueling), or a class.
+def named(spec: NetworkSpec, kind: str = "") -> NetworkSpec:
+    """The spec with the class of an mlp or cnn of a kind: "", Plain or Dueling."""
+    if spec.network not in ("mlp", "cnn"):
+        return spec
+    return replace(
+        spec, network=f"{__name__}:{'Conv' if spec.network == 'cnn' else ''}{kind}QNetwork"
+    )
 
-    ValueError for a class of someone's own without a method q(obs).
-    """
-    if spec.network in ("mlp", "cnn"):
-        name = f"{'Conv' if spec.network == 'cnn' else ''}{kind}QNetwork"
-        spec = replace(spec, network=f"{__name__}:{name}")
+
+def make(spec: NetworkSpec, key: jax.Array) -> Any:
+    """A fresh network; ValueError for someone's class without a method q(obs)."""
     network = build(spec, key)
     if not callable(getattr(network, "q", None)):
         raise ValueError(f"network={spec.network} needs a method q(obs) for Q-learning; try mlp.")
