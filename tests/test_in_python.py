@@ -1,12 +1,15 @@
 """`jaxrl.train(...)`: runs from Python, with environments and networks of one's own."""
 
+import importlib
+import sys
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import jaxrl
-import jaxrl.train
 from jaxrl import envs
 from jaxrl.networks import ActorCritic
 from jaxrl.train import loop
@@ -48,10 +51,9 @@ def leaves(tree):
 
 
 def test_the_package_can_be_called_and_is_still_a_package():
-    import train
-
-    assert train is jaxrl.train and jaxrl.train.loop is loop
-    assert callable(jaxrl.train)
+    package: Any = importlib.import_module("train")
+    assert package is sys.modules["jaxrl.train"] is jaxrl.train and package.loop is loop
+    assert callable(package)
 
 
 def test_a_run_gives_its_policies_and_metrics(whole):
@@ -74,25 +76,27 @@ def test_a_callback_stops_a_run_which_then_goes_on_to_the_same_end(whole, tmp_pa
     options = SMALL | {"env": tank(), "network": Wide, "eval_every": 2}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop, "MAX_CHUNK", 1)
-        half = jaxrl.train("ppo", run_dir=tmp_path / "run", callback=callback, **options)
+        folder = tmp_path / "run"
+        half = jaxrl.train("ppo", run_dir=folder, callback=callback, **options)
+        assert half.run_dir == folder
         assert heard == [(1, 64, (2,)), (2, 128, (2,))]
         assert half.summary["stopped_at"] == 2 and half.summary["env_steps"] == 128
-        assert (half.run_dir / "policy" / "policy.json").exists()
+        assert (folder / "policy" / "policy.json").exists()
         with pytest.raises(ValueError, match=r"env: given/.* -> given/"):
-            jaxrl.train("ppo", resume=half.run_dir, env=tank(6.0))
-        end = jaxrl.train("ppo", resume=half.run_dir, env=tank(), quiet=True)
+            jaxrl.train("ppo", resume=folder, env=tank(6.0))
+        end = jaxrl.train("ppo", resume=folder, env=tank(), quiet=True)
     for name in whole.metrics:
         np.testing.assert_array_equal(end.metrics[name], whole.metrics[name])
     for x, y in zip(leaves(end.policies), leaves(whole.policies), strict=True):
         np.testing.assert_array_equal(x, y)
     final, wanted = (run.summary["final_return"] for run in (end, whole))
     assert final == wanted and "stopped_at" not in end.summary
-    best = jaxrl.load_policy(end.run_dir / "policy_best", 1)
+    best = jaxrl.load_policy(folder / "policy_best", 1)
     assert best.spec.network == f"{Wide.__module__}:Wide"
     scores = np.nan_to_num(whole.metrics["eval_return"], nan=-1)
     assert final["best"]["iteration"] == list(np.argmax(scores, 0) + 1)
     if final["best"]["iteration"][1] == 4:  # the last one is the best one
-        last = jaxrl.load_policy(end.run_dir, 1)
+        last = jaxrl.load_policy(folder, 1)
         assert all(map(np.array_equal, leaves(best), leaves(last)))
 
 

@@ -3,6 +3,7 @@
 import json
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -140,12 +141,12 @@ def test_draws_lie_in_their_range_and_depend_on_seed_number_and_name_alone():
 
 def test_a_configuration_that_diverges_is_told_and_the_others_go_on(tmp_path):
     nan, args = np.nan, ppo.Args(sweep=("algo.gamma=0.9,0.8",), num_seeds=2)
-    loss = Sums(np.array([[1, 2, 3, 4], [1, nan, 3, 4]]), np.ones((2, 4)))
-    known = swept.without_broken({"loss": loss, "entropy": Sums(np.ones((2, 4)), np.ones((2, 4)))})
+    ones, loss = jnp.ones((2, 4)), jnp.array([[1, 2, 3, 4], [1, nan, 3, 4]])
+    known = swept.without_broken({"loss": Sums(loss, ones), "entropy": Sums(ones, ones)})
     for sums in known.values():
         np.testing.assert_array_equal(sums.denominator, [[1, 1, 1, 1], [1, 0, 1, 1]])
     assert np.isfinite(known["loss"].numerator).all()
-    all_lost = {"loss": Sums(np.full((1, 4), nan), np.ones((1, 4)))}
+    all_lost = {"loss": Sums(loss * nan, ones)}
     assert swept.without_broken(all_lost) is all_lost  # the run stops, as any that diverges
     weights = {"w": np.ones((4, 2)), "b": np.array([0, nan, 1, 1], np.float32)}
     trained, lost = swept.mended(weights)

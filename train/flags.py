@@ -141,8 +141,9 @@ def config_options(trainer: Trainer, file: Path, preset: str | None = None) -> A
         default = run_options(preset_options(trainer, preset))
         for name, value in options.items():
             inner = default.get(name)
-            both = isinstance(inner, dict) and isinstance(value, dict)
-            default[name] = inner | value if both else value
+            if isinstance(inner, dict) and isinstance(value, dict):
+                value = inner | value
+            default[name] = value
         return files.as_type(trainer.options, default, str(file))
 
 

@@ -66,5 +66,6 @@ class Options:
 
     def files(self) -> dict[str, Path]:
         """option -> the file or folder whose content the run depends on from here on."""
-        needed = self.init_from is not None and not self.begun
-        return {"init_from": self.init_from} if needed else {}
+        if self.init_from is None or self.begun:
+            return {}
+        return {"init_from": self.init_from}

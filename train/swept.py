@@ -18,7 +18,7 @@ import numpy as np
 
 from jaxrl import envs
 from jaxrl.envs.fields import fields_of, near
-from jaxrl.metrics import Metrics, Sums, hidden
+from jaxrl.metrics import Metrics, hidden
 from jaxrl.program import Member, members, stack
 from jaxrl.statistics import bootstrap_ci, iqm
 from jaxrl.train import flags
@@ -73,9 +73,8 @@ def _axis(text: str) -> Axis:
 
 
 def _check_range(axis: Axis) -> None:
-    ends = [_number(word) for word in axis.words]
-    good = len(ends) == 2 and None not in ends
-    low, high = ends if good else (0.0, 0.0)
+    ends = [x for word in axis.words if (x := _number(word)) is not None]
+    low, high = ends if len(ends) == len(axis.words) == 2 else (0.0, 0.0)
     if not low < high or (axis.scale == "log" and low <= 0):
         above = " above 0" if axis.scale == "log" else ""
         raise ValueError(
@@ -244,7 +243,7 @@ def without_broken(host: Metrics) -> Metrics:
     bad = np.any([~np.isfinite(x) for sums in shown for x in sums], 0)
     if not bad.any() or bad[-1].all():
         return host
-    return {name: Sums(*(np.where(bad, 0, x) for x in sums)) for name, sums in host.items()}
+    return jax.tree.map(lambda x: np.where(bad, 0, x), host)
 
 
 def mended(trained: Any) -> tuple[Any, np.ndarray]:
