@@ -267,6 +267,15 @@ def test_a_trainer_draws_its_examples_from_the_file_at_their_own_length(tmp_path
         train_sft.language.make_agent(train_sft.Args(data=path, algo=cfg), cfg)
 
 
+def test_after_imitating_conversations_few_episodes_are_played_unless_told(tmp_path):
+    path = tmp_path / "chat.jsonl"
+    path.write_text(line("x", "y"))
+    complete, all_of_them = train_sft.TRAINER.complete, train_sft.Args().eval_episodes
+    assert complete(train_sft.Args(data=path)).eval_episodes == 64
+    assert complete(train_sft.Args(data=path, eval_episodes=16)).eval_episodes == 16
+    assert complete(train_sft.Args()).eval_episodes == all_of_them == 1024
+
+
 def transcript(**fields):
     turn = {"observation": "1-10?\nGo", "response": "5", "reward": 0.5, "cut": True}
     episode = {"iteration": 3, "seed": 0, "prompt": 1, "sample": 2, "return": 0.5}

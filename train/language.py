@@ -58,6 +58,9 @@ class Spoken:
             raise ValueError(f"date={self.date} is no day; try {today()}.") from None
 
 
+AFTER_CHATS = 64  # episodes played after imitating conversations, where their number is not given
+
+
 @dataclass(frozen=True)
 class Options(Spoken, loop.Options):
     env: str = "language/GuessTheNumber-easy"  # environment id; `python -m envs` lists them
@@ -65,7 +68,7 @@ class Options(Spoken, loop.Options):
     lora_rank: int = 0  # train adapters of this rank beside frozen matrices; 0: every parameter
     lora_alpha: float = 32.0  # what they add is times lora_alpha / lora_rank
     split: bool = False  # parameters and optimiser state over the devices, for a large model
-    eval_episodes: int = 1024  # fresh episodes of each seed for the final return
+    eval_episodes: int = 1024  # fresh episodes of each seed at the end; 64 after chats of --data
 
     def __post_init__(self):
         super().__post_init__()
@@ -101,8 +104,11 @@ def complete(args: Any) -> Any:
     """The options with `prompt=instruct` for who knows words; a run's own for its model.
 
     A person knows them, who plays where `model` is "". Left as they are where the prompt is given,
-    or the environment has none.
+    or the environment has none. Who imitates conversations asks little of the environment's game.
     """
+    imitates = getattr(args, "data", None) and not flags.reads_data(args.env)
+    if imitates and getattr(args, "eval_episodes", 0) == Options.eval_episodes:
+        args = replace(args, eval_episodes=AFTER_CHATS)
     field = fields_of(envs.spec(args.env).constructor).get("prompt")
     if field is None or field.default != "terse" or "prompt" in flags.parse_fields(args.env_args):
         return args

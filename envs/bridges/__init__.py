@@ -7,6 +7,7 @@ from typing import Any, Protocol, cast
 from jaxrl.env import Environment
 
 BRIDGES: dict[str, str] = {  # suite -> its module, imported when an id of it is made or listed
+    "brax": "jaxrl.envs.bridges.brax",
     "gymnax": "jaxrl.envs.bridges.gymnax",
 }
 

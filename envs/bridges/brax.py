@@ -1,0 +1,111 @@
+"""brax's environments (arXiv:2106.13281) behind our contract; conformance: tests/test_envs_brax.py.
+
+Only the raw environment's `reset` and `step` are called: brax's `done` is our `terminated`, and its
+time limit of 1,000 steps, which lives in a wrapper there, is our `TimeLimit`.
+"""
+
+import functools
+import inspect
+import warnings
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxrl.env import Environment, TimeStep, static, timestep
+from jaxrl.envs.fields import KINDS, Field, check_fields, check_max_steps
+from jaxrl.spaces import Box
+from jaxrl.wrappers import TimeLimit
+
+NAMES = (  # what brax 0.14.2 registers
+    "ant",
+    "halfcheetah",
+    "hopper",
+    "humanoid",
+    "humanoidstandup",
+    "inverted_double_pendulum",
+    "inverted_pendulum",
+    "pusher",
+    "reacher",
+    "swimmer",
+    "walker2d",
+)
+BACKENDS = ("generalized", "positional", "spring", "mjx")
+MAX_STEPS = 1000  # of brax's own training
+DOWNLOADS: dict[str, str] = {}
+LANGUAGE = False
+
+
+class Brax(Environment):
+    """A brax environment; its state is brax's own, whose dictionaries are copied at each step."""
+
+    game: Any = static(None)  # brax's environment object
+
+    @property
+    def observation_space(self) -> Box:
+        return Box(-jnp.inf, jnp.inf, (self.game.observation_size,))
+
+    @property
+    def action_space(self) -> Box:
+        return Box(-1.0, 1.0, (self.game.action_size,))
+
+    def reset(self, key: jax.Array) -> tuple[Any, TimeStep]:
+        state = jax.tree.map(_strong, self.game.reset(key))
+        return state, timestep(state.obs)
+
+    def step(self, state: Any, action: jax.Array, key: jax.Array) -> tuple[Any, TimeStep]:
+        del key  # nothing is random after a reset
+        own = state.replace(info=dict(state.info), metrics=dict(state.metrics))
+        stepped = self.game.step(own, action)
+        stepped = jax.tree.map(lambda new, old: jnp.asarray(new, old.dtype), stepped, state)
+        return stepped, timestep(stepped.obs, stepped.reward, stepped.done > 0.5)
+
+
+def ids() -> tuple[str, ...]:
+    return NAMES
+
+
+def make(name: str, *, max_steps: Any = MAX_STEPS, **fields: Any) -> Environment:
+    """brax's `name` inside a time limit, with fields of its constructor; `backend` is its physics.
+
+    `max_steps=None` leaves the time limit out.
+    """
+    id = f"brax/{name}"
+    check_max_steps(id, max_steps)
+    fields = check_fields(id, fields, _known(name))
+    backend = fields.get("backend", BACKENDS[0])
+    if backend not in BACKENDS:
+        raise ValueError(f"{id}: backend={backend!r} is not one of {', '.join(BACKENDS)}.")
+    chosen = tuple((k, tuple(v) if isinstance(v, list) else v) for k, v in sorted(fields.items()))
+    env = Brax(_game(name, *chosen))
+    return env if max_steps is None else TimeLimit(env, max_steps)
+
+
+def _known(name: str) -> dict[str, Field]:
+    """The parameters of the constructor, and their defaults."""
+    parameters = inspect.signature(_suite(name)._envs[name]).parameters.values()
+    named = [p for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
+    kinds = {p.name: type(p.default) if type(p.default) in KINDS else None for p in named}
+    return {p.name: Field(p.default, kinds[p.name], False, structural=True) for p in named}
+
+
+@functools.cache  # equal structure is one object, so that jit does not compile again
+def _game(name: str, *options: tuple[str, Any]) -> Any:
+    """brax's environment object."""
+    with warnings.catch_warnings(action="ignore"):  # that brax is old: who asks for it knows
+        return _suite(name).get_environment(name, **dict(options))
+
+
+def _suite(name: str) -> Any:
+    """The module `brax.envs`."""
+    try:
+        with warnings.catch_warnings(action="ignore"):  # of what it imports
+            from brax import envs
+    except ImportError as error:
+        raise ImportError(f"brax/{name} needs brax: pip install 'jaxrl[brax]' ({error}).") from error
+    return envs
+
+
+def _strong(x: Any) -> jax.Array:
+    """`x` without a weak type, so that a scan's carry keeps its type."""
+    return jnp.asarray(x, jnp.asarray(x).dtype)
