@@ -32,6 +32,7 @@ def arguments(env_id: str, algo: dict, seed: int) -> dict:
         "env": make_vec_env(env_id, algo["num_envs"], seed=seed),
         "learning_rate": lambda remaining: start * remaining if fall else start,
         "train_freq": algo["train_every"],
+        "n_steps": algo["n_step"],
         "target_update_interval": round(algo["target_every"] * steps_per_batch),
         "exploration_fraction": algo["exploration"],
         "exploration_initial_eps": algo["epsilon_start"],

@@ -31,22 +31,22 @@ class Config(replay.Sizes, q_learning.Options):
     batch_size: int = 64  # rows of a batch: a multiple of num_envs, or a divisor
     buffer_size: int = 100_000  # steps of all environments that the replay keeps
     learning_starts: int = 1000  # steps of all environments before the first batch
-    learning_rate: float = 1e-3  # of Adam
+    learning_rate: float = 2.3e-3  # of Adam
     double: bool = True  # the target's action is the network's choice, its value the target's
     dueling: bool = False  # value and advantages apart
-    n_step: int = 1  # rewards that are summed before the target network's value
+    n_step: int = 3  # rewards that are summed before the target network's value
     prioritised: bool = False  # draw rows by their error
     alpha: float = 0.6  # power of the error by which rows are drawn; 0: all alike
     beta: float = 0.4  # power of the importance weights at first, rising to 1 at the end
-    target_every: int = 128  # batches between two steps of the target network
+    target_every: int = 512  # batches between two steps of the target network
     tau: float = 1.0  # length of such a step; 1 copies the network
     epsilon_end: float = 0.04  # probability of a random action after `exploration`
     exploration: float = 0.16  # share of the run in which it falls
-    hidden: tuple[int, ...] = (256, 256)  # widths of the hidden layers
+    hidden: tuple[int, ...] = (64, 64)  # widths of the hidden layers
 
     def __post_init__(self):
         config.check_positive("n_step", self.n_step, 1)
-        config.check_positive("target_every", self.target_every, 128)
+        config.check_positive("target_every", self.target_every, 512)
         self.check_sizes(self.n_step)
         self.check_options(("tau",), ("alpha", "beta", "tau"))
 
