@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from jaxrl import config, mesh, metrics, replay, resets, rollout, spaces
 from jaxrl.env import Environment, per_env_keys
+from jaxrl.networks.spec import NetworkSpec
 from jaxrl.replay import Replay
 from jaxrl.rollout import Carry, Decision
 
@@ -32,6 +33,7 @@ class ActorCriticConfig(replay.Sizes):
     learning_rate: float = 1e-3  # of Adam, for all networks
     gamma: float = 0.99  # discount per step
     tau: float = 0.005  # share of the networks in their targets' next value
+    network: str = "mlp"  # of actor and critics: mlp, cnn (images), or my_module:MyActor
     hidden: tuple[int, ...] = (64, 64)  # widths of each network's hidden layers
     activation: Literal["tanh", "relu", "silu"] = "relu"
     reset_pool: int = 0  # fresh resets per environment and iteration; 0: num_steps / 8
@@ -47,6 +49,12 @@ class ActorCriticConfig(replay.Sizes):
     def capacity(self) -> int:
         """Steps of each environment that are kept: no more than are played."""
         return min(super().capacity, self.num_iterations * self.num_steps)
+
+
+def network_spec(cfg: ActorCriticConfig, env: Environment, squash: bool = False) -> NetworkSpec:
+    """What an actor for a wrapped environment's spaces is built from."""
+    both = env.observation_space, env.action_space
+    return NetworkSpec(*both, cfg.network, cfg.hidden, cfg.activation, squash)
 
 
 class Row(flax.struct.PyTreeNode):

@@ -288,7 +288,7 @@ def test_an_option_out_of_range_is_refused_with_a_value_that_works(options, word
 @pytest.mark.parametrize(
     ("env", "options", "words"),
     [
-        ("Pendulum-v1", {}, r"Q needs Discrete actions, not Box.*try PPO"),
+        ("Pendulum-v1", {}, r"Q needs Discrete actions, not Box.*try SAC, TD3 or PPO"),
         ("CartPole-v1", {"network": "cnn"}, "network=cnn needs image observations"),
         ("CartPole-v1", {"network": "jaxrl.networks:ActorCritic"}, r"needs a method q\(obs\)"),
     ],

@@ -261,3 +261,83 @@ def test_a_replay_is_no_larger_than_what_is_played_and_part_of_the_estimate_of_m
     row = 4 * (3 + 1 + 1 + 3) + 1  # of Pendulum
     assert parts["buffer_size"].size == 10**8 * row + 4
     assert parts["hidden"].size < 10**7
+
+
+class Frames(Drift):
+    """Drift, seen as a picture."""
+
+    @property
+    def observation_space(self):
+        return Box(0, 255, (6, 6, 1), np.uint8)
+
+    def look(self, *args):
+        ts = super().look(*args)
+        seen = jnp.broadcast_to(ts.obs[:1, None, None], (6, 6, 1)).astype(jnp.uint8)
+        return ts.replace(obs=seen, final_obs=seen)
+
+
+@pytest.mark.parametrize("algorithm", [sac, td3])
+def test_images_go_through_convolutions_of_actor_and_critics_and_stay_bytes_in_the_replay(
+    algorithm,
+):
+    cfg = algorithm.Config(**SIZES, network="cnn")
+    env = algorithm.wrap(Frames(), cfg)
+    state = jax.eval_shape(partial(algorithm.init, cfg=cfg, env=env), jax.random.key(0))
+    assert state.buffer.rows.obs.dtype == np.uint8
+    actor, critics = networks_of(state).actor, networks_of(state).critics
+    for tower, count in ((actor.tower, ()), (critics, (2,))):
+        kernels = [x.shape for x in jax.tree.leaves(tower.encoder)]
+        assert (*count, 3, 3, 1, 16) in kernels, "a convolution"
+    update = partial(algorithm.update, cfg=cfg, env=env)
+    after, _ = jax.eval_shape(update, state, jax.random.key(1))
+    assert jax.tree.structure(after) == jax.tree.structure(state)
+    with pytest.raises(ValueError, match="network=cnn needs image observations"):
+        algorithm.init(jax.random.key(0), cfg=cfg, env=algorithm.wrap(Drift(), cfg))
+
+
+OWN = """
+import jax.numpy as jnp
+from flax import nnx
+from jaxrl.networks import Encoder
+
+
+class Mine(nnx.Module):
+    def __init__(self, spec, rngs):
+        self.spec, self.encoder = spec, Encoder(spec.observation_space, rngs)
+        self.out = nnx.Linear(self.encoder.size, spec.num_outputs, rngs=rngs)
+
+    def distribution(self, obs):
+        return self.spec.distribution(self.out(self.encoder(obs)), obs, jnp.zeros(()))
+
+    def action(self, obs):
+        return jnp.tanh(self.out(self.encoder(obs)))
+
+
+class Mute(Mine):
+    action = None
+"""
+
+
+@pytest.mark.parametrize("algorithm", [sac, td3])
+def test_an_actor_of_ones_own_is_trained_saved_and_loaded(tmp_path, monkeypatch, algorithm):
+    (tmp_path / "own_actor.py").write_text(OWN)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    cfg = algorithm.Config(**SIZES, network="own_actor:Mine")
+    env = algorithm.wrap(Drift(), cfg)
+    state = jax.jit(partial(algorithm.init, cfg=cfg, env=env))(jax.random.key(0))
+    update = partial(algorithm.update, cfg=cfg, env=env)
+    after, _ = jax.eval_shape(update, state, jax.random.key(1))
+    assert jax.tree.structure(after) == jax.tree.structure(state)
+    policy = algorithm.trained_policy(state, cfg=cfg, env=Drift())
+    save = arrays.outcome(None, Drift()).save
+    save(tmp_path, jax.tree.map(lambda x: x[None], policy))
+    loaded = jaxrl.load_policy(tmp_path)
+    obs = jnp.ones(env.observation_space.shape)
+    assert type(loaded.network).__name__ == "Mine"
+    np.testing.assert_array_equal(loaded(obs), policy(obs))
+    if algorithm is td3:
+        with pytest.raises(
+            ValueError, match=r"network=own_actor:Mute needs a method action\(obs\)"
+        ):
+            mute = algorithm.Config(**SIZES, network="own_actor:Mute")
+            algorithm.make_policy(jax.random.key(0), cfg=mute, env=env)

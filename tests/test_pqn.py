@@ -280,7 +280,7 @@ def test_a_trained_policy_is_saved_and_loaded_as_it_was(tmp_path):
 
 
 def test_actions_that_are_no_choice_are_refused_before_anything_is_traced():
-    with pytest.raises(ValueError, match=r"Q needs Discrete actions, not Box.*try PPO"):
+    with pytest.raises(ValueError, match=r"Q needs Discrete actions, not Box.*try SAC, TD3 or PPO"):
         trainer.setup(trainer.Args(env="Pendulum-v1"))
 
 

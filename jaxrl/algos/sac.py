@@ -16,8 +16,8 @@ import numpy as np
 import optax
 from jax.sharding import PartitionSpec as P
 
-from jaxrl import actions, config, distributions, losses, mesh, metrics, networks, off_policy, sgd
-from jaxrl.networks.actors import SoftActor
+from jaxrl import actions, config, distributions, losses, mesh, metrics, off_policy, sgd
+from jaxrl.networks import NetworkSpec, actors
 from jaxrl.networks.critics import each_q, make_critics
 from jaxrl.policy import Policy
 from jaxrl.replay import Replay
@@ -38,7 +38,7 @@ class Config(off_policy.ActorCriticConfig):
 class Trained(flax.struct.PyTreeNode):
     """What a gradient moves."""
 
-    actor: Any  # SoftActor
+    actor: Any  # SoftActor, or of a class of someone's own
     critics: Any  # leaves [2, ...]
     log_alpha: jax.Array  # float32 []: log of the temperature
 
@@ -71,12 +71,15 @@ def wrap(env: Any, cfg: Config) -> EpisodeStats:
     return EpisodeStats(ScaleAction(env, squash=isinstance(env.action_space, Box)))
 
 
-def make_policy(key: jax.Array, *, cfg: Config, env: Any) -> SoftActor:
+def network_spec(cfg: Config, env: Any) -> NetworkSpec:
+    """What the actor is built from."""
+    spec = off_policy.network_spec(cfg, env, squash=isinstance(env.action_space, Box))
+    return actors.named(spec, actors.SoftActor)
+
+
+def make_policy(key: jax.Array, *, cfg: Config, env: Any) -> Any:
     """A fresh actor for the (wrapped) environment's spaces."""
-    name, squash = f"{SoftActor.__module__}:SoftActor", isinstance(env.action_space, Box)
-    spaces = env.observation_space, env.action_space
-    spec = networks.NetworkSpec(*spaces, name, cfg.hidden, cfg.activation, squash)
-    return networks.build(spec, key)
+    return actors.make(network_spec(cfg, env), key, ("distribution",))
 
 
 def entropy_target(cfg: Config, space: Any) -> Any:
@@ -90,7 +93,7 @@ def init(key: jax.Array, *, cfg: Config, env: Any, axis: str | None = None) -> S
     """Fresh weights, a temperature of 1 and an empty replay; `axis` as in `update`."""
     actor_key, critic_key, env_key = jax.random.split(key, 3)
     actor = make_policy(actor_key, cfg=cfg, env=env)
-    critics = make_critics(actor.spec, 2, critic_key)
+    critics = make_critics(network_spec(cfg, env), 2, critic_key)
     trained = Trained(actor, critics, jnp.zeros((), jnp.float32))
     opt_state: Any = optax.scale_by_adam().init(trained)  # pyright: ignore
     learner = Learner(trained, critics, opt_state)
@@ -177,10 +180,10 @@ def of_action(critics: Any, obs: Any, action: jax.Array) -> jax.Array:
 
 
 def trained_policy(state: State, *, cfg: Config, env: Any) -> Policy:
-    """The actor by itself; works on states stacked over members."""
-    del cfg
-    actor, space = state.learner.trained.actor, env.action_space
-    return Policy(actor, None, actor.spec, space, actions.scaling(space, actor.spec.squash))
+    """The actor by itself, for the raw environment; works on states stacked over members."""
+    spec, space = network_spec(cfg, wrap(env, cfg)), env.action_space
+    scaling = actions.scaling(space, spec.squash)
+    return Policy(state.learner.trained.actor, None, spec, space, scaling)
 
 
 def with_policy(state: State, policy: Policy) -> State:

@@ -13,10 +13,10 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import PartitionSpec as P
 
-from jaxrl import config, losses, mesh, metrics, networks, off_policy, replay
+from jaxrl import config, losses, mesh, metrics, off_policy, replay
 from jaxrl.distributions import noise
 from jaxrl.env import Environment
-from jaxrl.networks.actors import DeterministicActor
+from jaxrl.networks import NetworkSpec, actors
 from jaxrl.networks.critics import each_q, make_critics
 from jaxrl.policy import Policy
 from jaxrl.rollout import Carry, Decision
@@ -78,23 +78,21 @@ def wrap(env: Environment, cfg: Config) -> EpisodeStats:
     return EpisodeStats(ScaleAction(env))
 
 
-def make_policy(key: jax.Array, *, cfg: Config, env: Environment) -> DeterministicActor:
+def network_spec(cfg: Config, env: Environment) -> NetworkSpec:
+    """What the actor is built from."""
+    return actors.named(off_policy.network_spec(cfg, env), actors.DeterministicActor)
+
+
+def make_policy(key: jax.Array, *, cfg: Config, env: Environment) -> Any:
     """A fresh actor for a wrapped environment."""
-    spec = networks.NetworkSpec(
-        env.observation_space,
-        env.action_space,
-        f"{DeterministicActor.__module__}:DeterministicActor",
-        cfg.hidden,
-        cfg.activation,
-    )
-    return networks.build(spec, key)
+    return actors.make(network_spec(cfg, env), key, ("distribution", "action"))
 
 
 def init(key: jax.Array, *, cfg: Config, env: Environment, axis: str | None = None) -> State:
     """A fresh State; `env` comes from `wrap`, `axis` is the mesh axis that environments lie on."""
     keys = jax.random.split(key, 3)
     actor = make_policy(keys[0], cfg=cfg, env=env)
-    learned = Networks(actor, make_critics(actor.spec, cfg.num_critics, keys[1]))
+    learned = Networks(actor, make_critics(network_spec(cfg, env), cfg.num_critics, keys[1]))
     adam: Any = optax.scale_by_adam().init
     opt_states = Networks(adam(learned.actor), adam(learned.critics))
     zero = jnp.zeros((), jnp.int32)
@@ -191,9 +189,9 @@ def actor_loss(actor: Any, rows: off_policy.Row, critics: Any) -> tuple:
 
 def trained_policy(state: State, *, cfg: Config, env: Environment) -> Policy:
     """The actor without its noise; also of states stacked over members."""
-    del cfg
     actor = state.learner.networks.actor
-    return Policy(actor, None, actor.spec, env.action_space, "rescale")
+    spec = network_spec(cfg, wrap(env, cfg))
+    return Policy(actor, None, spec, env.action_space, "rescale")
 
 
 def with_policy(state: State, policy: Policy) -> State:

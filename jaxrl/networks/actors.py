@@ -1,5 +1,6 @@
 """Actors of off-policy learners: a squashed Gaussian (or a choice), and a deterministic one."""
 
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -8,6 +9,7 @@ from flax import nnx
 
 from jaxrl.distributions import Distribution, Gaussian
 from jaxrl.networks.actor_critic import Tower
+from jaxrl.networks.build import build
 from jaxrl.networks.spec import NetworkSpec
 from jaxrl.spaces import Box
 
@@ -17,9 +19,12 @@ LOG_STD = (-5.0, 2.0)  # bounds: a smaller std loses log-probs to rounding, a la
 class SoftActor(nnx.Module):
     """pi(. | obs): a Gaussian whose std depends on the observation too, or a Categorical."""
 
+    encoder = "mlp"
+
     def __init__(self, spec: NetworkSpec, rngs: nnx.Rngs):
         self.is_real = isinstance(spec.action_space, Box)
-        self.tower = Tower(spec, spec.num_outputs * (2 if self.is_real else 1), 0.01, rngs)
+        outputs = spec.num_outputs * (2 if self.is_real else 1)
+        self.tower = Tower(replace(spec, network=self.encoder), outputs, 0.01, rngs)
         self.spec = spec
 
     def distribution(self, obs: Any) -> Distribution:
@@ -34,8 +39,10 @@ class SoftActor(nnx.Module):
 class DeterministicActor(nnx.Module):
     """One action in [-1, 1] for each observation, arXiv:1509.02971."""
 
+    encoder = "mlp"
+
     def __init__(self, spec: NetworkSpec, rngs: nnx.Rngs):
-        self.tower = Tower(spec, spec.num_outputs, 0.01, rngs)
+        self.tower = Tower(replace(spec, network=self.encoder), spec.num_outputs, 0.01, rngs)
         self.spec = spec
 
     def action(self, obs: Any) -> jax.Array:
@@ -46,3 +53,28 @@ class DeterministicActor(nnx.Module):
         """All probability on that action."""
         action = self.action(obs)
         return Gaussian(action, jnp.full_like(action, -jnp.inf))
+
+
+class ConvSoftActor(SoftActor):
+    encoder = "cnn"
+
+
+class ConvDeterministicActor(DeterministicActor):
+    encoder = "cnn"
+
+
+def named(spec: NetworkSpec, kind: type) -> NetworkSpec:
+    """The spec with the class of an mlp or a cnn of a kind of actor."""
+    if spec.network not in ("mlp", "cnn"):
+        return spec
+    convolves = "Conv" if spec.network == "cnn" else ""
+    return replace(spec, network=f"{__name__}:{convolves}{kind.__name__}")
+
+
+def make(spec: NetworkSpec, key: jax.Array, methods: tuple[str, ...]) -> Any:
+    """A fresh actor; ValueError for someone's class without one of the methods."""
+    actor = build(spec, key)
+    for method in methods:
+        if not callable(getattr(actor, method, None)):
+            raise ValueError(f"network={spec.network} needs a method {method}(obs); try mlp.")
+    return actor

@@ -8,17 +8,22 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxrl.networks.actor_critic import Tower
+from jaxrl.networks.build import class_of
 from jaxrl.networks.spec import NetworkSpec
-from jaxrl.spaces import Box
+from jaxrl.spaces import Box, is_image, is_space
 
 
 def make_critics(spec: NetworkSpec, count: int, key: jax.Array) -> Tower:
     """`count` fresh critics, leaves [count, ...]; `spec` is the actor's.
 
     A Box of actions, as the actor puts them out in [-1, 1], is read beside the observation; of
-    choices each has an output.
+    choices each has an output. Images go through convolutions where the actor's class is a cnn, or
+    someone's own.
     """
-    outputs = spec.num_outputs
+    leaves = jax.tree.leaves(spec.observation_space, is_leaf=is_space)
+    convolve = getattr(class_of(spec.network), "encoder", "cnn") == "cnn"
+    convolve = convolve and any(is_image(leaf) for leaf in leaves)
+    spec, outputs = replace(spec, network="cnn" if convolve else "mlp"), spec.num_outputs
     if isinstance(spec.action_space, Box):
         unit = Box(-1.0, 1.0, spec.action_space.shape)
         spec, outputs = replace(spec, observation_space=(spec.observation_space, unit)), 1

@@ -13,7 +13,7 @@ from jaxrl.networks.actor_critic import linear
 from jaxrl.networks.build import build
 from jaxrl.networks.encoders import Encoder
 from jaxrl.networks.spec import NetworkSpec
-from jaxrl.spaces import Discrete
+from jaxrl.spaces import Box, Discrete
 
 
 class QNetwork(nnx.Module):
@@ -28,7 +28,12 @@ class QNetwork(nnx.Module):
 
     def __init__(self, spec: NetworkSpec, rngs: nnx.Rngs):
         if not isinstance(spec.action_space, Discrete):
-            raise ValueError(f"Q needs Discrete actions, not {spec.action_space}; try PPO.")
+            others = (
+                "SAC, TD3 or PPO"
+                if isinstance(spec.action_space, Box) and spec.action_space.bounded
+                else "PPO"
+            )
+            raise ValueError(f"Q needs Discrete actions, not {spec.action_space}; try {others}.")
         if self.convolve:
             replace(spec, network="cnn")  # refuses what is no image
         self.encoder = Encoder(spec.observation_space, rngs, self.convolve)
