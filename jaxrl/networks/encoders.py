@@ -1,6 +1,7 @@
 """Observations of any space as one vector: an encoder for each leaf, concatenated."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -110,8 +111,31 @@ class Convolutions(nnx.Module):
         batch = x.shape[:-3]
         x = in_unit(self.space, x).reshape(-1, *self.space.shape)
         for layer in self.layers:
-            x = jax.nn.relu(layer(x))
+            x = jax.nn.relu(convolved(layer, x))
         return x.reshape(*batch, self.size)
+
+
+def convolved(layer: nnx.Conv, x: jax.Array) -> jax.Array:
+    """What the layer makes of images [N, H, W, C]; on a CPU as one matrix product of patches.
+
+    XLA's CPU has no fast gradient of a convolution: there the product is 7 times as fast for
+    MinAtar's boards and 11 times for 84x84 pixels (two cores, jaxlib 0.10.2).
+    """
+    return jax.lax.platform_dependent(x, cpu=partial(_of_patches, layer), default=layer)
+
+
+def _of_patches(layer: nnx.Conv, x: jax.Array) -> jax.Array:
+    kernel, bias = layer.kernel[...], layer.bias
+    height, width = kernel.shape[:2]
+    down, right = layer.strides  # pyright: ignore
+    rows, columns = (x.shape[1] - height) // down + 1, (x.shape[2] - width) // right + 1
+    patches = [
+        x[:, i : i + down * (rows - 1) + 1 : down, j : j + right * (columns - 1) + 1 : right]
+        for i in range(height)
+        for j in range(width)
+    ]
+    out = jnp.concatenate(patches, -1) @ kernel.reshape(-1, kernel.shape[-1])
+    return out if bias is None else out + bias[...]
 
 
 def _convolutions(space: Box) -> list[tuple[int, int, int]]:
