@@ -14,7 +14,7 @@ from flax import nnx
 from quick import jit
 
 from jaxrl import networks
-from jaxrl.networks import ActorCritic, Encoder, NetworkSpec
+from jaxrl.networks import ActorCritic, Encoder, NetworkSpec, encoders
 from jaxrl.spaces import Box, Discrete, MultiDiscrete, TextSpace
 
 VECTOR = Box(-1.0, 1.0, (3,))

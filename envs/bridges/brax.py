@@ -102,7 +102,8 @@ def _suite(name: str) -> Any:
         with warnings.catch_warnings(action="ignore"):  # of what it imports
             from brax import envs
     except ImportError as error:
-        raise ImportError(f"brax/{name} needs brax: pip install 'jaxrl[brax]' ({error}).") from error
+        text = f"brax/{name} needs brax: pip install 'jaxrl[brax]' ({error})."
+        raise ImportError(text) from error
     return envs
 
 
