@@ -277,7 +277,11 @@ def test_a_trained_policy_is_saved_and_loaded_as_it_was(tmp_path):
         ({"tau": 0.0}, "tau=0.0 must be .* above 0; try 1.0"),
         ({"alpha": 1.5}, r"alpha=1.5 must lie in \[0.0, 1.0\]; try 0.6"),
         ({"beta": float("nan")}, "beta=nan must lie in"),
-        ({"hidden": (8, 0)}, "hidden=0 must be .* try 256"),
+        ({"hidden": (8, 0)}, "hidden=0 must be .* try 64"),
+        (
+            {"network": "my:Net", "dueling": False, "rescale": True},
+            "rescale=True is for network=mlp or cnn, not my",
+        ),
     ],
 )
 def test_an_option_out_of_range_is_refused_with_a_value_that_works(options, words):
@@ -285,12 +289,25 @@ def test_an_option_out_of_range_is_refused_with_a_value_that_works(options, word
         config(**options)
 
 
+@pytest.mark.parametrize("dueling", [False, True])
+def test_rescaled_observations_are_seen_between_their_bounds(dueling):
+    env = dqn.wrap(envs.make("MountainCar-v0"), cfg := config(dueling=dueling, rescale=True))
+    network = dqn.make_policy(jax.random.key(0), cfg=cfg, env=env)
+    plain = dqn.make_policy(jax.random.key(0), cfg=config(dueling=dueling), env=env)
+    obs, middle, half = jnp.float32([0.3, -0.02]), jnp.array([-0.3, 0.0]), jnp.array([0.9, 0.07])
+    np.testing.assert_allclose(network.q(obs), plain.q((obs - middle) / half), rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("env", "options", "words"),
     [
         ("Pendulum-v1", {}, r"Q needs Discrete actions, not Box.*try SAC, TD3 or PPO"),
         ("CartPole-v1", {"network": "cnn"}, "network=cnn needs image observations"),
-        ("CartPole-v1", {"network": "jaxrl.networks:ActorCritic"}, r"needs a method q\(obs\)"),
+        (
+            "CartPole-v1",
+            {"network": "jaxrl.networks:ActorCritic", "dueling": False},
+            r"needs a method q\(obs\)",
+        ),
     ],
 )
 def test_what_q_learning_cannot_serve_is_refused_before_anything_is_traced(env, options, words):

@@ -403,3 +403,13 @@ def test_a_product_of_patches_is_the_convolution_and_has_its_gradient(side, stri
 
 def compiled_text(layer, x):
     return jax.jit(encoders.convolved).lower(layer, x).compile().as_text()
+
+
+def test_reals_with_two_finite_bounds_may_be_seen_in_one_unit_and_others_stay():
+    low, high = np.float32([-1.2, -0.07, -np.inf, 0, 2]), np.float32([0.6, 0.07, 1, np.inf, 2])
+    space = {"bits": Box(False, True, (2,), np.bool_), "real": Box(low, high, (5,))}
+    obs = {"bits": jnp.array([True, False]), "real": jnp.float32([-0.3, 0.035, -5, 7, 2])}
+    plain = Encoder(space, nnx.Rngs(0))(obs)
+    np.testing.assert_array_equal(plain, [1, 0, *obs["real"]])
+    seen = Encoder(space, nnx.Rngs(0), rescale=True)(obs)
+    np.testing.assert_allclose(seen, [1, 0, 0, 0.5, -5, 7, 2], atol=1e-6)

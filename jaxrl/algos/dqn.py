@@ -34,6 +34,7 @@ class Config(replay.Sizes, q_learning.Options):
     learning_rate: float = 2.3e-3  # of Adam
     double: bool = True  # the target's action is the network's choice, its value the target's
     dueling: bool = False  # value and advantages apart
+    rescale: bool = False  # observations with two finite bounds are seen in [-1, 1]
     n_step: int = 3  # rewards that are summed before the target network's value
     prioritised: bool = False  # draw rows by their error
     alpha: float = 0.6  # power of the error by which rows are drawn; 0: all alike
@@ -48,11 +49,14 @@ class Config(replay.Sizes, q_learning.Options):
         config.check_positive("n_step", self.n_step, 1)
         config.check_positive("target_every", self.target_every, 512)
         self.check_sizes(self.n_step)
+        for name in ("dueling", "rescale"):
+            if getattr(self, name) and self.network not in ("mlp", "cnn"):
+                raise ValueError(f"{name}=True is for network=mlp or cnn, not {self.network}.")
         self.check_options(("tau",), ("alpha", "beta", "tau"))
 
     @property
     def kind(self) -> str:
-        return "Dueling" if self.dueling else "Plain"
+        return ("Scaled" if self.rescale else "") + ("Dueling" if self.dueling else "Plain")
 
 
 class Step(flax.struct.PyTreeNode):

@@ -13,6 +13,7 @@ from jaxrl import spaces
 from jaxrl.spaces import Box, Discrete, Space, is_space
 
 MAX_ONE_HOT = 64  # a choice of more values is embedded
+HUGE = 1e30  # bounds from here on stand for none
 EMBEDDING = 32  # numbers that stand for one value of an embedded choice
 
 
@@ -20,13 +21,14 @@ class Encoder(nnx.Module):
     """Observations as float32 features [..., size], with any number of leading batch axes.
 
     Choices are one-hot, or embedded where they have many values; Boxes are flat, images and bytes
-    scaled to [0, 1] by their bounds. With `convolve`, images go through convolutions. The mask of
-    legal actions is no feature.
+    scaled to [0, 1] by their bounds. With `convolve`, images go through convolutions; with
+    `rescale`, reals with two finite bounds are scaled to [-1, 1]. The mask of legal actions is no
+    feature.
     """
 
-    def __init__(self, space: Space, rngs: nnx.Rngs, convolve: bool = False):
+    def __init__(self, space: Space, rngs: nnx.Rngs, convolve: bool = False, rescale: bool = False):
         leaves = jax.tree.leaves(spaces.features_space(space), is_leaf=is_space)
-        self.parts = nnx.List([_part(leaf, rngs, convolve) for leaf in leaves])
+        self.parts = nnx.List([_part(leaf, rngs, convolve, rescale) for leaf in leaves])
         self.space = space
 
     @property
@@ -43,22 +45,24 @@ class Encoder(nnx.Module):
         return jnp.concatenate(encoded, -1)
 
 
-def _part(space: Any, rngs: nnx.Rngs, convolve: bool) -> Any:
+def _part(space: Any, rngs: nnx.Rngs, convolve: bool, rescale: bool) -> Any:
     if convolve and spaces.is_image(space):
         return Convolutions(space, rngs)
-    return Numbers(space) if isinstance(space, Box) else Choices(space, rngs)
+    return Numbers(space, rescale) if isinstance(space, Box) else Choices(space, rngs)
 
 
 class Numbers(nnx.Module):
     """The entries of a Box in order."""
 
-    def __init__(self, space: Box):
+    def __init__(self, space: Box, rescale: bool = False):
         self.size = int(np.prod(space.shape, dtype=int))
-        self.space = space
+        is_real = jnp.issubdtype(space.dtype, jnp.floating) and not spaces.has_pixels(space)
+        self.space, self.rescale = space, rescale and is_real
 
     def __call__(self, x: jax.Array) -> jax.Array:
         batch = x.shape[: x.ndim - len(self.space.shape)]
-        return in_unit(self.space, x).reshape(*batch, self.size)
+        x = between_bounds(self.space, x) if self.rescale else in_unit(self.space, x)
+        return x.reshape(*batch, self.size)
 
 
 class Choices(nnx.Module):
@@ -159,6 +163,14 @@ def check_image(space: Box) -> None:
             f"network=cnn needs images of at least 36x36, or boards of 3x3 to 16x16, not "
             f"{space.shape[0]}x{space.shape[1]}; try network=mlp."
         )
+
+
+def between_bounds(space: Box, x: jax.Array) -> jax.Array:
+    """Values of a Box as float32, those of entries with two finite bounds as in [-1, 1]."""
+    bounded = (space.low > -HUGE) & (space.high < HUGE) & (space.high > space.low)
+    low, high = np.where(bounded, space.low, -1.0), np.where(bounded, space.high, 1.0)
+    middle, half = np.float32((low + high) / 2), np.float32((high - low) / 2)
+    return (x.astype(jnp.float32) - middle) / half
 
 
 def in_unit(space: Box, x: jax.Array) -> jax.Array:

@@ -24,6 +24,7 @@ class QNetwork(nnx.Module):
 
     convolve = False  # images
     normed = True  # with LayerNorm
+    rescale = False  # see reals with two finite bounds in [-1, 1]
     dueling = False  # V(obs) + A(obs, .) - mean A(obs, .): eq. 9 of arXiv:1511.06581
 
     def __init__(self, spec: NetworkSpec, rngs: nnx.Rngs):
@@ -36,7 +37,7 @@ class QNetwork(nnx.Module):
             raise ValueError(f"Q needs Discrete actions, not {spec.action_space}; try {others}.")
         if self.convolve:
             replace(spec, network="cnn")  # refuses what is no image
-        self.encoder = Encoder(spec.observation_space, rngs, self.convolve)
+        self.encoder = Encoder(spec.observation_space, rngs, self.convolve, self.rescale)
         sizes = (self.encoder.size, *spec.hidden)
         self.hidden = nnx.List([linear(i, o, 2**0.5, rngs) for i, o in pairwise(sizes)])
         widths = spec.hidden if self.normed else ()
@@ -93,8 +94,24 @@ class ConvDuelingQNetwork(DuelingQNetwork):
     convolve = True
 
 
+class ScaledPlainQNetwork(PlainQNetwork):
+    rescale = True
+
+
+class ConvScaledPlainQNetwork(ConvPlainQNetwork):
+    rescale = True
+
+
+class ScaledDuelingQNetwork(DuelingQNetwork):
+    rescale = True
+
+
+class ConvScaledDuelingQNetwork(ConvDuelingQNetwork):
+    rescale = True
+
+
 def named(spec: NetworkSpec, kind: str = "") -> NetworkSpec:
-    """The spec with the class of an mlp or cnn of a kind: "", Plain or Dueling."""
+    """The spec with the class of an mlp or cnn of a kind: "", Plain, Dueling, ScaledPlain, ..."""
     if spec.network not in ("mlp", "cnn"):
         return spec
     return replace(
