@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from jaxrl import config, mesh, metrics, replay, resets, rollout, spaces
 from jaxrl.env import Environment, per_env_keys
-from jaxrl.networks.spec import NetworkSpec
+from jaxrl.networks import NetworkSpec, actors
 from jaxrl.replay import Replay
 from jaxrl.rollout import Carry, Decision
 
@@ -51,10 +51,12 @@ class ActorCriticConfig(replay.Sizes):
         return min(super().capacity, self.num_iterations * self.num_steps)
 
 
-def network_spec(cfg: ActorCriticConfig, env: Environment, squash: bool = False) -> NetworkSpec:
-    """What an actor for a wrapped environment's spaces is built from."""
+def network_spec(cfg: ActorCriticConfig, env: Environment, kind: type) -> NetworkSpec:
+    """What an actor for a wrapped environment's spaces is built from, one of a kind in `actors`."""
+    squash = kind is actors.SoftActor and isinstance(env.action_space, spaces.Box)
     both = env.observation_space, env.action_space
-    return NetworkSpec(*both, cfg.network, cfg.hidden, cfg.activation, squash)
+    spec = NetworkSpec(*both, cfg.network, cfg.hidden, cfg.activation, squash)
+    return actors.named(spec, kind)
 
 
 class Row(flax.struct.PyTreeNode):

@@ -17,7 +17,7 @@ import optax
 from jax.sharding import PartitionSpec as P
 
 from jaxrl import actions, config, distributions, losses, mesh, metrics, off_policy, sgd
-from jaxrl.networks import NetworkSpec, actors
+from jaxrl.networks import actors
 from jaxrl.networks.critics import each_q, make_critics
 from jaxrl.policy import Policy
 from jaxrl.replay import Replay
@@ -33,6 +33,9 @@ class Config(off_policy.ActorCriticConfig):
     def __post_init__(self):
         super().__post_init__()
         config.check_range("target_entropy", self.target_entropy, -1e6, 1e6, -1.0)
+
+
+network_spec = partial(off_policy.network_spec, kind=actors.SoftActor)  # (cfg, wrapped env)
 
 
 class Trained(flax.struct.PyTreeNode):
@@ -69,12 +72,6 @@ def wrap(env: Any, cfg: Config) -> EpisodeStats:
     del cfg
     off_policy.check_actions("SAC", env.action_space, or_discrete=True)
     return EpisodeStats(ScaleAction(env, squash=isinstance(env.action_space, Box)))
-
-
-def network_spec(cfg: Config, env: Any) -> NetworkSpec:
-    """What the actor is built from."""
-    spec = off_policy.network_spec(cfg, env, squash=isinstance(env.action_space, Box))
-    return actors.named(spec, actors.SoftActor)
 
 
 def make_policy(key: jax.Array, *, cfg: Config, env: Any) -> Any:

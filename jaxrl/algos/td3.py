@@ -16,7 +16,7 @@ from jax.sharding import PartitionSpec as P
 from jaxrl import config, losses, mesh, metrics, off_policy, replay
 from jaxrl.distributions import noise
 from jaxrl.env import Environment
-from jaxrl.networks import NetworkSpec, actors
+from jaxrl.networks import actors
 from jaxrl.networks.critics import each_q, make_critics
 from jaxrl.policy import Policy
 from jaxrl.rollout import Carry, Decision
@@ -39,6 +39,9 @@ class Config(off_policy.ActorCriticConfig):
         for field in ("exploration_noise", "target_noise", "noise_clip"):
             config.check_range(field, getattr(self, field), 0.0, 2.0, getattr(Config, field))
         super().__post_init__()
+
+
+network_spec = partial(off_policy.network_spec, kind=actors.DeterministicActor)
 
 
 class Networks(flax.struct.PyTreeNode):
@@ -76,11 +79,6 @@ def wrap(env: Environment, cfg: Config) -> EpisodeStats:
     del cfg
     off_policy.check_actions("TD3", env.action_space)
     return EpisodeStats(ScaleAction(env))
-
-
-def network_spec(cfg: Config, env: Environment) -> NetworkSpec:
-    """What the actor is built from."""
-    return actors.named(off_policy.network_spec(cfg, env), actors.DeterministicActor)
 
 
 def make_policy(key: jax.Array, *, cfg: Config, env: Environment) -> Any:
