@@ -56,7 +56,7 @@ def network_spec(cfg: ActorCriticConfig, env: Environment, kind: type) -> Networ
     squash = kind is actors.SoftActor and isinstance(env.action_space, spaces.Box)
     both = env.observation_space, env.action_space
     spec = NetworkSpec(*both, cfg.network, cfg.hidden, cfg.activation, squash)
-    return actors.named(spec, kind)
+    return spec.of_class(kind.__module__, kind.__name__)
 
 
 class Row(flax.struct.PyTreeNode):

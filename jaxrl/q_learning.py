@@ -66,7 +66,7 @@ def network_spec(cfg: Options, env: Any) -> networks.NetworkSpec:
 
 def make_policy(key: jax.Array, *, cfg: Options, env: Any) -> Any:
     """A fresh network for the environment's spaces."""
-    return q_network.make(network_spec(cfg, env), key)
+    return networks.build(network_spec(cfg, env), key, needs=("q",))
 
 
 def trained_policy(state: Any, *, cfg: Options, env: Any) -> Policy:

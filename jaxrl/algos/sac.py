@@ -16,7 +16,7 @@ import numpy as np
 import optax
 from jax.sharding import PartitionSpec as P
 
-from jaxrl import actions, config, distributions, losses, mesh, metrics, off_policy, sgd
+from jaxrl import actions, config, distributions, losses, mesh, metrics, networks, off_policy, sgd
 from jaxrl.networks import actors
 from jaxrl.networks.critics import each_q, make_critics
 from jaxrl.policy import Policy
@@ -76,7 +76,7 @@ def wrap(env: Any, cfg: Config) -> EpisodeStats:
 
 def make_policy(key: jax.Array, *, cfg: Config, env: Any) -> Any:
     """A fresh actor for the (wrapped) environment's spaces."""
-    return actors.make(network_spec(cfg, env), key, ("distribution",))
+    return networks.build(network_spec(cfg, env), key)
 
 
 def entropy_target(cfg: Config, space: Any) -> Any:

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import PartitionSpec as P
 
-from jaxrl import config, losses, mesh, metrics, off_policy, replay
+from jaxrl import config, losses, mesh, metrics, networks, off_policy, replay
 from jaxrl.distributions import noise
 from jaxrl.env import Environment
 from jaxrl.networks import actors
@@ -45,7 +45,7 @@ network_spec = partial(off_policy.network_spec, kind=actors.DeterministicActor)
 
 
 class Networks(flax.struct.PyTreeNode):
-    actor: Any  # DeterministicActor
+    actor: Any  # DeterministicActor, or of a class of someone's own
     critics: Any  # leaves [num_critics, ...]
 
 
@@ -83,7 +83,7 @@ def wrap(env: Environment, cfg: Config) -> EpisodeStats:
 
 def make_policy(key: jax.Array, *, cfg: Config, env: Environment) -> Any:
     """A fresh actor for a wrapped environment."""
-    return actors.make(network_spec(cfg, env), key, ("distribution", "action"))
+    return networks.build(network_spec(cfg, env), key, needs=("action",))
 
 
 def init(key: jax.Array, *, cfg: Config, env: Environment, axis: str | None = None) -> State:

@@ -9,7 +9,6 @@ from flax import nnx
 
 from jaxrl.distributions import Distribution, Gaussian
 from jaxrl.networks.actor_critic import Tower
-from jaxrl.networks.build import build
 from jaxrl.networks.spec import NetworkSpec
 from jaxrl.spaces import Box
 
@@ -61,20 +60,3 @@ class ConvSoftActor(SoftActor):
 
 class ConvDeterministicActor(DeterministicActor):
     encoder = "cnn"
-
-
-def named(spec: NetworkSpec, kind: type) -> NetworkSpec:
-    """The spec with the class of an mlp or a cnn of a kind of actor."""
-    if spec.network not in ("mlp", "cnn"):
-        return spec
-    convolves = "Conv" if spec.network == "cnn" else ""
-    return replace(spec, network=f"{__name__}:{convolves}{kind.__name__}")
-
-
-def make(spec: NetworkSpec, key: jax.Array, methods: tuple[str, ...]) -> Any:
-    """A fresh actor; ValueError for someone's class without one of the methods."""
-    actor = build(spec, key)
-    for method in methods:
-        if not callable(getattr(actor, method, None)):
-            raise ValueError(f"network={spec.network} needs a method {method}(obs); try mlp.")
-    return actor

@@ -18,16 +18,19 @@ def class_of(name: str) -> Any:
     return own_class(name) or (Recurrent if name in CELLS else ActorCritic)
 
 
-def build(spec: NetworkSpec, key: jax.Array, memory: bool = False) -> Any:
-    """A fresh network; ValueError where its class gives no distribution.
+def build(
+    spec: NetworkSpec, key: jax.Array, memory: bool = False, needs: tuple[str, ...] = ()
+) -> Any:
+    """A fresh network; ValueError where its class gives no distribution, or lacks what it `needs`.
 
     And for one with a memory, unless the caller says that it hands that from step to step.
     """
     rngs = nnx.Rngs(params=key)
     with telling(f"network={spec.network} cannot be made"):
         network = class_of(spec.network)(spec, rngs)
-    if not callable(getattr(network, "distribution", None)):
-        raise ValueError(f"network={spec.network} needs a method distribution(obs).")
+    for method in ("distribution", *needs):
+        if not callable(getattr(network, method, None)):
+            raise ValueError(f"network={spec.network} needs a method {method}(obs); try mlp.")
     if has_memory(network) and not memory:
         raise ValueError(
             f"network={spec.network} has a memory, which train.ppo alone can train; try mlp."

@@ -10,7 +10,6 @@ from flax import nnx
 
 from jaxrl.distributions import Categorical
 from jaxrl.networks.actor_critic import linear
-from jaxrl.networks.build import build
 from jaxrl.networks.encoders import Encoder
 from jaxrl.networks.spec import NetworkSpec
 from jaxrl.spaces import Box, Discrete
@@ -72,59 +71,26 @@ class QNetwork(nnx.Module):
         return Categorical(1e9 * best)  # so that the others' probability is exactly 0
 
 
-class ConvQNetwork(QNetwork):
-    convolve = True
-
-
-class PlainQNetwork(QNetwork):
-    """Without LayerNorm."""
-
-    normed = False
-
-
-class ConvPlainQNetwork(PlainQNetwork):
-    convolve = True
-
-
-class DuelingQNetwork(PlainQNetwork):
-    dueling = True
-
-
-class ConvDuelingQNetwork(DuelingQNetwork):
-    convolve = True
-
-
-class ScaledPlainQNetwork(PlainQNetwork):
-    rescale = True
-
-
-class ConvScaledPlainQNetwork(ConvPlainQNetwork):
-    rescale = True
-
-
-class ScaledDuelingQNetwork(DuelingQNetwork):
-    rescale = True
-
-
-class ConvScaledDuelingQNetwork(ConvDuelingQNetwork):
-    rescale = True
+# Of each kind the options that differ; `policy.json` keeps the name of its class, such as
+# ConvScaledDuelingQNetwork.
+PLAIN, DUELING = {"normed": False}, {"normed": False, "dueling": True}
+KINDS: dict[str, dict[str, bool]] = {
+    "": {},
+    "Plain": PLAIN,
+    "Dueling": DUELING,
+    "ScaledPlain": {**PLAIN, "rescale": True},
+    "ScaledDueling": {**DUELING, "rescale": True},
+}
+for _kind, _options in KINDS.items():
+    for _name, _more in ((_kind, _options), (f"Conv{_kind}", {**_options, "convolve": True})):
+        if _name:
+            _own = {"__module__": __name__, **_more}
+            globals()[f"{_name}QNetwork"] = type(QNetwork)(f"{_name}QNetwork", (QNetwork,), _own)  # pyright: ignore
 
 
 def named(spec: NetworkSpec, kind: str = "") -> NetworkSpec:
-    """The spec with the class of an mlp or cnn of a kind: "", Plain, Dueling, ScaledPlain, ..."""
-    if spec.network not in ("mlp", "cnn"):
-        return spec
-    return replace(
-        spec, network=f"{__name__}:{'Conv' if spec.network == 'cnn' else ''}{kind}QNetwork"
-    )
-
-
-def make(spec: NetworkSpec, key: jax.Array) -> Any:
-    """A fresh network; ValueError for someone's class without a method q(obs)."""
-    network = build(spec, key)
-    if not callable(getattr(network, "q", None)):
-        raise ValueError(f"network={spec.network} needs a method q(obs) for Q-learning; try mlp.")
-    return network
+    """The spec with the class of an mlp or cnn of one of KINDS."""
+    return spec.of_class(__name__, f"{kind}QNetwork")
 
 
 def of_action(q: jax.Array, action: jax.Array) -> jax.Array:

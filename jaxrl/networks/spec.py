@@ -1,7 +1,7 @@
 """What fixes a network's structure, and the distribution that its outputs describe."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import Any
 
@@ -108,6 +108,13 @@ class NetworkSpec:
         """Spaces may be dicts, which have no hash."""
         leaves = jax.tree.leaves((self.observation_space, self.action_space), is_leaf=is_space)
         return hash((*leaves, self.network, self.hidden, self.activation, self.squash))
+
+    def of_class(self, module: str, name: str) -> "NetworkSpec":
+        """The same for a module's class of that name, Conv before it for a cnn; one's own stays."""
+        if self.network not in ("mlp", "cnn"):
+            return self
+        convolves = "Conv" if self.network == "cnn" else ""
+        return replace(self, network=f"{module}:{convolves}{name}")
 
     @property
     def num_outputs(self) -> int:
