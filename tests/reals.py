@@ -8,6 +8,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
+from one_of import one_of
 from quick import jit
 from walk import Walk, WalkState
 
@@ -32,24 +33,7 @@ class Drift(Walk):
 PROBES = (value.Target(), value.Forever())
 
 
-class Probe(Environment):
-    """The probe of PROBES with this index, a leaf: one program learns both side by side."""
-
-    index: jax.Array = flax.struct.field(default=0)
-
-    @property
-    def observation_space(self):
-        return Box(-1.0, 1.0, (1,))
-
-    @property
-    def action_space(self):
-        return Box(-2.0, 2.0, (1,))
-
-    def reset(self, key):
-        return jax.lax.switch(self.index, [probe.reset for probe in PROBES], key)
-
-    def step(self, state, action, key):
-        return jax.lax.switch(self.index, [probe.step for probe in PROBES], state, action, key)
+Probe = one_of(PROBES, Box(-2.0, 2.0, (1,)))
 
 
 def learned(algorithm: Any, cfg: Any, envs: list[Environment], read: Any) -> list[Any]:

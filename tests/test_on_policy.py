@@ -10,16 +10,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from one_of import one_of
 from quick import jit
 from walk import Walk
 
 from envs.probe import value
 from jaxrl import metrics
 from jaxrl.algos import a2c, grpo_arrays, trpo
-from jaxrl.env import Environment
 from jaxrl.mesh import make_mesh
 from jaxrl.program import make_program, members, seed_keys
-from jaxrl.spaces import Box, Discrete
+from jaxrl.spaces import Discrete
 from jaxrl.wrappers import TimeLimit
 from train import a2c as of_a2c
 from train import loop
@@ -139,24 +139,7 @@ LEARNERS: dict[str, Any] = {
 }
 
 
-class OneOf(Environment):
-    """The probe of PROBES with this index, a leaf: one program learns all of them side by side."""
-
-    index: jax.Array = flax.struct.field(default=0)
-
-    @property
-    def observation_space(self):
-        return Box(-1.0, 1.0, (1,))
-
-    @property
-    def action_space(self):
-        return Discrete(2)
-
-    def reset(self, key):
-        return jax.lax.switch(self.index, [probe.reset for probe in PROBES], key)
-
-    def step(self, state, action, key):
-        return jax.lax.switch(self.index, [probe.step for probe in PROBES], state, action, key)
+OneOf = one_of(PROBES, Discrete(2))
 
 
 @pytest.mark.parametrize("name", LEARNERS)

@@ -2,18 +2,17 @@
 
 from functools import partial
 
-import flax.struct
 import jax
 import numpy as np
 import pytest
+from one_of import one_of
 from quick import jit
 
 import envs
 from envs.probe import value
 from jaxrl.algos import ppo
-from jaxrl.env import Environment
 from jaxrl.metrics import quotient
-from jaxrl.spaces import Box, Discrete
+from jaxrl.spaces import Discrete
 from jaxrl.wrappers import TimeLimit
 
 GAMMA = 0.9
@@ -28,24 +27,7 @@ PROBES = (
 )
 
 
-class OneOf(Environment):
-    """The probe of PROBES with this index, a leaf: one program learns all of them side by side."""
-
-    index: jax.Array = flax.struct.field(default=0)
-
-    @property
-    def observation_space(self):
-        return Box(-1.0, 1.0, (1,))
-
-    @property
-    def action_space(self):
-        return Discrete(2)
-
-    def reset(self, key):
-        return jax.lax.switch(self.index, [probe.reset for probe in PROBES], key)
-
-    def step(self, state, action, key):
-        return jax.lax.switch(self.index, [probe.step for probe in PROBES], state, action, key)
+OneOf = one_of(PROBES, Discrete(2))
 
 
 def config(**options):

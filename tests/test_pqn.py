@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from one_of import one_of
 from quick import jit
 from walk import Walk
 
@@ -17,7 +18,6 @@ import jaxrl
 from envs.probe import value
 from jaxrl import metrics
 from jaxrl.algos import pqn
-from jaxrl.env import Environment
 from jaxrl.mesh import make_mesh
 from jaxrl.networks.q_network import epsilon_greedy
 from jaxrl.program import make_program, members, seed_keys
@@ -304,24 +304,7 @@ def test_an_option_out_of_range_is_refused_with_a_value_that_works(options, word
 PROBES = (value.ActionObsReward(), value.TwoStepDiscount(), value.Forever())
 
 
-class OneOf(Environment):
-    """The probe of PROBES with this index, a leaf: one program learns all of them side by side."""
-
-    index: jax.Array = flax.struct.field(default=0)
-
-    @property
-    def observation_space(self):
-        return Box(-1.0, 1.0, (1,))
-
-    @property
-    def action_space(self):
-        return Discrete(2)
-
-    def reset(self, key):
-        return jax.lax.switch(self.index, [probe.reset for probe in PROBES], key)
-
-    def step(self, state, action, key):
-        return jax.lax.switch(self.index, [probe.step for probe in PROBES], state, action, key)
+OneOf = one_of(PROBES, Discrete(2))
 
 
 @pytest.fixture(scope="module")
