@@ -3,8 +3,8 @@
     python benchmarks/algorithms.py --peers-python peers-env/bin/python --out FILE
 
 Ours is the trainer's own command, one seed and five; its summary's steps per second are without
-compiling. The peer's are of `learn` alone, with one and with two threads of torch, fewer steps of
-it: what they cost does not change once it learns.
+compiling. The peer's are of `learn` alone, with one and with two threads of torch, and of fewer
+steps, of which those before `learning_starts` cost less: that flatters the peer.
 """
 
 import argparse

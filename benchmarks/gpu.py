@@ -24,11 +24,11 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from benchmarks.decoding import greedy
 from benchmarks.record import machine, versions
 from jaxrl.lm.model import weights
-from jaxrl.lm.model.cache import init_cache
 from jaxrl.lm.model.config import ModelConfig, preset
-from jaxrl.lm.model.transformer import Transformer, forward, logits, unstack
+from jaxrl.lm.model.transformer import Transformer, unstack
 from jaxrl.program import members
 from jaxrl.train import table
 from jaxrl.train.devices import Distributed, choose, join
@@ -104,34 +104,14 @@ def learner(name: str, env: str, start: str, seeds: int, options: dict[str, Any]
 PROMPT = 32
 
 
-def decode(cfg: ModelConfig, batch: int, new: int) -> Callable[..., jax.Array]:
-    """Greedy tokens [B, new] after prompts of PROMPT tokens."""
-
-    def decoded(model: Transformer, prompt: jax.Array) -> jax.Array:
-        model = unstack(model)
-        cache = init_cache(cfg, batch, PROMPT + new)
-        hidden, cache = forward(model, prompt, jnp.full(batch, PROMPT), cache)
-        token = jnp.argmax(logits(model, hidden[:, -1]), -1).astype(jnp.int32)
-
-        def step(i: jax.Array, carry: Any) -> Any:
-            token, cache, out = carry
-            out = out.at[:, i].set(token)
-            hidden, cache = forward(model, token[:, None], jnp.ones(batch, jnp.int32), cache)
-            return jnp.argmax(logits(model, hidden[:, 0]), -1).astype(jnp.int32), cache, out
-
-        out = jnp.zeros((batch, new), jnp.int32)
-        return jax.lax.fori_loop(0, new, step, (token, cache, out))[2]
-
-    return decoded
-
-
 def tokens(name: str, batch: int, new: int, bandwidth: float, peer: bool) -> dict[str, Any]:
     """Tokens a second, and those that reading weights and keys once a step would allow."""
     cfg = replace(preset(name, 50_000), param_dtype="bfloat16", dtype="bfloat16")
-    model = jax.jit(lambda: Transformer(cfg, nnx.Rngs(0)))()
+    stacked = jax.jit(lambda: Transformer(cfg, nnx.Rngs(0)))()
+    model = jax.jit(unstack)(stacked)
     ids = np.random.default_rng(0).integers(100, 40_000, (batch, PROMPT)).astype(np.int32)
     began = perf_counter()
-    program = jax.jit(decode(cfg, batch, new)).lower(model, jnp.asarray(ids)).compile()
+    program = jax.jit(greedy(cfg, batch, PROMPT, new)).lower(model, jnp.asarray(ids)).compile()
     compile_s = perf_counter() - began
     seconds = medians(lambda: program(model, jnp.asarray(ids)))
     rate = batch * new / statistics.median(seconds)
@@ -148,7 +128,7 @@ def tokens(name: str, batch: int, new: int, bandwidth: float, peer: bool) -> dic
         "roofline_tokens_per_s": batch * bandwidth / a_step,
         "of_roofline": rate * a_step / bandwidth / batch,
     }
-    return record | (generate(cfg, model, ids, new) if peer else {})
+    return record | (generate(cfg, stacked, ids, new) if peer else {})
 
 
 def generate(cfg: ModelConfig, model: Transformer, ids: np.ndarray, new: int) -> dict[str, Any]:

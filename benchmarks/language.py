@@ -29,6 +29,7 @@ from flax import nnx
 from jax.sharding import Mesh
 
 import envs
+from benchmarks.decoding import greedy
 from benchmarks.record import machine, versions
 from jaxrl.algos.sft import Config
 from jaxrl.lm.learn.imitation import imitation_gradient
@@ -241,20 +242,7 @@ BATCH, PROMPT, NEW = 64, 32, 128
 
 def decoded(model, prompt):
     """Greedy tokens [B, NEW] after the prompts, in one program."""
-    model = unstack(model)
-    cache = init_cache(DECODED, BATCH, PROMPT + NEW)
-    hidden, cache = forward(model, prompt, jnp.full(BATCH, PROMPT), cache)
-    out = jnp.zeros((BATCH, NEW), jnp.int32)
-    token = jnp.argmax(logits(model, hidden[:, -1]), -1).astype(jnp.int32)
-
-    def step(i, carry):
-        token, cache, out = carry
-        out = out.at[:, i].set(token)
-        hidden, cache = forward(model, token[:, None], jnp.ones(BATCH, jnp.int32), cache)
-        token = jnp.argmax(logits(model, hidden[:, 0]), -1).astype(jnp.int32)
-        return token, cache, out
-
-    return jax.lax.fori_loop(0, NEW, step, (token, cache, out))[2]
+    return greedy(DECODED, BATCH, PROMPT, NEW)(unstack(model), prompt)
 
 
 def against_transformers() -> list[dict]:

@@ -24,7 +24,7 @@ import numpy as np
 
 import envs
 from benchmarks.record import machine, versions
-from jaxrl import on_policy, replay, resets, sgd
+from jaxrl import distributions, on_policy, replay, resets, sgd
 from jaxrl.algos import a2c, dqn, ppo, pqn, sac, td3
 from jaxrl.env import per_env_keys
 from jaxrl.networks import q_network
@@ -64,9 +64,7 @@ def of_replay(name: str, cfg: Any, env: Any, state: Any) -> dict[str, tuple[int,
     if name == "dqn":
         player, noise = partial(dqn.act, state.network, 0.1), q_network.draw_noise
     else:
-        noise = partial(
-            getattr(algorithm, "noise", None) or sac.distributions.noise, env.action_space
-        )
+        noise = partial(distributions.noise, env.action_space)
         std = {"std": cfg.exploration_noise} if name == "td3" else {}
         player = partial(algorithm.act, state.learner, jnp.asarray(True), **std)
     of_row = partial(sac.noise_of_row, env.action_space) if name == "sac" else noise

@@ -77,30 +77,15 @@ def jaxrl_grpo(args: argparse.Namespace) -> dict[str, Any]:
 def jaxrl_decode(args: argparse.Namespace) -> dict[str, Any]:
     """Greedy tokens of a batch of prompts, in one program on one device of all cores."""
     import jax
-    import jax.numpy as jnp
     import numpy as np
 
+    from benchmarks.decoding import greedy
     from jaxrl.lm.model import weights
-    from jaxrl.lm.model.cache import init_cache
-    from jaxrl.lm.model.transformer import forward, logits, unstack
+    from jaxrl.lm.model.transformer import unstack
 
     cfg, model = weights.load(args.model, param_dtype="float32", dtype="float32")
     prompt, new = prompts(args), args.tokens
-
-    def decode(model, prompt):
-        cache = init_cache(cfg, args.batch, prompt.shape[1] + new)
-        hidden, cache = forward(model, prompt, jnp.full(args.batch, prompt.shape[1]), cache)
-        token = jnp.argmax(logits(model, hidden[:, -1]), -1).astype(jnp.int32)
-
-        def step(i, carry):
-            token, cache, out = carry
-            out = out.at[:, i].set(token)
-            hidden, cache = forward(model, token[:, None], jnp.ones(args.batch, jnp.int32), cache)
-            return jnp.argmax(logits(model, hidden[:, 0]), -1).astype(jnp.int32), cache, out
-
-        out = jnp.zeros((args.batch, new), jnp.int32)
-        return jax.lax.fori_loop(0, new, step, (token, cache, out))[2]
-
+    decode = greedy(cfg, args.batch, prompt.shape[1], new)
     model = jax.jit(unstack)(model)
     began = time.perf_counter()
     program = jax.jit(decode).lower(model, prompt).compile()

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrl.env import Environment, TimeStep, static, timestep
+from jaxrl.envs.bridges.avals import like, strong
 from jaxrl.envs.fields import KINDS, Field, check_fields, check_max_steps
 from jaxrl.spaces import Box
 from jaxrl.wrappers import TimeLimit
@@ -50,14 +51,13 @@ class Brax(Environment):
         return Box(-1.0, 1.0, (self.game.action_size,))
 
     def reset(self, key: jax.Array) -> tuple[Any, TimeStep]:
-        state = jax.tree.map(_strong, self.game.reset(key))
+        state = strong(self.game.reset(key))
         return state, timestep(state.obs)
 
     def step(self, state: Any, action: jax.Array, key: jax.Array) -> tuple[Any, TimeStep]:
         del key  # nothing is random after a reset
         own = state.replace(info=dict(state.info), metrics=dict(state.metrics))
-        stepped = self.game.step(own, action)
-        stepped = jax.tree.map(lambda new, old: jnp.asarray(new, old.dtype), stepped, state)
+        stepped = like(self.game.step(own, action), state)
         return stepped, timestep(stepped.obs, stepped.reward, stepped.done > 0.5)
 
 
@@ -105,8 +105,3 @@ def _suite(name: str) -> Any:
         text = f"brax/{name} needs brax: pip install 'jaxrl[brax]' ({error})."
         raise ImportError(text) from error
     return envs
-
-
-def _strong(x: Any) -> jax.Array:
-    """`x` without a weak type, so that a scan's carry keeps its type."""
-    return jnp.asarray(x, jnp.asarray(x).dtype)

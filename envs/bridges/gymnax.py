@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl.env import Environment, TimeStep, static, timestep
+from jaxrl.envs.bridges.avals import like, strong
 from jaxrl.envs.fields import KINDS, Field, check_fields
 from jaxrl.spaces import Box, Discrete, Space, is_space
 
@@ -83,7 +84,7 @@ class Gymnax(Environment):
 
     def reset(self, key: jax.Array) -> tuple[Any, TimeStep]:
         obs, state = self.game.reset_env(key, self.params)
-        return jax.tree.map(_strong, state), timestep(self._observe(obs))
+        return strong(state), timestep(self._observe(obs))
 
     def step(self, state: Any, action: Any, key: jax.Array) -> tuple[Any, TimeStep]:
         # The barrier keeps XLA from fusing a game's long step into each of its readers and
@@ -92,7 +93,7 @@ class Gymnax(Environment):
             self.game.step_env(key, state, action, self.params)
         )
         truncated = self.game.is_truncated(stepped, self.params)
-        stepped = jax.tree.map(lambda new, old: jnp.asarray(new, old.dtype), stepped, state)
+        stepped = like(stepped, state)
         return stepped, timestep(self._observe(obs), reward, terminated, truncated)
 
     def _observe(self, obs: Any) -> Any:
@@ -103,11 +104,6 @@ class Gymnax(Environment):
 
 def ids() -> tuple[str, ...]:
     return NAMES
-
-
-def _strong(x: Any) -> jax.Array:
-    """`x` without a weak type, so that a scan's carry keeps its type."""
-    return jnp.asarray(x, jnp.asarray(x).dtype)
 
 
 def make(name: str, *, max_steps: Any = 0, **fields: Any) -> Gymnax:

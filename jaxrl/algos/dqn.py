@@ -1,5 +1,5 @@
-"""DQN (Nature 2015) with a double target (arXiv:1509.06461), and as options a dueling network
-(arXiv:1511.06581), n-step returns and prioritised replay (arXiv:1511.05952). Differences from the
+"""DQN (Nature 2015) with a double target (arXiv:1509.06461) and n-step returns, and as options a
+dueling network (arXiv:1511.06581) and prioritised replay (arXiv:1511.05952). Differences from the
 papers: Adam, gradients clipped by norm, epsilon falls by iterations, batches are spread evenly over
 environments, and truncated episodes bootstrap from where the last action led.
 """
