@@ -1,9 +1,10 @@
-"""What an iteration costs beside its parts alone: `python benchmarks/parts.py --out FILE`.
+"""What an iteration costs beside its parts: `taskset -c 0 python benchmarks/parts.py --out FILE`.
 
 For each learner with its default options, one seed on one core: the whole iteration; play (the
 environment and the network that acts); sampling of the replay; gradient steps over and over on the
 same rows. The rest is what holds them together: writing rows, advantages, shuffles, metrics.
-Seconds are the process's own, so that other work on the machine counts less.
+Seconds are the process's own, so that other work on the machine counts less; with a second core its
+threads that wait would count too.
 """
 
 import argparse
