@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from jaxrl.env import Environment
-from jaxrl.envs.bridges import BRIDGES, PLAIN, bridge
+from jaxrl.envs.bridges import BRIDGES, OPEN, PLAIN, bridge, gymnasium
 from jaxrl.envs.classic.acrobot import Acrobot
 from jaxrl.envs.classic.cartpole import CartPole
 from jaxrl.envs.classic.mountain_car import MountainCar
@@ -109,7 +109,7 @@ def spec(id: str) -> Spec:
     if id in _specs:
         return _specs[id]
     suite, _, name = PLAIN.get(id, id).partition("/")
-    if suite in BRIDGES and name in bridge(suite).ids():
+    if suite in BRIDGES and (suite in OPEN or name in bridge(suite).ids()):
         found = bridge(suite)
         make_it = functools.partial(found.make, name)
         return Spec(id, make_it, None, suite, found.DOWNLOADS.get(name, ""), found.LANGUAGE)
@@ -120,6 +120,8 @@ def spec(id: str) -> Spec:
         )
     if ":" in id:
         return _spec_of_module(id)
+    if gymnasium.knows(id):
+        raise ValueError(f"No environment {id!r}, but Gymnasium knows it; try gymnasium/{id}.")
     raise ValueError(f"No environment {id!r}; near: {near(id, ids())}; all: python -m envs.")
 
 
@@ -138,6 +140,8 @@ def _spec_of_module(id: str) -> Spec:
             f"{near(name, known)}; its environments: {', '.join(sorted(known)) or 'none'}."
         )
     constructor = getattr(module, name)
+    if gymnasium.is_env(constructor) and isinstance(constructor, type):
+        constructor = gymnasium.of_class(id, constructor)
     check_constructor(id, constructor)
     return Spec(id, constructor, None, source=module_name)
 
@@ -185,6 +189,8 @@ def make(id: str, /, **fields: Any) -> Environment:
     fields = fields if own else check_fields(id, fields, known)
     with telling(f"{id} cannot be made"):
         env = row.constructor(**fields)
+        if gymnasium.is_env(env):
+            env = gymnasium.of_class(id, row.constructor)(**fields)
     check_finite(id, {} if own else fields, known)
     if not isinstance(env, Environment):
         raise ValueError(f"{id}: its function returned a {type(env).__name__}, no Environment.")

@@ -169,6 +169,17 @@ def add(buffer: Replay, rows: Any) -> Replay:
     return Replay(jax.tree.map(write, buffer.rows, rows), count)
 
 
+def cut_last(buffer: Replay, cut: jax.Array) -> Replay:
+    """The last step of the environments `cut` (bool [B]) truncates its episode.
+
+    So that n-step returns do not run on into the next one, whose first step will stand behind it.
+    """
+    last = (same_in_members(buffer.count) - 1) % buffer.capacity
+    kept = buffer.rows.truncated
+    there = kept.at[:, last].set(kept[:, last] | (cut & ~buffer.rows.terminated[:, last]))
+    return buffer.replace(rows=buffer.rows.replace(truncated=there))
+
+
 def sample(buffer: Replay, key: jax.Array, batch_size: int, axis: str | None) -> tuple[Any, Where]:
     """(rows [n, ...], where they lie): this device's share n of a batch over all devices.
 

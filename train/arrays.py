@@ -1,5 +1,6 @@
 """What the trainers of agents that see arrays share: the task, evaluation, given weights."""
 
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -12,6 +13,7 @@ import numpy as np
 from jaxrl import envs, memory, replay
 from jaxrl.env import Environment
 from jaxrl.evaluate import Evaluation, evaluate
+from jaxrl.host.environment import HostEnvironment
 from jaxrl.language import LanguageEnvironment
 from jaxrl.normalize import normalized_space
 from jaxrl.policy import (
@@ -24,8 +26,16 @@ from jaxrl.policy import (
 )
 from jaxrl.program import Member, seed_keys
 from jaxrl.statistics import summarize_returns
-from jaxrl.train import during, edge, flags
+from jaxrl.train import during, edge, flags, options
+from jaxrl.train.host import Actors, HostPlay, evaluate_on_host
 from jaxrl.train.trainer import Outcome, Task
+
+
+@dataclass(frozen=True)
+class Options(options.Options):
+    """The flags of trainers whose agents see arrays."""
+
+    actors: Actors = field(default_factory=Actors)
 
 
 def make_task(name: str, algorithm: ModuleType, args: Any) -> Task:
@@ -35,6 +45,7 @@ def make_task(name: str, algorithm: ModuleType, args: Any) -> Task:
     `trained_policy`; its Config is an `sgd.Sizes` or a `replay.Sizes`.
     """
     cfg, raw = args.algo, make_env(args)
+    host = host_play(raw, args, algorithm)
     wrapped = algorithm.wrap(raw, cfg)
     fresh = partial(algorithm.init, cfg=cfg, env=wrapped)
     trained = partial(algorithm.trained_policy, cfg=cfg, env=raw)
@@ -62,18 +73,31 @@ def make_task(name: str, algorithm: ModuleType, args: Any) -> Task:
         steps_per_iteration=cfg.num_envs * cfg.num_steps,
         num_blocks=cfg.num_blocks,
         minibatch_rows=cfg.minibatch_rows,
-        outcome=outcome(trained, raw),
+        outcome=outcome(trained, raw, host),
+        host=host,
         parts=parts(cfg, wrapped, fresh),
         start=None if given is None else starter(given, policy, trained, algorithm, args.init_from),
     )
     if not args.eval_every:
         return task
+    if host is not None:
+        raise ValueError(
+            f"eval_every={args.eval_every} evaluates inside the program, and env={args.env} is "
+            "stepped by Python; leave it out."
+        )
     if args.eval_every > task.num_iterations:
         raise ValueError(
             f"eval_every={args.eval_every} is more than the run's {task.num_iterations} "
             f"iterations; try {max(task.num_iterations // 10, 1)}."
         )
     return during.watched(task, args.eval_every, args.eval_episodes)
+
+
+def host_play(env: Environment, args: Any, algorithm: ModuleType | None = None) -> HostPlay | None:
+    """What plays an environment that Python steps; None for one that is part of the program."""
+    if not isinstance(env, HostEnvironment):
+        return None
+    return HostPlay(env, args.algo, args.actors, algorithm)
 
 
 def make_env(args: Any) -> Environment:
@@ -86,12 +110,12 @@ def make_env(args: Any) -> Environment:
     return env
 
 
-def outcome(trained: Any, env: Environment) -> Outcome:
+def outcome(trained: Any, env: Environment, host: HostPlay | None = None) -> Outcome:
     """Policies are saved, and play fresh episodes with sampled actions."""
     return Outcome(
         trained=trained,
         save=lambda folder, policies: save_policy(folder / "policy", policies),
-        evaluate=evaluate_policies,
+        evaluate=evaluate_policies if host is None else partial(evaluate_on_host, host),
         parts=partial(memory.of_evaluation, env),
         how_to_play="play it: jaxrl.load_policy('{}')",
     )
@@ -112,7 +136,7 @@ def reload(folder: Path, args: Any) -> tuple[Policy, Outcome]:
             f"{env.action_space}, but policy/policy.json {known[0]} and {known[1]}; copy both "
             "again from one run."
         )
-    return policies, outcome(lambda policies: policies, env)
+    return policies, outcome(lambda policies: policies, env, host_play(env, args))
 
 
 def starter(

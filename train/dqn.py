@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from jaxrl.algos import dqn
-from jaxrl.train import arrays, loop
+from jaxrl.train import arrays
 from jaxrl.train.trainer import Task, Trainer
 
 PRESETS = {
@@ -23,7 +23,7 @@ PRESETS = {
 
 
 @dataclass(frozen=True)
-class Args(loop.Options):
+class Args(arrays.Options):
     preset: str = "default"  # options to start from: default or mountain-car
     algo: dqn.Config = field(default_factory=dqn.Config)
 

@@ -309,6 +309,8 @@ class Run:
             summary["before"] = self.before
         if lost := lost_lines(self.folder.config):
             summary["lost"] = lost
+        if task.host is not None:
+            summary |= task.host.summary()
         self.folder.write_json("summary.json", summary)
         if args.sweep:
             summary["sweep"] = swept.write(self.folder, args, task.name, final["per_seed"], lost)
@@ -353,6 +355,8 @@ def run(
             summary = run.complete(progress)
         finally:
             progress.close()
+            if task.host is not None:
+                task.host.close()
             run.folder.close()
             with one_error(run.checkpoints.folder, run.iteration):
                 run.checkpoints.close()
@@ -365,13 +369,15 @@ def run(
 
 def program_of(task: Task, mesh: Any) -> Program:
     """The program of a task on a mesh, not compiled."""
+    if task.host is not None:
+        return task.host.program(task, mesh)
     how: Any = {"one_by_one": task.one_by_one, "look": task.look}
     return make_program(task.init, task.update, task.layout, mesh, MAX_CHUNK, **how)
 
 
-def to_host(x: jax.Array) -> np.ndarray:
+def to_host(x: jax.Array | np.ndarray) -> np.ndarray:
     """The whole array on this host, wherever its pieces lie."""
-    if x.is_fully_addressable or x.is_fully_replicated:
+    if isinstance(x, np.ndarray) or x.is_fully_addressable or x.is_fully_replicated:
         return np.asarray(x)
     return multihost_utils.process_allgather(x, tiled=True)
 

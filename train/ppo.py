@@ -6,7 +6,7 @@ On the id of a language environment `train.turn_ppo` takes over, PPO with a crit
 from dataclasses import dataclass, field
 
 from jaxrl.algos import ppo
-from jaxrl.train import arrays, loop
+from jaxrl.train import arrays
 from jaxrl.train.trainer import Task, Trainer
 
 PRESETS = {
@@ -37,7 +37,7 @@ PRESETS = {
 
 
 @dataclass(frozen=True)
-class Args(loop.Options):
+class Args(arrays.Options):
     preset: str = "default"  # options to start from: default, continuous, minatar or memory
     algo: ppo.Config = field(default_factory=ppo.Config)
 

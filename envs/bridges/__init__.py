@@ -8,11 +8,14 @@ from jaxrl.env import Environment
 
 BRIDGES: dict[str, str] = {  # suite -> its module, imported when an id of it is made or listed
     "brax": "jaxrl.envs.bridges.brax",
+    "gymnasium": "jaxrl.envs.bridges.gymnasium",
     "gymnax": "jaxrl.envs.bridges.gymnax",
 }
 
 # Ids without a suite that mean one of a suite's. Fixed: what a plain name means never changes, so
 # a native environment of such a name needs another id, and new suites go by `suite/name` alone.
+OPEN = {"gymnasium"}  # suites that make more than they list
+
 PLAIN: dict[str, str] = {
     "Asterix-MinAtar": "gymnax/Asterix-MinAtar",
     "BernoulliBandit-misc": "gymnax/BernoulliBandit-misc",

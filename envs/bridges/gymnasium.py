@@ -1,0 +1,183 @@
+"""Gymnasium's environments, and classes of one's own with its API: stepped by Python, on the host.
+
+`gymnasium/NAME` is whatever `gymnasium.make` knows, `my_module:MyEnv` a class or a function that
+gives one. Only spaces are known to the program; see `jaxrl/host`.
+"""
+
+import functools
+import importlib
+import sys
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from jaxrl.envs.fields import check_max_steps, near
+from jaxrl.host import spaces
+from jaxrl.host.environment import HostEnvironment, World
+
+DOWNLOADS: dict[str, str] = {}
+LANGUAGE = False
+MENDS = (
+    "The last observation of an episode is kept beside the next one's first; real bounds of "
+    "observations are left open, since those that are declared are not always kept."
+)
+
+
+def ids() -> tuple[str, ...]:
+    """Those that come with Gymnasium and need no download; `make` takes every id that it knows."""
+    return NAMES
+
+
+def make(name: str, *, max_steps: Any = 0, **fields: Any) -> HostEnvironment:
+    """`gymnasium.make(name)` with these arguments; `max_steps` replaces its time limit.
+
+    `max_steps=None` leaves it out. ValueError for an id that Gymnasium does not know.
+    """
+    id = f"gymnasium/{name}"
+    limit = _limit(id, max_steps)
+    gymnasium = _gymnasium(id)
+    if ":" not in name and not knows(name):
+        known = gymnasium.envs.registration.registry
+        raise ValueError(f"Gymnasium knows no {name!r}; near: {near(name, known)}.")
+    return hosted(id, functools.partial(_make, gymnasium.make, name, limit), fields, bounds=False)
+
+
+def of_class(id: str, constructor: Callable[..., Any]) -> Callable[..., HostEnvironment]:
+    """A function that makes the host environment of a class, or function, of Gymnasium's API."""
+
+    def make(*, max_steps: Any = 0, **fields: Any) -> HostEnvironment:
+        limit = _limit(id, max_steps)
+        return hosted(id, functools.partial(_limited, Named.of(constructor), limit), fields)
+
+    return make
+
+
+def _limit(id: str, max_steps: Any) -> int | None:
+    """0: as it is; None: no limit, -1 in Gymnasium."""
+    check_max_steps(id, max_steps or None)
+    return -1 if max_steps is None else max_steps or None
+
+
+class Named:
+    """A class or function by the name of its module, so that worker processes import it."""
+
+    def __init__(self, module: str, name: str):
+        self.module, self.name = module, name
+
+    @classmethod
+    def of(cls, constructor: Any) -> Any:
+        """By its name where it has one that leads to it; else itself, which travels by value."""
+        module, name = (getattr(constructor, key, None) for key in ("__module__", "__qualname__"))
+        if (
+            module in (None, "__main__")
+            or getattr(sys.modules.get(module), str(name), None) is None
+        ):
+            return constructor
+        return cls(module, str(name))
+
+    def __call__(self, **fields: Any) -> Any:
+        return getattr(importlib.import_module(self.module), self.name)(**fields)
+
+
+def _make(make: Callable[..., Any], name: str, limit: int | None, **fields: Any) -> Any:
+    with warnings.catch_warnings(action="ignore"):  # of old versions: who asks for one knows
+        return make(name, max_episode_steps=limit, **fields)
+
+
+def _limited(constructor: Callable[..., Any], limit: int | None, **fields: Any) -> Any:
+    from gymnasium.wrappers import TimeLimit
+
+    env = constructor(**fields)
+    return env if limit in (None, -1) else TimeLimit(env, limit)
+
+
+def hosted(
+    id: str, make: Callable[..., Any], fields: Mapping[str, Any], bounds: bool = True
+) -> HostEnvironment:
+    """The environments that `make(**fields)` gives one of, by its spaces."""
+    one = functools.partial(make, **fields)
+    env = _made(id, one)
+    gym = env.observation_space, env.action_space
+    env.close()
+    ours = tuple(spaces.ours(space, f"{id}: the space", bounds) for space in gym)
+    begin = functools.partial(_open, id, one, gym, ours[0])
+    return HostEnvironment(World(id, *ours, begin, repr(sorted(fields.items()))))
+
+
+def _made(id: str, make: Callable[[], Any]) -> Any:
+    """One of them here, to know its spaces; ValueError or ImportError, in one line, if it fails."""
+    try:
+        env = make()
+    except Exception as error:
+        missing = type(error).__name__ == "DependencyNotInstalled"
+        kind = ImportError if missing or isinstance(error, ImportError) else ValueError
+        words = " ".join(str(error).split())
+        raise kind(f"{id} cannot be made: {type(error).__name__}: {words}") from error
+    if not is_env(env):
+        raise ValueError(f"{id}: its function returned a {type(env).__name__}, no environment.")
+    return env
+
+
+def is_env(x: Any) -> bool:
+    """Whether it is a Gymnasium environment, or a class of them; imports nothing."""
+    if "gymnasium" not in sys.modules:
+        return False
+    base = sys.modules["gymnasium"].Env
+    return issubclass(x, base) if isinstance(x, type) else isinstance(x, base)
+
+
+def _open(
+    id: str, make: Callable[[], Any], gym: tuple, observation_space: Any, num_envs: int, actors: Any
+) -> Any:
+    from jaxrl.host.processes import Processes
+
+    how = actors.num_processes, actors.deadline
+    return Processes(id, make, gym, observation_space, num_envs, *how)
+
+
+def _gymnasium(id: str) -> Any:
+    try:
+        import gymnasium
+    except ImportError as error:
+        text = f"{id} needs gymnasium: pip install 'jaxrl[gymnasium]' ({error})."
+        raise ImportError(text) from error
+    return gymnasium
+
+
+def knows(name: str) -> bool:
+    """Whether `gymnasium.make` knows this id."""
+    try:
+        from gymnasium.envs.registration import registry
+    except ImportError:
+        return False
+    return name in registry
+
+
+NAMES = (  # of Gymnasium 1.3.0, of those whose package's own wheel brings them
+    "Acrobot-v1",
+    "Ant-v5",
+    "BipedalWalker-v3",
+    "BipedalWalkerHardcore-v3",
+    "Blackjack-v1",
+    "CarRacing-v3",
+    "CartPole-v1",
+    "CliffWalking-v1",
+    "FrozenLake-v1",
+    "FrozenLake8x8-v1",
+    "HalfCheetah-v5",
+    "Hopper-v5",
+    "Humanoid-v5",
+    "HumanoidStandup-v5",
+    "InvertedDoublePendulum-v5",
+    "InvertedPendulum-v5",
+    "LunarLander-v3",
+    "LunarLanderContinuous-v3",
+    "MountainCar-v0",
+    "MountainCarContinuous-v0",
+    "Pendulum-v1",
+    "Pusher-v5",
+    "Reacher-v5",
+    "Swimmer-v5",
+    "Taxi-v4",
+    "Walker2d-v5",
+)
