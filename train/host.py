@@ -19,7 +19,7 @@ from jax.sharding import PartitionSpec as P
 
 from jaxrl.config import check_fields, check_positive, check_range
 from jaxrl.env import per_env_keys
-from jaxrl.host.actor import Actor, Noted
+from jaxrl.host.actor import OF_EPISODES, Actor, Noted
 from jaxrl.host.environment import HostEnvironment
 from jaxrl.host.worlds import Episode
 from jaxrl.hosted import Hosted, Played, to_env
@@ -27,7 +27,8 @@ from jaxrl.mesh import DATA, SEED, axis_size, global_index
 from jaxrl.metrics import Metrics, Sums, add_up, until_broken
 from jaxrl.policy import Policy
 from jaxrl.program import ONE_CORE, Member, Program, make_program, over_members, seed_keys
-from jaxrl.rollout import forget
+from jaxrl.rollout import Ended, Transition, forget
+from jaxrl.spaces import by_leaf, is_space
 from jaxrl.statistics import summarize_returns
 from jaxrl.train.devices import num_cores
 
@@ -103,7 +104,8 @@ class HostProgram:
         """(init, run): `run(state, members, count)` is as that of the one program."""
         state, members, _ = self.base.abstract(members)
         init = self.base.init.lower(members).compile()
-        self._parts(state, members, one_core)
+        self._parts(one_core)
+        self._compiled(state, members)
         return init, self.run
 
     def _hosted(self, member: Member) -> Hosted:
@@ -114,14 +116,13 @@ class HostProgram:
         assert self.host.wrap is not None
         return self.host.wrap(member.env, member.cfg)
 
-    def _parts(self, state: Any, members: Member, one_core: bool) -> None:
-        """Compile what a rollout and an iteration are made of."""
+    def _parts(self, one_core: bool) -> None:
+        """What a rollout and an iteration are made of, jitted."""
         mesh, layout = self.mesh, self.base.layout
         axis = DATA if mesh.shape[DATA] > 1 else None
         on_cpu = mesh.devices.flat[0].platform == "cpu"
         options = ONE_CORE if on_cpu and one_core else None
         whole, split, in_time = P(SEED), P(SEED, DATA), P(SEED, None, DATA)
-        del state, members
         hosted = self._hosted(Member(0, self.host.cfg, self.host.env))
         self.num_rounds, self.num_steps = hosted.num_rounds, hosted.num_steps
 
@@ -138,8 +139,10 @@ class HostProgram:
             parts = self._hosted(member)
             return parts.afresh(state), parts.memory(parts.afresh(state))
 
-        def snapshot(state: Any, member: Member) -> Any:
-            return jax.tree.map(lambda x: jnp.copy(x), self._hosted(member).player(state))
+        def snapshot(state: Any, member: Member) -> list[jax.Array]:
+            # As leaves: to take a module apart costs more than a small network's step.
+            leaves, self.treedef = jax.tree.flatten(self._hosted(member).player(state))
+            return [jnp.copy(x) for x in leaves]
 
         def noise(member: Member, iteration: jax.Array, i: jax.Array) -> Any:
             parts = self._hosted(member)
@@ -150,6 +153,7 @@ class HostProgram:
 
         def act(player: Any, member: Member, memory: Any, fresh: Any, obs: Any, noise: Any, t: Any):
             now = jax.tree.map(lambda x: x[t], noise)
+            player = self.treedef.unflatten(player)
             memory, chosen = self._hosted(member).act(player, forget(memory, fresh), obs, now)
             return memory, chosen.action, chosen.aux, to_env(self._wrapped(member), chosen.action)
 
@@ -159,12 +163,38 @@ class HostProgram:
             state, log = parts.learn(state, played, key, axis)
             return state.replace(iteration=iteration + (i == self.num_rounds - 1)), log
 
-        carry = Played(in_time, split, split, split, split)  # pyright: ignore
+        given = Played(in_time, split, split, split, split)  # pyright: ignore
+        of_all = whole, whole
         self.start = mapped(start, (layout, whole), (layout, split), donate_argnums=0)
         self.snapshot = mapped(snapshot, (layout, whole), whole)
-        self.noise = mapped(noise, (whole, whole, whole), in_time)
-        self.act = mapped(act, (whole, whole, split, split, split, in_time, whole), split)
-        self.learn = mapped(learn, (layout, whole, carry, whole), (layout, whole), donate_argnums=0)
+        self.noise = mapped(noise, (whole, *of_all), in_time)
+        self.act = mapped(act, (*of_all, split, split, split, in_time, whole), split)
+        self.learn = mapped(learn, (layout, whole, given, whole), (layout, whole), donate_argnums=0)
+
+    def _compiled(self, state: Any, members: Member) -> None:
+        """The parts as executables: what they take follows from what the others give."""
+        K, B, T = *members.seed.shape, self.task.cfg.num_envs, self.num_steps
+        number, flag = jax.ShapeDtypeStruct((K,), np.int32), jax.ShapeDtypeStruct((K, B), np.bool_)
+        _, memory = jax.eval_shape(self.start, state, members)
+        player = jax.eval_shape(self.snapshot, state, members)
+        noise = jax.eval_shape(self.noise, members, number, number)
+        obs = jax.tree.map(
+            lambda s: jax.ShapeDtypeStruct((K, B, *s.shape), s.dtype),
+            by_leaf(self.host.env.observation_space),
+            is_leaf=is_space,
+        )
+        seen = player, members, memory, flag, obs, noise, number
+        memory, action, aux, _ = jax.eval_shape(self.act, *seen)
+        reward = jax.ShapeDtypeStruct((K, B), np.float32)
+        one = Transition(obs, action, aux, reward, flag, flag, obs)
+        steps = jax.tree.map(lambda x: jax.ShapeDtypeStruct((K, T, *x.shape[1:]), x.dtype), one)
+        sums = {name: reward for name in OF_EPISODES}
+        played = Played(steps, Ended(sums, reward, reward, reward), obs, memory, flag)
+        self.start = self.start.lower(state, members).compile()
+        self.snapshot = self.snapshot.lower(state, members).compile()
+        self.noise = self.noise.lower(members, number, number).compile()
+        self.act = self.act.lower(*seen).compile()
+        self.learn = self.learn.lower(state, members, played, number).compile()
 
     def run(self, state: Any, members: Member, count: Any) -> tuple[Any, Metrics]:
         """`count` iterations; metrics as Sums with leaves [count, K]."""

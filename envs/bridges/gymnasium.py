@@ -99,9 +99,10 @@ def hosted(
     env = _made(id, one)
     gym = env.observation_space, env.action_space
     env.close()
-    ours = tuple(spaces.ours(space, f"{id}: the space", bounds) for space in gym)
-    begin = functools.partial(_open, id, one, gym, ours[0])
-    return HostEnvironment(World(id, *ours, begin, repr(sorted(fields.items()))))
+    seen = spaces.ours(gym[0], f"{id}: the observation space", bounds)
+    acts = spaces.ours(gym[1], f"{id}: the action space")
+    begin = functools.partial(_open, id, one, gym, seen)
+    return HostEnvironment(World(id, seen, acts, begin, repr(sorted(fields.items()))))
 
 
 def _made(id: str, make: Callable[[], Any]) -> Any:
