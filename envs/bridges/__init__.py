@@ -7,6 +7,7 @@ from typing import Any, Protocol, cast
 from jaxrl.env import Environment
 
 BRIDGES: dict[str, str] = {  # suite -> its module, imported when an id of it is made or listed
+    "atari": "jaxrl.envs.bridges.atari",
     "brax": "jaxrl.envs.bridges.brax",
     "gymnasium": "jaxrl.envs.bridges.gymnasium",
     "gymnax": "jaxrl.envs.bridges.gymnax",
