@@ -25,6 +25,7 @@ from jaxrl.policy import (
     save_policy,
 )
 from jaxrl.program import Member, seed_keys
+from jaxrl.spaces import is_image, is_space
 from jaxrl.statistics import summarize_returns
 from jaxrl.train import during, edge, flags, options
 from jaxrl.train.host import Actors, HostPlay, evaluate_on_host
@@ -72,7 +73,7 @@ def make_task(name: str, algorithm: ModuleType, args: Any) -> Task:
         num_iterations=cfg.num_iterations,
         steps_per_iteration=cfg.num_envs * cfg.num_steps,
         num_blocks=cfg.num_blocks,
-        minibatch_rows=cfg.minibatch_rows,
+        minibatch_rows=cfg.minibatch_rows * row_weight(raw),
         outcome=outcome(trained, raw, host),
         host=host,
         parts=parts(cfg, wrapped, fresh),
@@ -91,6 +92,12 @@ def make_task(name: str, algorithm: ModuleType, args: Any) -> Task:
             f"iterations; try {max(task.num_iterations // 10, 1)}."
         )
     return during.watched(task, args.eval_every, args.eval_episodes)
+
+
+def row_weight(env: Environment) -> int:
+    """As how many small rows one counts where devices are chosen: images are much work."""
+    leaves = jax.tree.leaves(env.observation_space, is_leaf=is_space)
+    return 1 + sum(int(np.prod(x.shape)) // 4096 for x in leaves if is_image(x))
 
 
 def host_play(env: Environment, args: Any, algorithm: ModuleType | None = None) -> HostPlay | None:

@@ -33,12 +33,23 @@ PRESETS = {
     "memory": ppo.Config(
         total_steps=200_000, num_envs=64, num_steps=64, learning_rate=1e-3, network="gru"
     ),
+    # atari/Pong and the like, with the numbers of the paper
+    "atari": ppo.Config(
+        total_steps=10_000_000,
+        num_envs=8,
+        learning_rate=2.5e-4,
+        clip_eps=0.1,
+        value_clip=0.1,
+        network="jaxrl.networks.nature:Nature",
+        hidden=(512,),
+        activation="relu",
+    ),
 }
 
 
 @dataclass(frozen=True)
 class Args(arrays.Options):
-    preset: str = "default"  # options to start from: default, continuous, minatar or memory
+    preset: str = "default"  # options to start from: default, continuous, minatar, memory or atari
     algo: ppo.Config = field(default_factory=ppo.Config)
 
 
