@@ -160,8 +160,17 @@ def register(id: str, constructor: Constructor, max_steps: int | None = None) ->
     _specs[id] = Spec(id, constructor, max_steps, source=unwrapped(constructor).__module__)
 
 
-def given(env: Environment) -> str:
-    """An id for this very object, in this process; an equal one has the same."""
+def given(env: Any) -> str:
+    """An id for this very object, in this process; an equal one has the same.
+
+    An Environment; or, to be stepped by Python, a class of Gymnasium's API, a function that returns
+    one of them, or what `gymnasium.make` gave. ValueError for anything else.
+    """
+    if not isinstance(env, Environment):
+        name, constructor = gymnasium.repeated(env)
+        id = f"{GIVEN}{name}"
+        _specs[id] = Spec(id, gymnasium.of_class(id, constructor), None, "given", "", False)
+        return id
     leaves, structure = jax.tree.flatten(env)
     content = hashlib.sha256(str(structure).encode())
     for x in map(np.asarray, leaves):

@@ -167,7 +167,7 @@ class Processes:
 
     def close(self) -> None:
         for lane in self.lanes:
-            _kill(lane)
+            _end(lane)
         self.lanes = []
 
 
@@ -187,9 +187,23 @@ def _words(error: Exception, deadline: float) -> str:
     return f"{type(error).__name__}: {error}"
 
 
+def _end(lane: Any) -> None:
+    """Let a process close its environments, or end it where it does not."""
+    try:
+        with quiet():
+            lane.close(timeout=5.0)
+    except Exception:
+        _kill(lane)
+
+
 def _kill(lane: Any) -> None:
-    with contextlib.suppress(Exception), quiet():
-        lane.close(terminate=True)
+    for process in lane.processes:
+        process.kill()
+        process.join()
+    for pipe in lane.parent_pipes:
+        if pipe is not None:
+            pipe.close()
+    lane.closed = True  # or it would ask the dead to close
 
 
 @contextlib.contextmanager
