@@ -141,7 +141,8 @@ def _spec_of_module(id: str) -> Spec:
         )
     constructor = getattr(module, name)
     if gymnasium.is_env(constructor) and isinstance(constructor, type):
-        constructor = gymnasium.of_class(id, constructor)
+        adapted = gymnasium.of_class(id, constructor)
+        return Spec(id, adapted, None, module_name, language=False)
     check_constructor(id, constructor)
     return Spec(id, constructor, None, source=module_name)
 

@@ -98,14 +98,18 @@ def test_a_process_that_dies_again_and_again_is_given_up_with_its_error(tmp_path
 def test_an_observation_outside_of_its_space_is_refused(opened):
     one = opened(worlds.Leaves, 1, 1)
     one.reset([0])
-    with pytest.raises(ValueError, match=r"observation\[0\] is 2.25, outside of 0.0 to 1.0") as said:
+    with pytest.raises(
+        ValueError, match=r"observation\[0\] is 2.25, outside of 0.0 to 1.0"
+    ) as said:
         for _ in range(3):
             one.step(np.zeros(1, np.int32) if _ != 1 else right(1))
     assert "\n" not in str(said.value)
 
 
 def test_an_environment_that_cannot_begin_is_told_in_one_line(opened):
-    with pytest.raises(ValueError, match="Path: its first episode could not begin .*no such level"):
+    with pytest.raises(
+        ValueError, match=r"Path: its first episode could not begin .*no such level"
+    ):
         opened(worlds.NoBeginning, 1, 1).reset([0])
 
 
@@ -197,7 +201,10 @@ SPACES = [
     (Discrete(3, start=-1), spaces.Discrete(3)),
     (MultiDiscrete([2, 3]), spaces.MultiDiscrete((2, 3))),
     (MultiBinary(4), spaces.Box(False, True, (4,), np.bool_)),
-    (Dict(a=Discrete(2), b=Box(0, 1, (1,))), {"a": spaces.Discrete(2), "b": spaces.Box(0, 1, (1,))}),
+    (
+        Dict(a=Discrete(2), b=Box(0, 1, (1,))),
+        {"a": spaces.Discrete(2), "b": spaces.Box(0, 1, (1,))},
+    ),
     (Tuple([Discrete(2), Discrete(3)]), (spaces.Discrete(2), spaces.Discrete(3))),
 ]
 
@@ -218,7 +225,7 @@ def test_actions_go_back_into_a_space_that_does_not_start_at_0():
 
 
 def test_a_space_without_a_form_here_is_refused():
-    with pytest.raises(ValueError, match="it Graph.* has no form here: use Box"):
+    with pytest.raises(ValueError, match=r"it Graph.* has no form here: use Box"):
         host_spaces.ours(Graph(Box(0, 1, (1,)), None), "it")
 
 

@@ -1,4 +1,4 @@
-"""Gymnasium environments that Python steps, and one of them in jax; imported by worker processes."""
+"""Gymnasium environments that Python steps; worker processes import this module."""
 
 import os
 import sys
@@ -45,7 +45,7 @@ class Light(Path):
 
 
 class Mortal(Path):
-    """Dies, hangs or raises on a step of its first life, of which a file tells; `how` says which."""
+    """Dies on a step of its first life, of which a file tells; `how` says in which way."""
 
     def __init__(self, folder: str, how: str = "exit", at: int = 4):
         super().__init__(length=50, limit=9)

@@ -60,10 +60,11 @@ def train(
     """Train as `python -m train.TRAINER` does, with the same options by their names.
 
     `env` is an id, an Environment, or a class of Gymnasium's API (or a function that returns one),
-    which is stepped by Python in processes of its own. `options` are the trainer's and its algorithm's
-    (`num_seeds=8, learning_rate=1e-3`); a network may be a class. Without `run_dir` nothing is kept
-    but the result. `callback` hears of every chunk, about a second of work, and ends the run with
-    True: it is saved, evaluated, and goes on with `resume`. Raises ValueError as commands do.
+    which is stepped by Python in processes of its own. `options` are the trainer's and its
+    algorithm's (`num_seeds=8, learning_rate=1e-3`); a network may be a class. Without `run_dir`
+    nothing is kept but the result. `callback` hears of every chunk, about a second of work, and
+    ends the run with True: it is saved, evaluated, and goes on with `resume`. Raises ValueError as
+    commands do.
     """
     if env is not None and not isinstance(env, str):
         env = envs.given(env)

@@ -98,9 +98,12 @@ class Processes:
         sent = [self._send(i, action) if asked[i] else None for i in range(len(self.rows))]
         found = [self._receive(i, sent[i]) if asked[i] else None for i in range(len(self.rows))]
         like = next(part for part in found if part is not None)
-        parts = [self._void(rows, like) if p is None else p for p, rows in zip(found, self.rows)]  # noqa: B905
+        parts = [
+            part or self._void(rows, like) for part, rows in zip(found, self.rows, strict=True)
+        ]
         *arrays, ended = zip(*parts, strict=True)
-        return Outcome(*map(self._joined, arrays), [episode for part in ended for episode in part])
+        joined = [self._joined(x) for x in arrays]
+        return Outcome._make([*joined, [episode for part in ended for episode in part]])
 
     def _send(self, i: int, action: np.ndarray) -> Exception | None:
         try:
