@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from jaxrl.envs.fields import check_max_steps, near
-from jaxrl.envs.outside import unwrapped
+from jaxrl.envs.outside import is_gymnasium, unwrapped
 from jaxrl.host import spaces
 from jaxrl.host.environment import HostEnvironment, World
 
@@ -117,22 +117,14 @@ def _made(id: str, make: Callable[[], Any]) -> Any:
         if isinstance(error, ImportError) or type(error).__name__ == "DependencyNotInstalled":
             raise ImportError(f"{id} needs more than Gymnasium: {words}") from error
         raise ValueError(f"{id} cannot be made: {type(error).__name__}: {words}") from error
-    if not is_env(env):
+    if not is_gymnasium(env):
         raise ValueError(f"{id}: its function returned a {type(env).__name__}, no environment.")
     return env
 
 
-def is_env(x: Any) -> bool:
-    """Whether it is a Gymnasium environment, or a class of them; imports nothing."""
-    if "gymnasium" not in sys.modules:
-        return False
-    base = sys.modules["gymnasium"].Env
-    return issubclass(x, base) if isinstance(x, type) else isinstance(x, base)
-
-
 def repeated(env: Any) -> tuple[str, Callable[..., Any]]:
     """(name, constructor) of environments like this one; ValueError for what cannot be repeated."""
-    if is_env(env) and not isinstance(env, type):
+    if is_gymnasium(env) and not isinstance(env, type):
         if env.spec is None:
             name = type(env.unwrapped).__name__
             raise ValueError(
