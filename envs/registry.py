@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from jaxrl.env import Environment
-from jaxrl.envs.bridges import BRIDGES, OPEN, PLAIN, bridge, gymnasium
+from jaxrl.envs.bridges import BRIDGES, OPEN, PLAIN, bridge
 from jaxrl.envs.classic.acrobot import Acrobot
 from jaxrl.envs.classic.cartpole import CartPole
 from jaxrl.envs.classic.mountain_car import MountainCar
@@ -23,7 +23,13 @@ from jaxrl.envs.grid.corridor import SimpleCorridor
 from jaxrl.envs.grid.gridworld import GridWorld
 from jaxrl.envs.language import games
 from jaxrl.envs.memory.memory_chain import MemoryChain
-from jaxrl.envs.outside import check_constructor, environments, import_module, unwrapped
+from jaxrl.envs.outside import (
+    check_constructor,
+    environments,
+    import_module,
+    is_gymnasium,
+    unwrapped,
+)
 from jaxrl.envs.probe import legal, loop, value
 from jaxrl.envs.reasoning.chain_sum import ChainSum
 from jaxrl.envs.reasoning.countdown import Countdown
@@ -120,7 +126,7 @@ def spec(id: str) -> Spec:
         )
     if ":" in id:
         return _spec_of_module(id)
-    if gymnasium.knows(id):
+    if bridge("gymnasium").knows(id):
         raise ValueError(f"No environment {id!r}, but Gymnasium knows it; try gymnasium/{id}.")
     raise ValueError(f"No environment {id!r}; near: {near(id, ids())}; all: python -m envs.")
 
@@ -140,10 +146,15 @@ def _spec_of_module(id: str) -> Spec:
             f"{near(name, known)}; its environments: {', '.join(sorted(known)) or 'none'}."
         )
     constructor = getattr(module, name)
-    if gymnasium.is_env(constructor) and isinstance(constructor, type):
-        constructor = gymnasium.of_class(id, constructor)
+    if is_gymnasium(constructor) and isinstance(constructor, type):
+        return Spec(id, by_python(id, constructor), None, module_name, language=False)
     check_constructor(id, constructor)
     return Spec(id, constructor, None, source=module_name)
+
+
+def by_python(id: str, constructor: Callable[..., Any]) -> Constructor:
+    """A constructor of what stands for environments of Gymnasium's API in the program."""
+    return bridge("gymnasium").of_class(id, constructor)
 
 
 def register(id: str, constructor: Constructor, max_steps: int | None = None) -> None:
@@ -156,12 +167,25 @@ def register(id: str, constructor: Constructor, max_steps: int | None = None) ->
         rule = f"not begin with {suite}/" if suite in BRIDGES else "be a name without a colon"
         raise ValueError(f"The id {id!r} must {rule}; try 'mine/{id.split('/')[-1]}'.")
     check_max_steps(id, max_steps)
+    module = unwrapped(constructor).__module__
+    if is_gymnasium(constructor) and isinstance(constructor, type):
+        limit = {} if max_steps is None else {"max_steps": max_steps}
+        constructor = functools.partial(by_python(id, constructor), **limit)
     check_constructor(id, constructor)
-    _specs[id] = Spec(id, constructor, max_steps, source=unwrapped(constructor).__module__)
+    _specs[id] = Spec(id, constructor, max_steps, source=module)
 
 
-def given(env: Environment) -> str:
-    """An id for this very object, in this process; an equal one has the same."""
+def given(env: Any) -> str:
+    """An id for this very object, in this process; an equal one has the same.
+
+    An Environment; or, to be stepped by Python, a class of Gymnasium's API, a function that returns
+    one of them, or what `gymnasium.make` gave. ValueError for anything else.
+    """
+    if not isinstance(env, Environment):
+        name, constructor = bridge("gymnasium").repeated(env)
+        id = f"{GIVEN}{name}"
+        _specs[id] = Spec(id, by_python(id, constructor), None, "given", "", False)
+        return id
     leaves, structure = jax.tree.flatten(env)
     content = hashlib.sha256(str(structure).encode())
     for x in map(np.asarray, leaves):
@@ -189,8 +213,8 @@ def make(id: str, /, **fields: Any) -> Environment:
     fields = fields if own else check_fields(id, fields, known)
     with telling(f"{id} cannot be made"):
         env = row.constructor(**fields)
-        if gymnasium.is_env(env):
-            env = gymnasium.of_class(id, row.constructor)(**fields)
+        if is_gymnasium(env):
+            env = by_python(id, row.constructor)(**fields)
     check_finite(id, {} if own else fields, known)
     if not isinstance(env, Environment):
         raise ValueError(f"{id}: its function returned a {type(env).__name__}, no Environment.")

@@ -145,7 +145,7 @@ def absorb(
 def hosted(
     cfg: ActorCriticConfig,
     act: Callable[..., tuple[Any, Decision]],
-    step: Callable[[Any, Any], tuple[Any, metrics.Metrics]],
+    step: Callable[..., tuple[Any, metrics.Metrics]],
     noises: tuple[Noise, Noise],
     put: Callable[[Any, Any, Replay], Any],
 ) -> Hosted:

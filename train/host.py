@@ -98,6 +98,7 @@ class HostProgram:
         self.host, self.base, self.task = host, base, task
         self.place, self.scalar, self.mesh = base.place, base.scalar, base.mesh
         self.waiting: Future | None = None  # the rollout that is being played
+        self.treedef: Any = None  # of what acting reads of a state
         self.thread = ThreadPoolExecutor(1)
 
     def compile(self, members: Member, one_core: bool = True) -> tuple[Callable, Callable]:
@@ -174,7 +175,8 @@ class HostProgram:
     def _compiled(self, state: Any, members: Member) -> None:
         """The parts as executables: what they take follows from what the others give."""
         K, B, T = *members.seed.shape, self.task.cfg.num_envs, self.num_steps
-        number, flag = jax.ShapeDtypeStruct((K,), np.int32), jax.ShapeDtypeStruct((K, B), np.bool_)
+        number: Any = jax.ShapeDtypeStruct((K,), np.int32)
+        flag: Any = jax.ShapeDtypeStruct((K, B), np.bool_)
         _, memory = jax.eval_shape(self.start, state, members)
         player = jax.eval_shape(self.snapshot, state, members)
         noise = jax.eval_shape(self.noise, members, number, number)
@@ -185,11 +187,11 @@ class HostProgram:
         )
         seen = player, members, memory, flag, obs, noise, number
         memory, action, aux, _ = jax.eval_shape(self.act, *seen)
-        reward = jax.ShapeDtypeStruct((K, B), np.float32)
+        reward: Any = jax.ShapeDtypeStruct((K, B), np.float32)
         one = Transition(obs, action, aux, reward, flag, flag, obs)
         steps = jax.tree.map(lambda x: jax.ShapeDtypeStruct((K, T, *x.shape[1:]), x.dtype), one)
-        sums = {name: reward for name in OF_EPISODES}
-        played = Played(steps, Ended(sums, reward, reward, reward), obs, memory, flag)
+        ended = {name: reward for name in OF_EPISODES}
+        played = Played(steps, Ended(ended, reward, reward, reward), obs, memory, flag)
         self.start = self.start.lower(state, members).compile()
         self.snapshot = self.snapshot.lower(state, members).compile()
         self.noise = self.noise.lower(members, number, number).compile()
@@ -212,7 +214,7 @@ class HostProgram:
                 noted.append(seen)
             logged.append(self._log(rounds, noted))
         names = {name for log in logged for name in log}
-        unknown = Sums(*np.zeros((2, self.actor.shape[0]), np.float32))
+        unknown = sums(*np.zeros((2, self.actor.shape[0]), np.float32))
         logged = [{name: log.get(name, unknown) for name in names} for log in logged]
         return state, jax.tree.map(lambda *x: np.stack(x), *logged)
 
@@ -258,22 +260,27 @@ class HostProgram:
         learned = jax.tree.map(np.asarray, add_up(until_broken(parts)))
         episodes = [episode for one in noted for episode in one.episodes]
         lost = np.full(shape[0], sum(one.lost for one in noted) / shape[0], np.float32)
-        told = of_episodes(episodes, shape) | {"lost_episodes": Sums(lost, np.ones_like(lost))}  # pyright: ignore
+        told = of_episodes(episodes, shape) | {"lost_episodes": sums(lost, np.ones_like(lost))}
         return learned | told
+
+
+def sums(numerator: Any, denominator: Any) -> Sums:
+    """Sums of arrays on the host."""
+    return Sums(numerator, denominator)
 
 
 def of_episodes(episodes: list[Episode], shape: tuple[int, int]) -> Metrics:
     """Means over the episodes of each member [K], whose environments are its row of `shape`."""
     names = {"episode_return", "episode_length"} | {name for _, one in episodes for name in one}
-    sums = {name: np.zeros((2, shape[0]), np.float32) for name in sorted(names)}
+    added = {name: np.zeros((2, shape[0]), np.float32) for name in sorted(names)}
     count = np.zeros(shape[0], np.float32)
     for index, metrics in episodes:
         k = index // shape[1]
         count[k] += 1
         for name, x in metrics.items():
-            sums[name][:, k] += x, 1.0
-    means: Metrics = {name: Sums(*both) for name, both in sums.items()}
-    return means | {"episodes": Sums(count, np.ones_like(count))}  # pyright: ignore
+            added[name][:, k] += x, 1.0
+    means = {name: sums(*both) for name, both in added.items()}
+    return means | {"episodes": sums(count, np.ones_like(count))}
 
 
 def env_seeds(seeds: list[int], iteration: int, num_envs: int) -> list[int]:

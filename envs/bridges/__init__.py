@@ -2,7 +2,7 @@
 
 import importlib
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 from jaxrl.env import Environment
 
@@ -60,6 +60,6 @@ class Bridge(Protocol):
         ...
 
 
-def bridge(suite: str) -> Bridge:
-    """The bridge to a suite of the table."""
-    return cast(Bridge, importlib.import_module(BRIDGES[suite]))
+def bridge(suite: str) -> Any:
+    """The bridge to a suite of the table, a `Bridge`."""
+    return importlib.import_module(BRIDGES[suite])

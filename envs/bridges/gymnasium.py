@@ -5,6 +5,7 @@ gives one. Only spaces are known to the program; see `jaxrl/host`.
 """
 
 import functools
+import hashlib
 import importlib
 import sys
 import warnings
@@ -12,6 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from jaxrl.envs.fields import check_max_steps, near
+from jaxrl.envs.outside import is_gymnasium, unwrapped
 from jaxrl.host import spaces
 from jaxrl.host.environment import HostEnvironment, World
 
@@ -98,11 +100,12 @@ def hosted(
     one = functools.partial(make, **fields)
     env = _made(id, one)
     gym = env.observation_space, env.action_space
+    limit = None if env.spec is None else env.spec.max_episode_steps
     env.close()
     seen = spaces.ours(gym[0], f"{id}: the observation space", bounds)
     acts = spaces.ours(gym[1], f"{id}: the action space")
     begin = functools.partial(_open, id, one, gym, seen)
-    return HostEnvironment(World(id, seen, acts, begin, repr(sorted(fields.items()))))
+    return HostEnvironment(World(id, seen, acts, begin, repr(sorted(fields.items())), limit))
 
 
 def _made(id: str, make: Callable[[], Any]) -> Any:
@@ -110,21 +113,42 @@ def _made(id: str, make: Callable[[], Any]) -> Any:
     try:
         env = make()
     except Exception as error:
-        missing = type(error).__name__ == "DependencyNotInstalled"
-        kind = ImportError if missing or isinstance(error, ImportError) else ValueError
         words = " ".join(str(error).split())
-        raise kind(f"{id} cannot be made: {type(error).__name__}: {words}") from error
-    if not is_env(env):
+        if isinstance(error, ImportError) or type(error).__name__ == "DependencyNotInstalled":
+            raise ImportError(f"{id} needs more than Gymnasium: {words}") from error
+        raise ValueError(f"{id} cannot be made: {type(error).__name__}: {words}") from error
+    if not is_gymnasium(env):
         raise ValueError(f"{id}: its function returned a {type(env).__name__}, no environment.")
     return env
 
 
-def is_env(x: Any) -> bool:
-    """Whether it is a Gymnasium environment, or a class of them; imports nothing."""
-    if "gymnasium" not in sys.modules:
-        return False
-    base = sys.modules["gymnasium"].Env
-    return issubclass(x, base) if isinstance(x, type) else isinstance(x, base)
+def repeated(env: Any) -> tuple[str, Callable[..., Any]]:
+    """(name, constructor) of environments like this one; ValueError for what cannot be repeated."""
+    if is_gymnasium(env) and not isinstance(env, type):
+        if env.spec is None:
+            name = type(env.unwrapped).__name__
+            raise ValueError(
+                f"env={name}(...) is one environment, and workers need several; give its class "
+                f"{name}, or a function that returns one."
+            )
+        _gymnasium(env.spec.id)
+        return env.spec.id, functools.partial(_of_spec, env.spec)
+    name = getattr(unwrapped(env), "__qualname__", "")
+    if not name or not callable(env):
+        raise ValueError(
+            f"env={env!r} must be an id, an Environment, or a class of Gymnasium's API; try "
+            "env='CartPole-v1'."
+        )
+    given = [repr((x.args, x.keywords)) for x in (env,) if isinstance(x, functools.partial)]
+    words = f"{unwrapped(env).__module__} {name} {given}"
+    digest = hashlib.sha256(words.encode()).hexdigest()[:8]
+    return f"{name.rpartition('.')[2]}-{digest}", env
+
+
+def _of_spec(spec: Any) -> Any:
+    import gymnasium
+
+    return gymnasium.make(spec)
 
 
 def _open(

@@ -93,14 +93,15 @@ class Actor:
 
         names = {"obs", "action", "aux", *OUTCOME}
         kept = {("next_obs" if n == "final_obs" else n): stacked(n) for n in sorted(names)}
-        sums = {name: np.zeros(self.shape, np.float32) for name in OF_EPISODES}
-        count = np.zeros(self.shape, np.float32)
+        sums: Any = {name: np.zeros(self.shape, np.float32) for name in OF_EPISODES}
+        count: Any = np.zeros(self.shape, np.float32)
         for index, metrics in episodes:
             at = np.unravel_index(index, self.shape)
             count[at] += 1
             for name in OF_EPISODES:
                 sums[name][at] += metrics[name]
-        ended = Ended(sums, count, np.minimum(truncations, count), np.zeros_like(count))
+        none: Any = np.zeros_like(count)
+        ended = Ended(sums, count, np.minimum(truncations, count), none)
         return Played(Transition(**kept), ended, self.obs, self.memory, cut)
 
 
@@ -118,5 +119,5 @@ def _where(who: np.ndarray, on_true: Any, on_false: Any) -> Any:
 
 def _merged(first: Outcome, second: Outcome) -> Outcome:
     """The first, and the second where the first was lost."""
-    parts = _where(first.lost, second[:-1], first[:-1])
-    return Outcome(*parts, first.ended + second.ended)
+    arrays = _where(first.lost, second[:-1], first[:-1])
+    return Outcome._make([*arrays, first.ended + second.ended])

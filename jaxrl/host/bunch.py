@@ -31,7 +31,7 @@ class Bunch(gymnasium.Env):
         self,
         make: Callable[[], gymnasium.Env],
         num: int,
-        spaces: tuple[gymnasium.Space, gymnasium.Space],
+        spaces: tuple[gymnasium.Space, ...],
         records: bool,
     ):
         self.make, self.num, self.records = make, num, records
@@ -56,8 +56,8 @@ class Bunch(gymnasium.Env):
         assert self.envs is not None
         obs, reward, terminated, truncated, info = self.envs.step(action)
         ended = [
-            (int(i), info["final_obs"][i], self._of_episode(info["final_info"], i))
-            for i in np.flatnonzero(terminated | truncated)
+            (i, info["final_obs"][i], self._of_episode(info["final_info"], i))
+            for i in np.flatnonzero(terminated | truncated).tolist()
         ]
         return obs, reward, terminated, truncated, {"ended": ended}
 

@@ -21,6 +21,7 @@ class World:
     action_space: Space = field(compare=False)
     open: Callable[..., Worlds] = field(compare=False)  # (num_envs, actors) -> Worlds
     options: str = ""  # what tells worlds of one id apart
+    max_steps: int | None = None  # their time limit, where it is known
 
 
 class HostEnvironment(Environment):
@@ -35,6 +36,10 @@ class HostEnvironment(Environment):
     @property
     def action_space(self) -> Space:
         return self.world.action_space
+
+    @property
+    def max_steps(self) -> int | None:
+        return self.world.max_steps
 
     def reset(self, key: jax.Array) -> tuple[tuple[()], TimeStep]:
         del key

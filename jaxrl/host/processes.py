@@ -98,9 +98,12 @@ class Processes:
         sent = [self._send(i, action) if asked[i] else None for i in range(len(self.rows))]
         found = [self._receive(i, sent[i]) if asked[i] else None for i in range(len(self.rows))]
         like = next(part for part in found if part is not None)
-        parts = [self._void(rows, like) if p is None else p for p, rows in zip(found, self.rows)]  # noqa: B905
+        parts = [
+            part or self._void(rows, like) for part, rows in zip(found, self.rows, strict=True)
+        ]
         *arrays, ended = zip(*parts, strict=True)
-        return Outcome(*map(self._joined, arrays), [episode for part in ended for episode in part])
+        joined = [self._joined(x) for x in arrays]
+        return Outcome._make([*joined, [episode for part in ended for episode in part]])
 
     def _send(self, i: int, action: np.ndarray) -> Exception | None:
         try:
@@ -167,7 +170,7 @@ class Processes:
 
     def close(self) -> None:
         for lane in self.lanes:
-            _kill(lane)
+            _end(lane)
         self.lanes = []
 
 
@@ -187,9 +190,23 @@ def _words(error: Exception, deadline: float) -> str:
     return f"{type(error).__name__}: {error}"
 
 
+def _end(lane: Any) -> None:
+    """Let a process close its environments, or end it where it does not."""
+    try:
+        with quiet():
+            lane.close(timeout=5.0)
+    except Exception:
+        _kill(lane)
+
+
 def _kill(lane: Any) -> None:
-    with contextlib.suppress(Exception), quiet():
-        lane.close(terminate=True)
+    for process in lane.processes:
+        process.kill()
+        process.join()
+    for pipe in lane.parent_pipes:
+        if pipe is not None:
+            pipe.close()
+    lane.closed = True  # or it would ask the dead to close
 
 
 @contextlib.contextmanager
