@@ -14,7 +14,7 @@ from jaxrl.env import Environment, static, timestep
 from jaxrl.spaces import Box, Discrete
 from jaxrl.train import arrays, flags, loop, swept, table
 from jaxrl.train.devices import choose
-from jaxrl.train.host import env_seeds, of_episodes
+from jaxrl.train.host import HostProgram, env_seeds, of_episodes
 
 
 class JaxPath(Environment):
@@ -182,6 +182,20 @@ def test_what_the_host_cannot_do_is_refused_in_one_line(trainer, options, words)
     with pytest.raises(ValueError, match=words) as said:
         jaxrl.train(trainer, **({"env": "worlds:Path"} | options), quiet=True)
     assert "\n" not in str(said.value)
+
+
+def test_a_chunk_is_told_of_before_the_next_one_is_played(monkeypatch):
+    """Or the second of two that are told of at once would seem to take no time at all."""
+    events = []
+    for owner, name in ((HostProgram, "run"), (loop.Run, "record")):
+        own = getattr(owner, name)
+        wrapped = lambda *args, own=own, name=name: (events.append(name), own(*args))[1]  # noqa: E731
+        monkeypatch.setattr(owner, name, wrapped)
+    jaxrl.train(
+        "ppo", env=worlds.Path, quiet=True, hidden=(8,), num_envs=2, num_steps=16,
+        num_minibatches=2, total_steps=32 * 4, eval_episodes=2, checkpoint_every=1e-3,
+    )  # fmt: skip
+    assert events == ["run", "record"] * 4
 
 
 def test_options_of_actors_are_checked():

@@ -195,9 +195,12 @@ class Run:
             self.transcribe(state)  # before the next chunk takes its memory
             due = time.monotonic() - saved_at > self.args.checkpoint_every
             stopping, due, enough = agree(stop.signum, int(due), int(self.enough))
-            if stopping or due or enough or self.iteration >= self.task.num_iterations:
+            last = stopping or due or enough or self.iteration >= self.task.num_iterations
+            if last or self.task.host is not None:  # what a host plays has ended by now
                 self.record(*pending, progress)  # nothing is saved before it is known finite
-                pending, saved_at = None, time.monotonic()
+                pending = None
+            if last:
+                saved_at = time.monotonic()
                 self.folder.flush()
                 with one_error(self.checkpoints.folder, self.iteration):
                     self.checkpoints.save(self.iteration, state, self.to_remember())

@@ -52,7 +52,8 @@ def make(
     through = {"envpool": _envpool, "ale": _ale}[_engine(id, engine)]
     num_actions, begin = through(id, name, options)
     seen = Box(0, 255, (84, 84, 4), "uint8")
-    return HostEnvironment(World(id, seen, Discrete(num_actions), begin, repr((engine, options))))
+    world = World(id, seen, Discrete(num_actions), begin, repr((engine, options)), max_steps)
+    return HostEnvironment(world)
 
 
 def _engine(id: str, engine: str) -> str:
