@@ -65,16 +65,22 @@ def test_envpool_plays_where_it_has_the_game(monkeypatch):
 
 def test_actor_and_critic_share_all_but_their_last_layers():
     spec = NetworkSpec(IMAGE, Discrete(3), NATURE, (8,), "relu")
-    network = networks.build(spec, jax.random.key(0))
     obs = jax.random.randint(jax.random.key(1), (2, 5, 36, 36, 2), 0, 256).astype(jnp.uint8)
-    pi, value = network.distribution_and_value(obs)
-    assert value.shape == (2, 5) and pi.logits.shape == (2, 5, 3)
-    np.testing.assert_allclose(network.value(obs), value, rtol=1e-6)
-    np.testing.assert_allclose(network.distribution(obs).logits, pi.logits, rtol=1e-6)
-    x = jax.nn.relu(network.trunk(obs))
-    np.testing.assert_allclose(network.critic(x)[..., 0], value, rtol=1e-6)
-    count = sum(x.size for x in jax.tree.leaves(network))
+
+    def looked_at(key):
+        network = networks.build(spec, key)
+        pi, value = network.distribution_and_value(obs)
+        x = jax.nn.relu(network.trunk(obs))
+        alone = network.actor(x), network.critic(x)[..., 0]
+        apart = network.distribution(obs).logits, network.value(obs)
+        return network, (pi.logits, value), alone, apart
+
+    network, both, *others = jax.jit(looked_at)(jax.random.key(0))
+    assert both[0].shape == (2, 5, 3) and both[1].shape == (2, 5)
+    for other in others:
+        jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5), both, other)
     convolutions = 8 * 8 * 2 * 32 + 32 + 4 * 4 * 32 * 64 + 64 + 3 * 3 * 64 * 64 + 64
+    count = sum(x.size for x in jax.tree.leaves(network))
     assert count == convolutions + 64 * 8 + 8 + 8 * 4 + 4
 
 

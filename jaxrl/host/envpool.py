@@ -33,8 +33,8 @@ class Pool:
         obs, reward, terminated, truncated, info = self.pool.step(action.astype(np.int32))
         self.score += info["reward"]
         self.length += 1
-        over = np.flatnonzero((info["terminated"] == 1) | truncated)
-        ended = [(int(i), self._of_game(i)) for i in over]
+        over = np.flatnonzero((info["terminated"] == 1) | truncated).tolist()
+        ended = [(i, self._of_game(i)) for i in over]
         self.score[over] = self.length[over] = 0
         obs = final_obs = _images(obs)
         again = np.flatnonzero(terminated | truncated).astype(np.int32)
