@@ -42,6 +42,7 @@ class Actors:
     processes: int = 0  # that step environments; 0: one for each core
     overlap: bool = True  # play the next rollout while learning, with weights one rollout old
     deadline: float = 60.0  # s that a step may take before its process counts as dead
+    ray: str | None = None  # processes on a Ray cluster: auto, HOST:PORT, or local to try it
 
     def __post_init__(self):
         check_fields(self)

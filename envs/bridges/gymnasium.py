@@ -154,10 +154,14 @@ def _of_spec(spec: Any) -> Any:
 def _open(
     id: str, make: Callable[[], Any], gym: tuple, observation_space: Any, num_envs: int, actors: Any
 ) -> Any:
-    from jaxrl.host.processes import Processes
+    from jaxrl.host import lanes, machines, processes
 
-    how = actors.num_processes, actors.deadline
-    return Processes(id, make, gym, observation_space, num_envs, *how)
+    if actors.ray is not None:
+        machines.join(actors.ray)
+    kind = processes.Process if actors.ray is None else machines.RayActor
+    start = functools.partial(kind, make, gym, False)
+    how = num_envs, actors.num_processes, actors.deadline
+    return lanes.Lanes(id, start, gym, observation_space, *how)
 
 
 def _gymnasium(id: str) -> Any:
