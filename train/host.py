@@ -4,6 +4,7 @@ A compiled `act` plays in a thread of its own while a compiled `learn` works on 
 both are made of the functions of the one program (`jaxrl/hosted.py`).
 """
 
+import importlib.util
 import itertools
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -48,6 +49,8 @@ class Actors:
         check_fields(self)
         check_range("actors.processes", self.processes, 0, 4096, 0)
         check_positive("actors.deadline", self.deadline, 60.0)
+        if self.ray is not None and importlib.util.find_spec("ray") is None:
+            raise ImportError(f"actors.ray={self.ray} needs Ray: pip install 'jaxrl[ray]'.")
 
     @property
     def num_processes(self) -> int:

@@ -14,9 +14,9 @@ from jaxrl.host.processes import bunch_of
 def join(address: str) -> None:
     """Connect to a Ray cluster: `auto`, HOST:PORT, or `local` for one on this machine alone.
 
-    ImportError without Ray, ValueError where no cluster answers.
+    ValueError where no cluster answers.
     """
-    ray = _ray(address)
+    ray: Any = importlib.import_module("ray")
     if ray.is_initialized():
         return
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # it leaves ours alone
@@ -31,19 +31,11 @@ def join(address: str) -> None:
         ) from error
 
 
-def _ray(address: str = "auto") -> Any:
-    try:
-        return importlib.import_module("ray")
-    except ImportError as error:
-        text = f"actors.ray={address} needs Ray: pip install 'jaxrl[ray]' ({error})."
-        raise ImportError(text) from error
-
-
 class RayActor:
     """A `Lane`: `num` environments that `make()` gives, in a Ray actor wherever there is room."""
 
     def __init__(self, make: Callable[[], Any], gym: tuple[Any, Any], records: bool, num: int):
-        self.ray = _ray()
+        self.ray: Any = importlib.import_module("ray")
         bunch = bunch_of(make, gym, records, num)
         path = [os.getcwd(), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
 
