@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import socket
 from collections.abc import Callable
 from typing import Any
 
@@ -22,6 +23,9 @@ def join(address: str) -> None:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # it leaves ours alone
     how: Any = {} if address == "local" else {"address": address}
     try:
+        if ":" in address:  # Ray itself tries for minutes
+            host, _, port = address.rpartition(":")
+            socket.create_connection((host, int(port)), timeout=10).close()
         ray.init(log_to_driver=False, logging_level="ERROR", configure_logging=False, **how)
     except Exception as error:
         words = " ".join(str(error).split())
