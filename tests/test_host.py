@@ -237,6 +237,8 @@ def test_a_space_without_a_form_here_is_refused():
     [
         ("gymnasium/Nope-v1", "Gymnasium knows no 'Nope-v1'; near: "),
         ("LunarLander-v3", "but Gymnasium knows it; try gymnasium/LunarLander-v3"),
+        ("worlds:NoBeginning", "first episode could not begin .KeyError: 'no such level'"),
+        ("worlds:Wide", r"observation has the shape \(3,\), not \(2,\); declare a space"),
         ("worlds:Nope", "defines no 'Nope'"),
         ("no_such_module:Env", "No module 'no_such_module'"),
     ],

@@ -20,6 +20,7 @@ from jax.sharding import PartitionSpec as P
 
 from jaxrl.config import check_fields, check_positive, check_range
 from jaxrl.env import per_env_keys
+from jaxrl.host import machines
 from jaxrl.host.actor import OF_EPISODES, Actor, Noted
 from jaxrl.host.environment import HostEnvironment
 from jaxrl.host.worlds import Episode
@@ -72,6 +73,8 @@ class HostPlay:
                 f"{algorithm.__name__.split('.')[-1]} does not serve; try train.ppo, a2c, dqn, sac "
                 "or td3."
             )
+        if actors.ray is not None:
+            machines.join(actors.ray)
         self.wrap = getattr(algorithm, "wrap", None)
         self.worlds: Any = None
 

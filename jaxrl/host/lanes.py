@@ -89,10 +89,7 @@ class Lanes:
         """The observations of one process in our types; ValueError where they leave the space."""
         obs = spaces.observed(self.gym[0], self.observation_space, obs)
         if problem := spaces.outside(self.observation_space, obs):
-            raise ValueError(
-                f"{self.id}: {problem}; declare a space that holds what the environment shows, "
-                "infinite bounds for example."
-            )
+            raise ValueError(f"{self.id}: {problem}; {spaces.WAY_OUT}")
         return obs
 
     def step(self, action: np.ndarray, only: np.ndarray | None = None) -> Outcome:
