@@ -167,12 +167,12 @@ def register(id: str, constructor: Constructor, max_steps: int | None = None) ->
         rule = f"not begin with {suite}/" if suite in BRIDGES else "be a name without a colon"
         raise ValueError(f"The id {id!r} must {rule}; try 'mine/{id.split('/')[-1]}'.")
     check_max_steps(id, max_steps)
-    module = unwrapped(constructor).__module__
-    if is_gymnasium(constructor) and isinstance(constructor, type):
+    inner = unwrapped(constructor)
+    if is_gymnasium(inner) and isinstance(inner, type):
         limit = {} if max_steps is None else {"max_steps": max_steps}
         constructor = functools.partial(by_python(id, constructor), **limit)
     check_constructor(id, constructor)
-    _specs[id] = Spec(id, constructor, max_steps, source=module)
+    _specs[id] = Spec(id, constructor, max_steps, source=inner.__module__)
 
 
 def given(env: Any) -> str:

@@ -12,15 +12,18 @@ from gymnasium.spaces import Box, Dict, Discrete, Graph, MultiBinary, MultiDiscr
 from jaxrl import envs, spaces
 from jaxrl.host import spaces as host_spaces
 from jaxrl.host.actor import Actor
-from jaxrl.host.processes import Processes
+from jaxrl.host.lanes import Lanes
+from jaxrl.host.processes import Process
 from jaxrl.host.worlds import Outcome
+from jaxrl.train import arrays
 
 
 def processes(make, num_envs=2, num_processes=2, deadline=30.0):
     one = worlds.Path
     gym = one.observation_space, one.action_space
     seen = host_spaces.ours(gym[0], "Path")
-    return Processes("Path", make, gym, seen, num_envs, num_processes, deadline)
+    start = partial(Process, make, gym, False)
+    return Lanes("Path", start, gym, seen, num_envs, num_processes, deadline)
 
 
 @pytest.fixture
@@ -234,6 +237,8 @@ def test_a_space_without_a_form_here_is_refused():
     [
         ("gymnasium/Nope-v1", "Gymnasium knows no 'Nope-v1'; near: "),
         ("LunarLander-v3", "but Gymnasium knows it; try gymnasium/LunarLander-v3"),
+        ("worlds:NoBeginning", "first episode could not begin .KeyError: 'no such level'"),
+        ("worlds:Wide", r"observation has the shape \(3,\), not \(2,\); declare a space"),
         ("worlds:Nope", "defines no 'Nope'"),
         ("no_such_module:Env", "No module 'no_such_module'"),
     ],
@@ -242,6 +247,20 @@ def test_an_id_that_nothing_makes_is_told_in_one_line(id, words):
     with pytest.raises(ValueError, match=words) as said:
         envs.make(id)
     assert "\n" not in str(said.value)
+
+
+def test_a_class_of_gymnasium_is_registered_with_a_limit_of_its_own():
+    envs.register("test/Path-v0", worlds.Path, max_steps=3)
+    made = envs.make("test/Path-v0", length=9)
+    assert (
+        made.observation_space == spaces.Box(0, 1, (2,))
+        and not envs.spec("test/Path-v0").is_language
+    )
+    one = made.world.open(1, arrays.Actors(processes=1))
+    one.reset([0])
+    flags = [bool(one.step(np.array([i % 2])).truncated[0]) for i in range(3)]
+    one.close()
+    assert flags == [False, False, True]
 
 
 def test_a_host_environment_shows_its_spaces_and_refuses_to_be_compiled():

@@ -4,6 +4,7 @@ A compiled `act` plays in a thread of its own while a compiled `learn` works on 
 both are made of the functions of the one program (`jaxrl/hosted.py`).
 """
 
+import importlib.util
 import itertools
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,6 +20,7 @@ from jax.sharding import PartitionSpec as P
 
 from jaxrl.config import check_fields, check_positive, check_range
 from jaxrl.env import per_env_keys
+from jaxrl.host import machines
 from jaxrl.host.actor import OF_EPISODES, Actor, Noted
 from jaxrl.host.environment import HostEnvironment
 from jaxrl.host.worlds import Episode
@@ -42,11 +44,14 @@ class Actors:
     processes: int = 0  # that step environments; 0: one for each core
     overlap: bool = True  # play the next rollout while learning, with weights one rollout old
     deadline: float = 60.0  # s that a step may take before its process counts as dead
+    ray: str | None = None  # processes on a Ray cluster: auto, HOST:PORT, or local to try it
 
     def __post_init__(self):
         check_fields(self)
         check_range("actors.processes", self.processes, 0, 4096, 0)
         check_positive("actors.deadline", self.deadline, 60.0)
+        if self.ray is not None and importlib.util.find_spec("ray") is None:
+            raise ImportError(f"actors.ray={self.ray} needs Ray: pip install 'jaxrl[ray]'.")
 
     @property
     def num_processes(self) -> int:
@@ -68,6 +73,8 @@ class HostPlay:
                 f"{algorithm.__name__.split('.')[-1]} does not serve; try train.ppo, a2c, dqn, sac "
                 "or td3."
             )
+        if actors.ray is not None:
+            machines.join(actors.ray)
         self.wrap = getattr(algorithm, "wrap", None)
         self.worlds: Any = None
 

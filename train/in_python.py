@@ -107,6 +107,7 @@ def _options(trainer: str | Trainer, given: dict[str, Any]) -> tuple[Trainer, An
     for name in words.keys() & hints.keys():
         if Path in (typing.get_args(hints[name]) or (hints[name],)):
             values[name] = Path(words[name])
+    values = {name: _part(name, hints.get(name), value) for name, value in values.items()}
     algo = {name: values.pop(name) for name in of_algo & values.keys()}
     args = dataclasses.replace(base, **values, algo=dataclasses.replace(base.algo, **algo))
     if args.resume is None:
@@ -114,6 +115,16 @@ def _options(trainer: str | Trainer, given: dict[str, Any]) -> tuple[Trainer, An
     before = flags.saved_options(trainer, args.resume)
     refuse_changes(read_config(args.resume), before, args)
     return trainer, args
+
+
+def _part(name: str, hint: Any, value: Any) -> Any:
+    """Options that belong together may come as a dict: `actors={"processes": 4}`."""
+    if not isinstance(value, dict) or not dataclasses.is_dataclass(hint):
+        return value
+    known = {f.name for f in dataclasses.fields(hint)}
+    for field in value.keys() - known:
+        raise ValueError(f"{name} has no option {field}; near: {near(field, known)}.")
+    return typing.cast(Any, hint)(**value)
 
 
 def _plain(value: Any) -> Any:

@@ -192,15 +192,15 @@ class Run:
             if pending is not None:
                 self.record(*pending, progress)
             pending = (self.iteration, count, metrics)
+            if self.task.host is not None:  # its metrics are there: a chunk ends with its call
+                pending = self.record(*pending, progress)
             self.transcribe(state)  # before the next chunk takes its memory
             due = time.monotonic() - saved_at > self.args.checkpoint_every
             stopping, due, enough = agree(stop.signum, int(due), int(self.enough))
-            last = stopping or due or enough or self.iteration >= self.task.num_iterations
-            if last or self.task.host is not None:  # what a host plays has ended by now
-                self.record(*pending, progress)  # nothing is saved before it is known finite
-                pending = None
-            if last:
-                saved_at = time.monotonic()
+            if stopping or due or enough or self.iteration >= self.task.num_iterations:
+                if pending is not None:
+                    self.record(*pending, progress)  # nothing is saved before it is known finite
+                pending, saved_at = None, time.monotonic()
                 self.folder.flush()
                 with one_error(self.checkpoints.folder, self.iteration):
                     self.checkpoints.save(self.iteration, state, self.to_remember())

@@ -12,6 +12,9 @@ import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import jax
+import numpy as np
+
 from jaxrl.envs.fields import check_max_steps, near
 from jaxrl.envs.outside import is_gymnasium, unwrapped
 from jaxrl.host import spaces
@@ -101,9 +104,10 @@ def hosted(
     env = _made(id, one)
     gym = env.observation_space, env.action_space
     limit = None if env.spec is None else env.spec.max_episode_steps
-    env.close()
     seen = spaces.ours(gym[0], f"{id}: the observation space", bounds)
     acts = spaces.ours(gym[1], f"{id}: the action space")
+    _check_beginning(id, env, seen)
+    env.close()
     begin = functools.partial(_open, id, one, gym, seen)
     return HostEnvironment(World(id, seen, acts, begin, repr(sorted(fields.items())), limit))
 
@@ -120,6 +124,19 @@ def _made(id: str, make: Callable[[], Any]) -> Any:
     if not is_gymnasium(env):
         raise ValueError(f"{id}: its function returned a {type(env).__name__}, no environment.")
     return env
+
+
+def _check_beginning(id: str, env: Any, seen: Any) -> None:
+    """ValueError where an environment does not begin as its space says."""
+    try:
+        obs, _ = env.reset(seed=0)
+        batch = jax.tree.map(lambda x: np.asarray(x)[None], obs)
+        problem = spaces.outside(seen, spaces.observed(env.observation_space, seen, batch))
+    except Exception as error:
+        words = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise ValueError(f"{id}: its first episode could not begin ({words}).") from error
+    if problem:
+        raise ValueError(f"{id}: {problem}; {spaces.WAY_OUT}")
 
 
 def repeated(env: Any) -> tuple[str, Callable[..., Any]]:
@@ -154,10 +171,12 @@ def _of_spec(spec: Any) -> Any:
 def _open(
     id: str, make: Callable[[], Any], gym: tuple, observation_space: Any, num_envs: int, actors: Any
 ) -> Any:
-    from jaxrl.host.processes import Processes
+    from jaxrl.host import lanes, machines, processes
 
-    how = actors.num_processes, actors.deadline
-    return Processes(id, make, gym, observation_space, num_envs, *how)
+    kind = processes.Process if actors.ray is None else machines.RayActor
+    start = functools.partial(kind, make, gym, False)
+    how = num_envs, actors.num_processes, actors.deadline
+    return lanes.Lanes(id, start, gym, observation_space, *how)
 
 
 def _gymnasium(id: str) -> Any:

@@ -6,6 +6,7 @@ import numpy as np
 
 from jaxrl.spaces import Box, Discrete, MultiDiscrete, Space
 
+WAY_OUT = "declare a space that holds what the environment shows, infinite bounds for example."
 NARROW = {np.dtype(np.float64): np.float32, np.dtype(np.int64): np.int32}
 
 
@@ -71,6 +72,8 @@ def outside(space: Space, x: Any, path: str = "") -> str | None:
         return next((part for part in parts if part), None)
     if np.issubdtype(space.dtype, np.inexact) and np.isnan(x).any():
         return f"observation{path} has a NaN"
+    if x.shape[1:] != space.shape:
+        return f"observation{path} has the shape {x.shape[1:]}, not {space.shape}"
     if isinstance(space, Box) and _all_values(space):
         return None
     low, high = (np.broadcast_to(bound, x.shape) for bound in (space.low, space.high))
