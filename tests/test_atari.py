@@ -16,8 +16,9 @@ from jaxrl.host.environment import HostEnvironment, World
 from jaxrl.networks import NetworkSpec
 from jaxrl.spaces import Box, Discrete
 from jaxrl.train import arrays
+from jaxrl.train.host import HostPlay
 
-ACTORS = SimpleNamespace(num_processes=1, deadline=60.0)
+ACTORS = SimpleNamespace(num_processes=1, deadline=60.0, ray=None)
 NATURE = "jaxrl.networks.nature:Nature"
 IMAGE = Box(0, 255, (36, 36, 2), np.uint8)
 
@@ -104,6 +105,12 @@ def test_images_are_worth_a_second_device():
     screen = HostEnvironment(World("x", Box(0, 255, (84, 84, 4), np.uint8), Discrete(2), print))
     assert arrays.row_weight(screen) == 7
     assert arrays.row_weight(envs.make("CartPole-v1")) == 1
+
+
+def test_what_plays_in_threads_is_not_sent_to_other_machines():
+    world = World("atari/Pong", atari.OBSERVATION, Discrete(2), print, threads=True)
+    with pytest.raises(ValueError, match="atari/Pong in threads of this one; try .*engine=ale"):
+        HostPlay(HostEnvironment(world), None, SimpleNamespace(ray="auto"))  # pyright: ignore
 
 
 def played(engine, game, num_steps, num_envs=2, **fields):
@@ -196,7 +203,7 @@ def test_workers_do_not_import_jax():
     needs("ale")
     worlds = envs.make("atari/Pong", engine="ale").world.open(1, ACTORS)
     worlds.reset([1])
-    pid = worlds.lanes[0].processes[0].pid
+    pid = worlds.lanes[0].envs.processes[0].pid
     maps = Path(f"/proc/{pid}/maps").read_text()
     worlds.close()
     assert "ale_py" in maps and "jaxlib" not in maps

@@ -73,6 +73,11 @@ class HostPlay:
                 f"{algorithm.__name__.split('.')[-1]} does not serve; try train.ppo, a2c, dqn, sac "
                 "or td3."
             )
+        if actors.ray is not None and env.world.threads:
+            raise ValueError(
+                f"actors.ray={actors.ray} plays on other machines, and env={env.world.id} in "
+                "threads of this one; try --env-args engine=ale."
+            )
         if actors.ray is not None:
             machines.join(actors.ray)
         self.wrap = getattr(algorithm, "wrap", None)

@@ -8,6 +8,9 @@ import importlib.util
 from functools import partial
 from typing import Any
 
+import numpy as np
+
+from jaxrl.envs.bridges.gymnasium import opened
 from jaxrl.envs.fields import near
 from jaxrl.host.environment import HostEnvironment, World
 from jaxrl.spaces import Box, Discrete
@@ -18,6 +21,7 @@ MENDS = (
     "A lost life ends an episode for the learner alone: metrics are of whole games, with rewards "
     "as the game gives them. The last observation is kept beside the next episode's first."
 )
+OBSERVATION = Box(0, 255, (84, 84, 4), np.uint8)
 MAX_STEPS = 27_000  # half an hour of play
 ENGINES = ("auto", "envpool", "ale")
 
@@ -49,11 +53,10 @@ def make(
         raise ValueError(f"{id}: sticky={sticky} must lie in [0, 1); try 0.25.")
     options = {"max_steps": max_steps, "sticky": sticky, "life_ends": life_ends, "clip": clip}
     options |= {"fire": fire, "all_actions": all_actions}
-    through = {"envpool": _envpool, "ale": _ale}[_engine(id, engine)]
-    num_actions, begin = through(id, name, options)
-    seen = Box(0, 255, (84, 84, 4), "uint8")
-    world = World(id, seen, Discrete(num_actions), begin, repr((engine, options)), max_steps)
-    return HostEnvironment(world)
+    engine = _engine(id, engine)
+    num_actions, begin = {"envpool": _envpool, "ale": _ale}[engine](id, name, options)
+    acts, how, threads = Discrete(num_actions), repr((engine, options)), engine == "envpool"
+    return HostEnvironment(World(id, OBSERVATION, acts, begin, how, max_steps, threads))
 
 
 def _engine(id: str, engine: str) -> str:
@@ -121,16 +124,7 @@ def _ale(id: str, name: str, options: dict[str, Any]) -> tuple[int, Any]:
     env = one()
     gym = env.observation_space, env.action_space
     env.close()
-    return int(gym[1].n), partial(_open_ale, id, one, gym)  # pyright: ignore
-
-
-def _open_ale(id: str, one: Any, gym: tuple, num_envs: int, actors: Any) -> Any:
-    from jaxrl.host import spaces
-    from jaxrl.host.processes import Processes
-
-    seen = spaces.ours(gym[0], id)
-    how = actors.num_processes, actors.deadline
-    return Processes(id, one, gym, seen, num_envs, *how, records=True)
+    return int(gym[1].n), partial(opened, id, one, gym, OBSERVATION, records=True)  # pyright: ignore
 
 
 ONLY_ALE = {"TicTacToe3D"}  # not in envpool 1.2.5

@@ -108,7 +108,7 @@ def hosted(
     acts = spaces.ours(gym[1], f"{id}: the action space")
     _check_beginning(id, env, seen)
     env.close()
-    begin = functools.partial(_open, id, one, gym, seen)
+    begin = functools.partial(opened, id, one, gym, seen)
     return HostEnvironment(World(id, seen, acts, begin, repr(sorted(fields.items())), limit))
 
 
@@ -168,13 +168,20 @@ def _of_spec(spec: Any) -> Any:
     return gymnasium.make(spec)
 
 
-def _open(
-    id: str, make: Callable[[], Any], gym: tuple, observation_space: Any, num_envs: int, actors: Any
+def opened(
+    id: str,
+    make: Callable[[], Any],
+    gym: tuple,
+    observation_space: Any,
+    num_envs: int,
+    actors: Any,
+    records: bool = False,
 ) -> Any:
+    """Processes of these environments, here or on a Ray cluster; `records`: see `bunch.Bunch`."""
     from jaxrl.host import lanes, machines, processes
 
     kind = processes.Process if actors.ray is None else machines.RayActor
-    start = functools.partial(kind, make, gym, False)
+    start = functools.partial(kind, make, gym, records)
     how = num_envs, actors.num_processes, actors.deadline
     return lanes.Lanes(id, start, gym, observation_space, *how)
 

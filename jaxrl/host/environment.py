@@ -22,6 +22,7 @@ class World:
     open: Callable[..., Worlds] = field(compare=False)  # (num_envs, actors) -> Worlds
     options: str = ""  # what tells worlds of one id apart
     max_steps: int | None = None  # their time limit, where it is known
+    threads: bool = False  # of this process: no other machine can play them
 
 
 class HostEnvironment(Environment):
