@@ -109,7 +109,7 @@ def test_images_are_worth_a_second_device():
 
 def test_what_plays_in_threads_is_not_sent_to_other_machines():
     world = World("atari/Pong", atari.OBSERVATION, Discrete(2), print, threads=True)
-    with pytest.raises(ValueError, match="atari/Pong in threads of this one; try .*engine=ale"):
+    with pytest.raises(ValueError, match=r"atari/Pong in threads of this one; try .*engine=ale"):
         HostPlay(HostEnvironment(world), None, SimpleNamespace(ray="auto"))  # pyright: ignore
 
 
