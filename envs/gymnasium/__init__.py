@@ -6,7 +6,10 @@ by hand or in `gymnasium.make("jaxrl.envs.gymnasium:jaxrl/CartPole-v1")`.
 
 from typing import Any
 
-import gymnasium
+try:
+    import gymnasium
+except ModuleNotFoundError as error:
+    raise ImportError("Gymnasium is missing: pip install 'jaxrl[gymnasium]'.") from error
 
 from jaxrl.envs.gymnasium.single import SingleEnv
 from jaxrl.envs.gymnasium.vector import BatchedEnv

@@ -4,7 +4,6 @@ from typing import Any
 
 import gymnasium
 import jax
-import jax.numpy as jnp
 import numpy as np
 from gymnasium.error import ResetNeeded
 
@@ -15,11 +14,6 @@ from jaxrl.envs.gymnasium.spaces import from_numpy, to_gymnasium, to_numpy
 SEEDS = 2**32  # a larger seed counts modulo this, as jax has it
 
 
-def on_device(env: Environment) -> Environment:
-    """Its numbers as arrays: environments of one structure share their compiled programs."""
-    return jax.tree.map(jnp.asarray, env)
-
-
 class SingleEnv(gymnasium.Env):
     """`env` stepped by compiled programs; its state stays on the device.
 
@@ -28,13 +22,13 @@ class SingleEnv(gymnasium.Env):
     """
 
     def __init__(self, env: Environment):
+        self.jax_env = env
         self.metadata = {"render_modes": []}
-        self.jax_env = on_device(env)
         self.observation_space = to_gymnasium(env.observation_space)
         self.action_space = to_gymnasium(env.action_space)
         self._spaces = env.observation_space, env.action_space  # which are computed when asked for
-        self._metrics = episodes.metrics_of(self.jax_env)
-        self._play: episodes.Play | None = None
+        self._programs, self._numbers = episodes.programs_of(env)
+        self._play: list[jax.Array] | None = None
         self._episode = -1
 
     def reset(
@@ -44,14 +38,14 @@ class SingleEnv(gymnasium.Env):
         super().reset(seed=seed)
         self._episode = 0 if seed is not None else self._episode + 1
         number = np.uint32(self.np_random_seed % SEEDS), np.int32(self._episode)
-        self._play, obs = episodes.begin(self.jax_env, *number)
+        self._play, obs = self._programs.begin(self._numbers, *number)
         return to_numpy(self._spaces[0], obs), {}
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         if self._play is None:
             raise ResetNeeded("There is no episode yet; call reset(seed=0) before step.")
         action = from_numpy(self._spaces[1], action)
-        self._play, obs, report = episodes.advance(self.jax_env, self._play, action)
+        self._play, obs, report = self._programs.advance(self._numbers, self._play, action)
         reward, terminated, truncated, *metrics = np.asarray(report).tolist()
-        info = dict(zip(self._metrics, metrics, strict=True))
+        info = dict(zip(self._programs.metrics, metrics, strict=True))
         return to_numpy(self._spaces[0], obs), reward, bool(terminated), bool(truncated), info

@@ -73,8 +73,8 @@ def from_numpy(space: Space, value: Any, batch: tuple[int, ...] = ()) -> Any:
     if x.shape != shape:
         raise ValueError(f"action has shape {x.shape} and must have {shape}; try {np.zeros(shape)}")
     if isinstance(space, Discrete | MultiDiscrete):
-        whole = x.dtype.kind in "iu"
-        if not whole or np.any(x < 0) or np.any(x > space.high):
+        most = space.n - 1 if isinstance(space, Discrete) else space.high
+        if x.dtype.kind not in "iu" or not np.all((x >= 0) & (x <= most)):
             raise ValueError(f"action={_brief(x)} must be integers of {space}; try {space.low}.")
     return x.astype(space.dtype)
 

@@ -11,7 +11,7 @@ from gymnasium.vector.utils import batch_space, iterate
 from jaxrl.config import check_size
 from jaxrl.env import Environment
 from jaxrl.envs.gymnasium import episodes
-from jaxrl.envs.gymnasium.single import SEEDS, on_device
+from jaxrl.envs.gymnasium.single import SEEDS
 from jaxrl.envs.gymnasium.spaces import from_numpy, to_gymnasium, to_numpy
 
 SAME_STEP = AutoresetMode.SAME_STEP
@@ -39,14 +39,14 @@ class BatchedEnv(VectorEnv):
         self.autoreset_mode = autoreset(autoreset_mode)
         self.metadata = {"render_modes": [], "autoreset_mode": self.autoreset_mode}
         self.num_envs = num_envs
-        self.jax_env = on_device(env)
+        self.jax_env = env
         self.single_observation_space = to_gymnasium(env.observation_space)
         self.single_action_space = to_gymnasium(env.action_space)
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
         self._spaces = env.observation_space, env.action_space
-        self._metrics = episodes.metrics_of(self.jax_env)
-        self._play: episodes.Play | None = None
+        self._programs, self._numbers = episodes.programs_of(env)
+        self._play: list[jax.Array] | None = None
         self._obs: Any = None  # shown last, on the device
         self._over = np.zeros(num_envs, bool)  # ended and not begun anew
 
@@ -55,21 +55,17 @@ class BatchedEnv(VectorEnv):
     ) -> tuple[Any, dict[str, Any]]:
         """New episodes everywhere, or with `options={"reset_mask": bool [num_envs]}` there."""
         super().reset(seed=seed)
-        again = self._play is not None and seed is None
         seeds = ((self.np_random_seed + np.arange(self.num_envs)) % SEEDS).astype(np.uint32)
+        over = np.ones(self.num_envs, bool)
         if "reset_mask" in (options or {}):
-            mask = self._mask(options["reset_mask"])
-            play = self._play if again else self._play.replace(
-                seed=np.where(mask, seeds, self._play.seed),
-                episode=np.where(mask, np.int32(-1), self._play.episode),
-            )
-            self._play, self._obs = episodes.restart(self.jax_env, play, self._obs, mask)
-            self._over = self._over & ~mask
+            over = self._mask(options["reset_mask"])
+        if self._play is None or (seed is not None and over.all()):
+            self._play, self._obs = self._programs.begin_all(self._numbers, seeds)
         else:
-            episode = np.zeros(self.num_envs, np.int32)
-            where = (self._play.seed, self._play.episode + 1) if again else (seeds, episode)
-            self._play, self._obs = episodes.begin_all(self.jax_env, *where)
-            self._over = np.zeros(self.num_envs, bool)
+            self._play, self._obs = self._programs.restart_all(
+                self._numbers, self._play, self._obs, over, seeds, seed is not None
+            )
+        self._over = self._over & ~over
         return to_numpy(self._spaces[0], self._obs), {}
 
     def _mask(self, mask: Any) -> np.ndarray:
@@ -94,8 +90,8 @@ class BatchedEnv(VectorEnv):
             which = np.flatnonzero(waiting)[:8].tolist() or "all"
             raise ResetNeeded(f"Environments {which} have no episode; call reset before step.")
         actions = from_numpy(self._spaces[1], actions, (self.num_envs,))
-        self._play, self._obs, final_obs, report = episodes.advance_all(
-            self.jax_env, self._play, actions, waiting, same_step=same_step
+        self._play, self._obs, led, report = self._programs.advance_all(
+            self._numbers, self._play, actions, waiting, same_step
         )
         report = np.where(waiting, 0, report)  # a copy; a reset tells nothing
         terminated, truncated = report[1:3].astype(bool)
@@ -103,7 +99,7 @@ class BatchedEnv(VectorEnv):
         if same_step:
             infos = self._infos(report, ~done)
             if done.any():
-                infos |= self._final(final_obs, report, done)
+                infos |= self._final(led, report, done)
         else:
             infos = self._infos(report, ~waiting)
             self._over = done
@@ -115,12 +111,12 @@ class BatchedEnv(VectorEnv):
         if not told.any():
             return {}
         values = np.where(told, report[3:], 0).astype(np.float64)
-        infos = dict(zip(self._metrics, values, strict=True))
-        return infos | {f"_{name}": told.copy() for name in self._metrics}
+        infos = dict(zip(self._programs.metrics, values, strict=True))
+        return infos | {f"_{name}": told.copy() for name in self._programs.metrics}
 
-    def _final(self, final_obs: Any, report: np.ndarray, done: np.ndarray) -> dict[str, Any]:
+    def _final(self, led: Any, report: np.ndarray, done: np.ndarray) -> dict[str, Any]:
         """Where the ended episodes led and what their last steps told, as SyncVectorEnv has it."""
-        led = jax.tree.map(lambda x: np.asarray(x)[done], final_obs)
+        led = jax.tree.map(lambda x: np.asarray(x)[done], led)
         found = np.full(self.num_envs, None, object)
         rows = iterate(self.observation_space, to_numpy(self._spaces[0], led))
         for i, row in zip(np.flatnonzero(done), rows, strict=True):
