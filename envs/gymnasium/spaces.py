@@ -5,7 +5,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from jaxrl.spaces import Box, Discrete, MultiDiscrete, Space, TextSpace
+from jaxrl.spaces import Box, Discrete, MultiDiscrete, Space, TextSpace, is_space
 from jaxrl.text import Text
 
 
@@ -48,6 +48,18 @@ def to_numpy(space: Space, value: Any) -> Any:
     if isinstance(space, dict):
         return {name: to_numpy(part, value[name]) for name, part in space.items()}
     return tuple(to_numpy(part, x) for part, x in zip(space, value, strict=True))
+
+
+def apart(space: Space, batch: Any) -> list[Any]:
+    """The values of a batch that `to_numpy` gave."""
+    if isinstance(space, Box):
+        return [batch[i, ...] for i in range(len(batch))]  # arrays, those without an axis too
+    if is_space(space):
+        return list(batch)
+    if isinstance(space, dict):
+        rows = zip(*(apart(part, batch[name]) for name, part in space.items()), strict=True)
+        return [dict(zip(space, row, strict=True)) for row in rows]
+    return list(zip(*(apart(part, x) for part, x in zip(space, batch, strict=True)), strict=True))
 
 
 def _strings(data: np.ndarray, length: np.ndarray) -> Any:

@@ -6,13 +6,13 @@ import jax
 import numpy as np
 from gymnasium.error import ResetNeeded
 from gymnasium.vector import AutoresetMode, VectorEnv
-from gymnasium.vector.utils import batch_space, iterate
+from gymnasium.vector.utils import batch_space
 
 from jaxrl.config import check_size
 from jaxrl.env import Environment
 from jaxrl.envs.gymnasium import episodes
 from jaxrl.envs.gymnasium.single import SEEDS
-from jaxrl.envs.gymnasium.spaces import from_numpy, to_gymnasium, to_numpy
+from jaxrl.envs.gymnasium.spaces import apart, from_numpy, to_gymnasium, to_numpy
 
 SAME_STEP = AutoresetMode.SAME_STEP
 
@@ -23,7 +23,9 @@ def autoreset(mode: AutoresetMode | str) -> AutoresetMode:
         return AutoresetMode(mode)
     except ValueError:
         known = ", ".join(repr(mode.value) for mode in AutoresetMode)
-        raise ValueError(f"autoreset_mode={mode!r} must be one of {known}; try 'SameStep'.") from None
+        raise ValueError(
+            f"autoreset_mode={mode!r} must be one of {known}; try 'SameStep'."
+        ) from None
 
 
 class BatchedEnv(VectorEnv):
@@ -79,9 +81,7 @@ class BatchedEnv(VectorEnv):
             )
         return mask
 
-    def step(
-        self, actions: Any
-    ) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+    def step(self, actions: Any) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         disabled, same_step = (
             self.autoreset_mode is mode for mode in (AutoresetMode.DISABLED, SAME_STEP)
         )
@@ -118,7 +118,7 @@ class BatchedEnv(VectorEnv):
         """Where the ended episodes led and what their last steps told, as SyncVectorEnv has it."""
         led = jax.tree.map(lambda x: np.asarray(x)[done], led)
         found = np.full(self.num_envs, None, object)
-        rows = iterate(self.observation_space, to_numpy(self._spaces[0], led))
+        rows = apart(self._spaces[0], to_numpy(self._spaces[0], led))
         for i, row in zip(np.flatnonzero(done), rows, strict=True):
             found[i] = row
         final = {"final_obs": found, "final_info": self._infos(report, done)}
