@@ -241,7 +241,7 @@ def test_bad_input_is_refused_in_one_line(monkeypatch):
 
 
 def test_stable_baselines3_learns_cartpole_of_ours():
-    pytest.importorskip("stable_baselines3", reason="pip install 'jaxrl[parity]'")
+    pytest.importorskip("stable_baselines3", reason="pip install 'jaxrl[sb3]'")
     from stable_baselines3 import PPO
     from stable_baselines3.common.env_util import make_vec_env
 

@@ -14,7 +14,10 @@ from jaxrl.wrappers import EpisodeStats
 
 # On a CPU one operation after the other on one thread: handing such small ones over costs more than
 # they do (docs/decisions/003).
-ONE_THREAD = {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}
+ONE_THREAD = {
+    "xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED",
+    "xla_cpu_multi_thread_eigen": False,
+}
 
 
 class Play(flax.struct.PyTreeNode):

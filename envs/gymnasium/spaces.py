@@ -27,7 +27,7 @@ def to_gymnasium(space: Space) -> gymnasium.Space:
     if isinstance(space, Discrete):
         return gymnasium.spaces.Discrete(space.n)
     if isinstance(space, MultiDiscrete):
-        return gymnasium.spaces.MultiDiscrete(space.nvec)
+        return gymnasium.spaces.MultiDiscrete(list(space.nvec))
     if isinstance(space, Box):
         return gymnasium.spaces.Box(space.low, space.high, space.shape, space.dtype.type)
     if isinstance(space, TextSpace):
@@ -105,5 +105,5 @@ def _text(capacity: int, value: Any, batch: tuple[int, ...]) -> Text:
     for row, raw in zip(data, said, strict=True):
         row[: len(raw)] = np.frombuffer(raw[:capacity], np.uint8)
     size = np.array([len(raw) for raw in said], np.int32)
-    text = Text(data, np.minimum(size, capacity), size > capacity)
-    return text if batch else Text(text.bytes[0], text.length[0], text.cut[0])
+    parts: Any = data, np.minimum(size, capacity), size > capacity
+    return Text(*parts) if batch else Text(*(part[0] for part in parts))

@@ -57,9 +57,10 @@ class BatchedEnv(VectorEnv):
     ) -> tuple[Any, dict[str, Any]]:
         """New episodes everywhere, or with `options={"reset_mask": bool [num_envs]}` there."""
         super().reset(seed=seed)
-        seeds = ((self.np_random_seed + np.arange(self.num_envs)) % SEEDS).astype(np.uint32)
+        first = (self.np_random_seed or 0) % SEEDS
+        seeds = (first + np.arange(self.num_envs)).astype(np.uint32)
         over = np.ones(self.num_envs, bool)
-        if "reset_mask" in (options or {}):
+        if options and "reset_mask" in options:
             over = self._mask(options["reset_mask"])
         if self._play is None or (seed is not None and over.all()):
             self._play, self._obs = self._programs.begin_all(self._numbers, seeds)
