@@ -106,6 +106,7 @@ def of_both_kinds(env, mode, num_envs):
 
 
 MODES = list(AutoresetMode)
+ROUNDED = ("MemoryChain-v0", "Pendulum-v1")  # in a batch XLA rounds their arithmetic otherwise
 PARITY = ["mixed", "probe/FreshRandomness-v0", *(i for i in DISTINCT if "Fresh" not in i)]
 
 
@@ -120,7 +121,7 @@ def test_a_vector_environment_equals_gymnasiums_own_around_single_ones(id, mode)
         theirs.observation_space,
         theirs.action_space,
     )
-    equal = partial(data_equivalence, exact=True)
+    equal = partial(data_equivalence, exact=id not in ROUNDED)
     assert equal(ours.reset(seed=5), theirs.reset(seed=5))
     ours.action_space.seed(0)
     ended = np.zeros(2, int)
