@@ -6,7 +6,6 @@ A row of ROWS is one id. What is not installed is skipped: `pip install 'jaxrl[s
 import functools
 import importlib
 import sys
-import types
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -80,7 +79,7 @@ def craftax(row: Row, env: Any) -> Own:
 
 def gymnax(row: Row, env: Any) -> Own:
     def step(state, action, key):
-        obs, state, reward, terminated, info = env.game.step_env(key, state, action, env.params)
+        obs, state, reward, terminated, _ = env.game.step_env(key, state, action, env.params)
         return state, obs, reward, terminated | env.game.is_truncated(state, env.params)
 
     return lambda key: env.game.reset_env(key, env.params)[::-1], step
@@ -336,7 +335,10 @@ def test_episodes_start_differently_and_do_not_end_in_a_start(row_and_played):
     for b in range(B):
         last = jax.tree.map(lambda x, b=b: x[b, played.end[b] - 1], ends)
         for other in range(B):
-            same = [np.array_equal(x, y[other]) for x, y in zip(leaves(last), leaves(first))]
+            same = [
+                np.array_equal(x, y[other])
+                for x, y in zip(leaves(last), leaves(first), strict=True)
+            ]
             assert not all(same)
 
 
@@ -366,7 +368,8 @@ def test_the_table_lists_what_the_suite_registers(suite):
 def test_a_missing_package_names_what_to_install_and_ids_are_known_without(suite, monkeypatch):
     name = bridge(suite).ids()[0]
     monkeypatch.setitem(sys.modules, PACKAGES.get(suite, suite), None)
-    bridge(suite).__dict__.get("_own", bridge(suite)._game).cache_clear()  # pyright: ignore
+    made = {"jumanji": "_own"}.get(suite, "_game")
+    getattr(bridge(suite), made).cache_clear()
     with pytest.raises(ImportError, match=rf"pip install 'jaxrl\[{suite}\]'"):
         envs.make(f"{suite}/{name}")
     assert f"{suite}/{name}" in envs.ids()

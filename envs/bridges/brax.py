@@ -1,6 +1,6 @@
-"""brax's environments (arXiv:2106.13281) behind our contract; conformance: tests/test_envs_suites.py.
+"""brax's environments (arXiv:2106.13281) behind our contract.
 
-Only the raw environment's `reset` and `step` are called: brax's `done` is our `terminated`, and its
+Conformance: tests/test_envs_suites.py. Only the raw environment's `reset` and `step` are called: brax's `done` is our `terminated`, and its
 time limit of 1,000 steps, which lives in a wrapper there, is our `TimeLimit`.
 """
 
@@ -35,8 +35,8 @@ NAMES = (  # what brax 0.14.2 registers
 BACKENDS = ("generalized", "positional", "spring", "mjx")
 MAX_STEPS = 1000  # of brax's own training
 MENDS = (
-    "brax's `done` is `terminated`, and its wrapper's time limit is a `TimeLimit` here, so the value "
-    "of a state at the limit is kept."
+    "brax's `done` is `terminated`, and its wrapper's time limit is a `TimeLimit` here, so the "
+    "value of a state at the limit is kept."
 )
 DOWNLOADS: dict[str, str] = {}
 LANGUAGE = False

@@ -24,8 +24,9 @@ NAMES = (  # what craftax 1.6.1 has
 )
 CLOCK = "max_timesteps"  # `max_steps` here
 MENDS = (
-    "Craftax says one `done`: here an episode that reaches the clock alive is truncated, and death, "
-    "lava or the boss's end terminates it. The metric `achievements` counts what was unlocked."
+    "Craftax says one `done`: here an episode that reaches the clock alive is truncated, and "
+    "death, lava or the boss's end terminates it. The metric `achievements` counts what was "
+    "unlocked."
 )
 DOWNLOADS: dict[str, str] = {}
 LANGUAGE = False

@@ -1,7 +1,7 @@
 """NAVIX's environments (arXiv:2407.19396) behind our contract.
 
-Conformance: tests/test_envs_suites.py. Only `reset` and the raw `_step` are called: NAVIX's own `step`
-begins the next episode on the step that follows an end.
+Conformance: tests/test_envs_suites.py. Only `reset` and the raw `_step` are called: NAVIX's own
+`step` begins the next episode on the step that follows an end.
 """
 
 import functools
