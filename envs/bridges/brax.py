@@ -1,7 +1,8 @@
 """brax's environments (arXiv:2106.13281) behind our contract.
 
-Conformance: tests/test_envs_suites.py. Only the raw environment's `reset` and `step` are called: brax's `done` is our `terminated`, and its
-time limit of 1,000 steps, which lives in a wrapper there, is our `TimeLimit`.
+Conformance: tests/test_envs_suites.py. Only the raw environment's `reset` and `step` are called:
+brax's `done` is our `terminated`, and its time limit of 1,000 steps, which lives in a wrapper
+there, is our `TimeLimit`.
 """
 
 import functools

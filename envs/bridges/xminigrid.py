@@ -124,9 +124,16 @@ def make(name: str, *, max_steps: Any = 0, **fields: Any) -> XMiniGrid:
     known = {size: Field(getattr(params, size), int, structural=True) for size in SIZES}
     if hasattr(params, "ruleset"):
         known["ruleset"] = Field(params.ruleset, None)
-    fields = check_fields(f"xminigrid/{name}", fields, known)
-    if max_steps is None or max_steps:
+    known["max_steps"] = Field(params.max_steps, int, structural=True)  # its rewards divide by it
+    if max_steps is None or type(max_steps) is not int or max_steps > 0:
         fields["max_steps"] = LARGEST if max_steps is None else max_steps
+    fields = check_fields(f"xminigrid/{name}", fields, known)
+    for size in set(SIZES) & set(fields):
+        if fields[size] < 3 or (size == "view_size" and fields[size] % 2 == 0):
+            raise ValueError(
+                f"xminigrid/{name}: {size}={fields[size]} must be at least 3, and a view_size odd; "
+                f"try {known[size].default}."
+            )
     return XMiniGrid(game, game.default_params(**given | fields))
 
 
