@@ -75,7 +75,12 @@ LANGUAGE = False
 class Navix(Environment):
     """An environment of NAVIX; its state is NAVIX's own without the key and the rendered tiles."""
 
-    game: Any = static(None)  # NAVIX's environment object
+    name: str = static("")
+
+    @property
+    def game(self) -> Any:
+        """NAVIX's environment object, which cannot be hashed."""
+        return _game(self.name)
 
     @property
     def observation_space(self) -> Box:
@@ -115,11 +120,12 @@ def make(name: str, *, max_steps: Any = MAX_STEPS, **fields: Any) -> Environment
     id = f"navix/{name}"
     check_max_steps(id, max_steps)
     check_fields(id, fields, {})
-    env = Navix(_game(name))
+    _game(name)  # what is missing is said here
+    env = Navix(name)
     return env if max_steps is None else TimeLimit(env, max_steps)
 
 
-@functools.cache  # equal structure is one object, so that jit does not compile again
+@functools.cache
 def _game(name: str) -> Any:
     """NAVIX's environment object, whose own clock never runs out: its state has none."""
     return package("navix", "navix").make(name, max_steps=2)
