@@ -10,7 +10,11 @@ BRIDGES: dict[str, str] = {  # suite -> its module, imported when an id of it is
     "atari": "jaxrl.envs.bridges.atari",
     "brax": "jaxrl.envs.bridges.brax",
     "gymnasium": "jaxrl.envs.bridges.gymnasium",
+    "craftax": "jaxrl.envs.bridges.craftax",
     "gymnax": "jaxrl.envs.bridges.gymnax",
+    "jumanji": "jaxrl.envs.bridges.jumanji",
+    "navix": "jaxrl.envs.bridges.navix",
+    "xminigrid": "jaxrl.envs.bridges.xminigrid",
 }
 
 # Ids without a suite that mean one of a suite's. Fixed: what a plain name means never changes, so
@@ -46,6 +50,7 @@ class Bridge(Protocol):
     """A module of this package. Importing it, and `ids`, work without the suite's package."""
 
     LANGUAGE: bool  # its environments are spoken to
+    MENDS: str  # what it does otherwise than the suite, in a sentence or two
     DOWNLOADS: Mapping[str, str]  # name -> what making it fetches from the network
 
     def ids(self) -> Sequence[str]:
