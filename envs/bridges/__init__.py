@@ -9,6 +9,7 @@ from jaxrl.env import Environment
 BRIDGES: dict[str, str] = {  # suite -> its module, imported when an id of it is made or listed
     "brax": "jaxrl.envs.bridges.brax",
     "gymnax": "jaxrl.envs.bridges.gymnax",
+    "playground": "jaxrl.envs.bridges.playground",
 }
 
 # Ids without a suite that mean one of a suite's. Fixed: what a plain name means never changes, so
@@ -43,6 +44,7 @@ class Bridge(Protocol):
 
     LANGUAGE: bool  # its environments are spoken to
     DOWNLOADS: Mapping[str, str]  # name -> what making it fetches from the network
+    MENDS: str  # what it does otherwise than the suite, in one sentence
 
     def ids(self) -> Sequence[str]:
         """The names of its environments, without the suite's."""
