@@ -9,6 +9,7 @@ from jaxrl.env import Environment
 BRIDGES: dict[str, str] = {  # suite -> its module, imported when an id of it is made or listed
     "brax": "jaxrl.envs.bridges.brax",
     "gymnax": "jaxrl.envs.bridges.gymnax",
+    "jaxatari": "jaxrl.envs.bridges.jaxatari",
     "playground": "jaxrl.envs.bridges.playground",
 }
 
