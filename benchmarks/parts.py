@@ -72,7 +72,9 @@ def of_replay(name: str, cfg: Any, env: Any, state: Any) -> dict[str, tuple[int,
     carry = state.play[0] if name == "td3" else state.carry
 
     def play(carry: Any, key: jax.Array) -> Any:
-        pool = resets.fill_all(env, key, index, max(1, resets.pool_size(cfg, env) // cfg.num_rounds))
+        pool = resets.fill_all(
+            env, key, index, max(1, resets.pool_size(cfg, env) // cfg.num_rounds)
+        )
         return rollout(env, carry, pool, player, noise, key, index, cfg.train_every)[::2]
 
     def draw(buffer: Any, key: jax.Array) -> Any:

@@ -19,8 +19,8 @@ COLUMNS = """| id | observation | action | max steps | bytes of a state |
 |---|---|---|---|---|"""
 PAGE = """# The suites' environments
 
-`python -m envs --markdown > docs/suites.md` writes this page, of the suites that are installed. A state
-is counted with its observation, as a pool of resets holds it.
+`python -m envs --markdown > docs/suites.md` writes this page, of the suites that are installed, with what
+each bridge mends. A state is counted with its observation, as a pool of resets holds it.
 """
 
 
@@ -92,7 +92,7 @@ def page() -> None:
     """docs/suites.md: of each suite what its bridge mends, and its environments."""
     print(PAGE, end="")
     for suite in BRIDGES:
-        print(f"\n## {suite}\n\nThe bridge: {bridge(suite).MENDS}.")
+        print(f"\n## {suite}\n\n{bridge(suite).MENDS}")
         lines, left = [], dict[str, list[str]]()
         for name in bridge(suite).ids():
             env = made(envs.spec(f"{suite}/{name}"))

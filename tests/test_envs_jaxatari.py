@@ -98,7 +98,9 @@ def pong(tmp_path_factory):
 
 def test_without_sprites_one_line_says_how_to_get_them(pong, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
-    with pytest.raises(OSError, match=r"needs its sprites: python -m jaxtari.install_sprites \(non"):
+    with pytest.raises(
+        OSError, match=r"needs its sprites: python -m jaxtari.install_sprites \(non"
+    ):
         envs.make("jaxatari/breakout")
     monkeypatch.setenv("XDG_DATA_HOME", str(pong))
     with pytest.raises(OSError, match=r"needs its sprites: .*breakout.*npy"):

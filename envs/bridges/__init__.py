@@ -44,8 +44,8 @@ class Bridge(Protocol):
     """A module of this package. Importing it, and `ids`, work without the suite's package."""
 
     LANGUAGE: bool  # its environments are spoken to
+    MENDS: str  # what it does otherwise than the suite, in a sentence or two
     DOWNLOADS: Mapping[str, str]  # name -> what making it fetches from the network
-    MENDS: str  # what it does otherwise than the suite, in one sentence
 
     def ids(self) -> Sequence[str]:
         """The names of its environments, without the suite's."""

@@ -33,12 +33,12 @@ NAMES = (  # what brax 0.14.2 registers
 )
 BACKENDS = ("generalized", "positional", "spring", "mjx")
 MAX_STEPS = 1000  # of brax's own training
+MENDS = (
+    "brax's `done` is `terminated`, and its wrapper's time limit is a `TimeLimit` here, so the "
+    "value of a state at the limit is kept."
+)
 DOWNLOADS: dict[str, str] = {}
 LANGUAGE = False
-MENDS = (
-    "the time limit is counted here and truncates, where the suite's training calls it `done`; "
-    "a step leaves the old state's dictionaries as they were"
-)
 
 
 class Brax(Environment):

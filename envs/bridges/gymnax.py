@@ -45,12 +45,12 @@ NAMES = (  # what gymnax 1.0.1 registers
     "UmbrellaChain-bsuite",
 )
 CLOCK = "max_steps_in_episode"  # `max_steps` here
+MENDS = (
+    "`step_env` and `reset_env` are called, never `step`, which computes a reset at every step; "
+    "dtypes, weak types and bounds that gymnax does not keep are put right."
+)
 DOWNLOADS = {"MNISTBandit-bsuite": "MNIST"}
 LANGUAGE = False
-MENDS = (
-    "nothing resets inside a step; observations keep the dtype and the bounds of their space, "
-    "MinAtar's are bits; rewards are float32 and states keep their types"
-)
 UNBOUNDED = (  # their observations leave the bounds that gymnax declares
     "GaussianBandit-misc",  # a negative reward, a time from -1
     "MemoryChain-bsuite",  # a time that rounds to -1.5e-8

@@ -33,9 +33,9 @@ SPRITES = "python -m jaxtari.install_sprites"  # asks about ROMs, or takes other
 DOWNLOADS = dict.fromkeys(NAMES, f"sprites, by {SPRITES}")
 LANGUAGE = False
 MENDS = (
-    "an episode ends with the game and not with a life; nothing resets inside a step; frames after "
-    "the end are not played; the limit of 108,000 frames is counted here and truncates; rewards "
-    "are the game's own"
+    "An episode ends with the game and not with a life; nothing resets inside a step, and frames "
+    "after the end are not played; the limit of 108,000 frames is counted here and truncates; "
+    "rewards are the game's own."
 )
 FRAMES = 108_000  # of an episode: 30 minutes
 FIELDS = {

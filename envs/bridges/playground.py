@@ -81,9 +81,9 @@ NAMES = tuple(sorted(CONTROL + ROBOTS))
 DOWNLOADS = dict.fromkeys(ROBOTS, "mujoco_menagerie with git")
 LANGUAGE = False
 MENDS = (
-    "the time limit is counted here and truncates; a step leaves the old state's dictionaries as "
-    "they were; an episode whose physics diverge ends with finite numbers; of several observations "
-    "the policy's is shown; the physics is JAX's and not Warp's"
+    "The time limit is counted here and truncates; the old state's dictionaries, which the suite's "
+    "step changes, stay as they were; an episode whose physics diverge ends with finite numbers; of "
+    "several observations the policy's is shown; the physics is JAX's, where Warp is the default."
 )
 OURS = ("impl", "episode_length", "vision")  # of its config: fixed here, and our `max_steps`
 
