@@ -145,5 +145,5 @@ def test_pictures_and_stacks_and_the_time_limit(pong):
     assert envs.make("jaxatari/pong", frame_skip=7).max_steps == 15_429
     seen = envs.make("jaxatari/pong", pixels=True, max_steps=9)
     assert seen.observation_space.shape == (84, 84, 4) and seen.max_steps == 9
-    state, ts = jax.jit(seen.reset, compiler_options=QUICK)(jax.random.key(0))
+    _, ts = jax.jit(seen.reset, compiler_options=QUICK)(jax.random.key(0))
     assert ts.obs.dtype == np.uint8 and len(np.unique(ts.obs)) > 2

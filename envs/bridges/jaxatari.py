@@ -19,15 +19,77 @@ from jaxrl.envs.fields import Field, check_fields, check_max_steps
 from jaxrl.spaces import Box, Discrete
 from jaxrl.wrappers import FrameStack, TimeLimit, tree_where
 
-NAMES = tuple(  # what jaxtari 0.2.0 registers
-    """airraid alien amidar assault asterix asteroids atlantis backgammon bankheist basicmath
-    beamrider berzerk blackjack boxing breakout casinoblackjack casinofivestudpoker
-    casinopokersolitaire centipede choppercommand donkeykong enduro fishingderby flagcapture
-    freeway frostbite galaxian gopher gravitar hangman hauntedhouse humancannonball journeyescape
-    kaboom kangaroo kingkong klax lasergates miniaturegolf montezumarevenge mspacman namethisgame
-    othello pacman phoenix pong qbert riverraid roadrunner seaquest sirlancelot skiing slotmachine
-    spaceinvaders spacewar surround tennis tetris timepilot tron turmoil upndown venture
-    videocheckers videochess videocube videopinball wizardofwor wordzapper yarsrevenge""".split()
+NAMES = (  # what jaxtari 0.2.0 registers
+    "airraid",
+    "alien",
+    "amidar",
+    "assault",
+    "asterix",
+    "asteroids",
+    "atlantis",
+    "backgammon",
+    "bankheist",
+    "basicmath",
+    "beamrider",
+    "berzerk",
+    "blackjack",
+    "boxing",
+    "breakout",
+    "casinoblackjack",
+    "casinofivestudpoker",
+    "casinopokersolitaire",
+    "centipede",
+    "choppercommand",
+    "donkeykong",
+    "enduro",
+    "fishingderby",
+    "flagcapture",
+    "freeway",
+    "frostbite",
+    "galaxian",
+    "gopher",
+    "gravitar",
+    "hangman",
+    "hauntedhouse",
+    "humancannonball",
+    "journeyescape",
+    "kaboom",
+    "kangaroo",
+    "kingkong",
+    "klax",
+    "lasergates",
+    "miniaturegolf",
+    "montezumarevenge",
+    "mspacman",
+    "namethisgame",
+    "othello",
+    "pacman",
+    "phoenix",
+    "pong",
+    "qbert",
+    "riverraid",
+    "roadrunner",
+    "seaquest",
+    "sirlancelot",
+    "skiing",
+    "slotmachine",
+    "spaceinvaders",
+    "spacewar",
+    "surround",
+    "tennis",
+    "tetris",
+    "timepilot",
+    "tron",
+    "turmoil",
+    "upndown",
+    "venture",
+    "videocheckers",
+    "videochess",
+    "videocube",
+    "videopinball",
+    "wizardofwor",
+    "wordzapper",
+    "yarsrevenge",
 )
 SPRITES = "python -m jaxtari.install_sprites"  # asks about ROMs, or takes other sprites
 DOWNLOADS = dict.fromkeys(NAMES, f"sprites, by {SPRITES}")

@@ -82,8 +82,8 @@ DOWNLOADS = dict.fromkeys(ROBOTS, "mujoco_menagerie with git")
 LANGUAGE = False
 MENDS = (
     "The time limit is counted here and truncates; the old state's dictionaries, which the suite's "
-    "step changes, stay as they were; an episode whose physics diverge ends with finite numbers; of "
-    "several observations the policy's is shown; the physics is JAX's, where Warp is the default."
+    "step changes, stay as they were; an episode whose physics diverge ends with finite numbers; "
+    "of several observations the policy's is shown; the physics is JAX's, Warp being the default."
 )
 OURS = ("impl", "episode_length", "vision")  # of its config: fixed here, and our `max_steps`
 
