@@ -19,7 +19,7 @@ COLUMNS = """| id | observation | action | max steps | bytes of a state |
 |---|---|---|---|---|"""
 PAGE = """# The suites' environments
 
-`python -m envs --markdown > docs/suites.md` writes this page, of the suites that are installed: what
+`python -m envs --markdown > docs/suites.md` writes this page, of the suites that are here: what
 a bridge mends, then its ids. A state is counted with its observation, as a pool of resets holds it.
 """
 
