@@ -3,6 +3,7 @@
 `python -m envs --markdown > docs/suites.md` writes the page of the suites that are installed.
 """
 
+import itertools
 import sys
 from collections.abc import Sequence
 
@@ -14,6 +15,7 @@ from jaxrl.spaces import Box, Discrete, MultiDiscrete, Space, TextSpace
 from jaxrl.train import edge
 from jaxrl.train.devices import check_platforms
 
+WIDTHS = (30, 22, 9, 0)  # of what follows an id: each line is shown when it is known
 HEAD = ("id", "observation", "action", "max steps", "source")
 COLUMNS = """| id | observation | action | max steps | bytes of a state |
 |---|---|---|---|---|"""
@@ -81,9 +83,8 @@ def listing(argv: Sequence[str] = ()) -> None:
     check_platforms()
     if argv:
         return page()
-    rows = [HEAD, *(row(envs.spec(id)) for id in envs.ids())]
-    widths = [max(len(line[i]) for line in rows) for i in range(len(HEAD))]
-    for line in rows:
+    widths = (max(map(len, envs.ids())), *WIDTHS)
+    for line in itertools.chain([HEAD], (row(envs.spec(id)) for id in envs.ids())):
         texts = (f"{text:{width}}" for text, width in zip(line, widths, strict=True))
         print("  ".join(texts).rstrip(), flush=True)
 
@@ -93,17 +94,15 @@ def page() -> None:
     print(PAGE, end="")
     for suite in BRIDGES:
         print(f"\n## {suite}\n\n{bridge(suite).MENDS}")
-        lines, left = [], dict[str, list[str]]()
+        head, left = f"\n{COLUMNS}\n", dict[str, list[str]]()
         for name in bridge(suite).ids():
             env = made(envs.spec(f"{suite}/{name}"))
             if isinstance(env, str):
                 left.setdefault(env.replace(f"{suite}/{name} ", ""), []).append(name)
-            else:
-                size = memory.of_environment(env)[0]
-                texts = (*cells(env), f"{size:,}")
-                lines.append(f"| `{suite}/{name}` | {' | '.join(texts)} |")
-        if lines:
-            print(f"\n{COLUMNS}", *lines, sep="\n", flush=True)
+                continue
+            texts = (*cells(env), f"{memory.of_environment(env)[0]:,}")
+            print(f"{head}| `{suite}/{name}` | {' | '.join(texts)} |", flush=True)
+            head = ""
         for reason, names in left.items():
             print(f"\nNot made for this page: {reason}", *(f"`{name}`" for name in names), sep="\n")
 
