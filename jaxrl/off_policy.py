@@ -102,7 +102,7 @@ def iterate(
     """
     pool_key, rounds_key = jax.random.split(key)
     index = mesh.global_index(buffer.num_envs, axis)
-    pool = resets.fill_all(env, pool_key, index, cfg.pool_size)
+    pool = resets.fill_all(env, pool_key, index, resets.pool_size(cfg, env))
 
     def one_round(before, key):
         learner, carry, pool, buffer = before

@@ -15,7 +15,7 @@ from jaxrl.env import Environment
 from jaxrl.hosted import Hosted, Played, carried
 from jaxrl.networks import NetworkSpec
 from jaxrl.policy import Policy
-from jaxrl.resets import fill_all
+from jaxrl.resets import fill_all, pool_size
 from jaxrl.rollout import Carry, Decision, Ended, Transition, begin, rollout
 from jaxrl.wrappers import EpisodeStats, ScaleAction
 
@@ -143,7 +143,7 @@ def play(
 ) -> tuple[Carry, Transition, Ended]:
     """A rollout of the state's policy: (where it ended, T*B steps, sums over what ended)."""
     env_index = mesh.global_index(state.discounted.shape[0], axis)
-    pool = fill_all(env, pool_key, env_index, cfg.pool_size)
+    pool = fill_all(env, pool_key, env_index, pool_size(cfg, env))
     player = partial(act, state.policy, state.obs_stats)
     draw = partial(distributions.noise, env.action_space)
     carry, _, steps, ended = rollout(

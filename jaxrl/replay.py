@@ -66,7 +66,7 @@ class Sizes:
     batch_size: int
     buffer_size: int  # rows of all environments together
     learning_starts: int  # such rows before the first batch
-    reset_pool: int  # fresh resets per environment and iteration; 0: num_steps / 8
+    reset_pool: int  # see `resets.pool_size`
 
     def check_sizes(self, num_following: int = 1) -> None:
         """ValueError for sizes that cannot work; a row is read with those that follow it."""
@@ -104,11 +104,6 @@ class Sizes:
     def num_blocks(self) -> int:
         """Blocks of environments that rows are drawn from: what devices can share."""
         return min(self.num_envs, self.batch_size)
-
-    @property
-    def pool_size(self) -> int:
-        """Fresh resets of each environment in an iteration."""
-        return self.reset_pool or max(2, self.num_steps // 8)
 
     @property
     def minibatch_rows(self) -> int:

@@ -33,7 +33,7 @@ class Sizes:
     num_steps: int
     num_epochs: int
     num_minibatches: int
-    reset_pool: int  # fresh resets per environment and iteration; 0: num_steps / 8
+    reset_pool: int  # see `resets.pool_size`
 
     def check_sizes(self) -> None:
         """ValueError for a size that cannot work."""
@@ -59,11 +59,6 @@ class Sizes:
     def num_blocks(self) -> int:
         """Blocks of environments that are shuffled together: what devices can share."""
         return self.num_envs // block_size(self.num_steps // self.row_steps, self.num_minibatches)
-
-    @property
-    def pool_size(self) -> int:
-        """Fresh resets of each environment in an iteration."""
-        return self.reset_pool or max(2, self.num_steps // 8)
 
     @property
     def minibatch_rows(self) -> int:

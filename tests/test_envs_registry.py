@@ -14,6 +14,7 @@ import pytest
 from quick import jit
 
 import envs
+from envs import __main__ as listing
 from envs.__main__ import row
 from envs.bridges import BRIDGES, PLAIN, bridge
 from envs.classic.cartpole import CartPole
@@ -284,6 +285,27 @@ def test_listing_says_spaces_limit_and_source():
     )  # fmt: skip
     assert row(envs.spec("probe/MultiTarget-v0"))[1:4] == ("Box[1]", "MultiDiscrete(2, 3)", "-")
     assert row(envs.spec("gymnax/MNISTBandit-bsuite"))[1] == "downloads MNIST"
+
+
+def test_the_page_of_the_suites_has_what_can_be_made_and_says_why_the_rest_is_not(
+    monkeypatch, capsys
+):
+    few = {"gymnax": ("CartPole-v1", "MNISTBandit-bsuite"), "brax": ("ant", "hopper")}
+    monkeypatch.setattr(listing, "BRIDGES", few)
+    monkeypatch.setitem(sys.modules, "brax", None)
+    for suite, names in few.items():
+        monkeypatch.setattr(listing.bridge(suite), "NAMES", names)
+    listing.page()
+    said = capsys.readouterr().out
+    assert f"\n## gymnax\n\n{bridge('gymnax').MENDS}\n" in said
+    assert "| `gymnax/CartPole-v1` | Box[4] | Discrete(2) | 500 | 36 |\n" in said
+    assert "\nNot made for this page: downloads MNIST\n`MNISTBandit-bsuite`\n" in said
+    assert "page: needs brax: pip install 'jaxrl[brax]'" in said and "\n`ant`\n`hopper`\n" in said
+
+
+@pytest.mark.parametrize("suite", BRIDGES)
+def test_a_bridge_says_in_a_line_what_it_mends(suite):
+    assert re.fullmatch(r"\S.{20,}\.", bridge(suite).MENDS)
 
 
 def run_python(code: str) -> str:

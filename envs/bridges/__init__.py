@@ -9,11 +9,13 @@ from jaxrl.env import Environment
 BRIDGES: dict[str, str] = {  # suite -> its module, imported when an id of it is made or listed
     "atari": "jaxrl.envs.bridges.atari",
     "brax": "jaxrl.envs.bridges.brax",
-    "gymnasium": "jaxrl.envs.bridges.gymnasium",
     "craftax": "jaxrl.envs.bridges.craftax",
+    "gymnasium": "jaxrl.envs.bridges.gymnasium",
     "gymnax": "jaxrl.envs.bridges.gymnax",
+    "jaxatari": "jaxrl.envs.bridges.jaxatari",
     "jumanji": "jaxrl.envs.bridges.jumanji",
     "navix": "jaxrl.envs.bridges.navix",
+    "playground": "jaxrl.envs.bridges.playground",
     "xminigrid": "jaxrl.envs.bridges.xminigrid",
 }
 

@@ -50,7 +50,7 @@ class Brax(Environment):
 
     @property
     def observation_space(self) -> Box:
-        return Box(-jnp.inf, jnp.inf, (self.game.observation_size,))
+        return Box(-jnp.inf, jnp.inf, _observed(self.game))
 
     @property
     def action_space(self) -> Box:
@@ -93,6 +93,12 @@ def _known(name: str) -> dict[str, Field]:
     named = [p for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
     kinds = {p.name: type(p.default) if type(p.default) in KINDS else None for p in named}
     return {p.name: Field(p.default, kinds[p.name], False, structural=True) for p in named}
+
+
+@functools.cache
+def _observed(game: Any) -> tuple[int, ...]:
+    """The shape of an observation, by tracing: brax itself would play a reset to know it."""
+    return jax.eval_shape(game.reset, jax.random.key(0)).obs.shape
 
 
 @functools.cache  # equal structure is one object, so that jit does not compile again

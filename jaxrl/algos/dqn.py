@@ -136,7 +136,7 @@ def update(state: State, key: jax.Array, *, cfg: Config, env: Any, axis: Any = N
     pool_key, rounds_key = jax.random.split(key)
     index = mesh.global_index(cfg.num_envs // mesh.axis_size(axis), axis)
     epsilon = cfg.epsilon(state.iteration, cfg.num_iterations)
-    pool = resets.fill_all(env, pool_key, index, cfg.pool_size)
+    pool = resets.fill_all(env, pool_key, index, resets.pool_size(cfg, env))
 
     def play_and_learn(carry, key):
         state, pool = carry
