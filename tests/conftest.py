@@ -30,13 +30,19 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 LONG = (
-    "test_envs_contract.py",
+    "test_campaign.py",
     "test_resume.py",
+    "test_runs.py",
+    "test_envs_contract.py",
+    "test_envs_words.py",
     "test_exactness.py",
     "test_language_program.py",
+    "test_train_tokenizer.py",
+    "test_turn_ppo.py",
+    "test_sweep.py",
 )
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The files that take longest come first, so that all processes end together."""
+    """What takes longest comes first, by file, so that all processes end together."""
     items.sort(key=lambda item: item.path.name not in LONG)
