@@ -11,10 +11,13 @@ import numpy as np
 
 from jaxrl import config, statistics
 from jaxrl.language import ANSWER
+from jaxrl.lm.host import Host
+from jaxrl.lm.host.player import EVALUATION, Half, Place
 from jaxrl.lm.learn.agent import Agent
 from jaxrl.lm.learn.report import kinds, last_cut, reasons
 from jaxrl.lm.learn.sizes import cache
 from jaxrl.lm.play.episodes import Episodes
+from jaxrl.lm.play.rounds import prompt_key, resets
 from jaxrl.program import Member, over_members, seed_keys
 
 MOST_LANES = 256
@@ -56,7 +59,10 @@ def play(
     count = num_prompts(env, wanted)
     most = max(1, CACHE_BYTES // cache(agent.model_config, 1, agent.limits.first))
     size = -(-count // -(-count // most))
-    piece = jax.jit(partial(_piece, agent=agent, way=way, in_rows=env.num_rows > 0))
+    how: Any = {"agent": agent, "way": way, "in_rows": env.num_rows > 0}
+    piece = jax.jit(partial(_piece, **how))
+    if agent.host is not None:
+        piece = partial(_piece_on_host, jax.jit(partial(_played, **how)), host=agent.host, way=way)
     models = jax.device_put(models)  # once, for all pieces
     found: list[Outcomes] = []
     for start in range(0, count, size):
@@ -71,31 +77,56 @@ def play(
 
 def _piece(
     models: Any, members: Member, index: jax.Array, *, agent: Agent, way: Way, in_rows: bool
-) -> tuple[dict[str, jax.Array], Episodes]:
+) -> tuple[Outcomes, Episodes]:
     """(outcomes [K, N], the first episodes) from the prompts of these numbers [P]."""
+    record, _ = _played(models, members, index, agent=agent, way=way, in_rows=in_rows)
+    return outcomes_of(record), jax.tree.map(lambda x: x[:, : way.kept], record)
 
-    def one(model: Any, member: Member) -> tuple[dict[str, jax.Array], Episodes]:
+
+def _played(
+    models: Any, members: Member, index: jax.Array, *, agent: Agent, way: Way, in_rows: bool
+) -> tuple[Episodes, Any]:
+    """Episodes [K, N] from the prompts of these numbers [P]; (states, TimeSteps) [K, P] there."""
+
+    def one(model: Any, member: Member) -> tuple[Episodes, Any]:
         cfg: Any = config.with_values(member.cfg, num_lanes=lanes(agent))
         if way.greedy:
             cfg = config.with_values(cfg, temperature=None)
         player = replace(agent, env=member.env.held_out if way.held_out else member.env)
         key = seed_keys(member.seed)[2]
         record, _ = player.play(model, key, index, cfg, way.samples, in_rows=in_rows)
-        return outcomes_of(record), jax.tree.map(lambda x: x[: way.kept], record)
+        return record, resets(player.env, prompt_key(key), index, in_rows)
 
     return over_members(one, one_by_one=True)(models, members)
 
 
+def _piece_on_host(
+    played: Any, models: Any, members: Member, index: Any, *, host: Host, way: Way
+) -> tuple[Outcomes, Episodes]:
+    """The same of `_played`, its episodes judged on the host; nothing is written down of that."""
+    record, (states, ts) = jax.device_get(played(models, members, index))
+    judged = []
+    for k, seed in enumerate(members.seed):
+        parts = jax.tree.map(lambda x: x[k], (states, ts.obs, record))  # noqa: B023
+        here = Half(int(index[0]), *parts)
+        place = Place(int(seed), EVALUATION, 0)
+        judged.append(host.judged(here, way.samples, place))
+    host.rewards.take()
+    record = jax.tree.map(lambda *x: np.stack(x), *judged)
+    return outcomes_of(record), jax.tree.map(lambda x: x[:, : way.kept], record)
+
+
 def outcomes_of(record: Episodes) -> dict[str, jax.Array]:
-    """What is worth knowing of each episode [N]; the environment's own metrics among it."""
-    return record.metrics | {
-        "episode_return": record.episode_return,
-        "turns": record.num_turns.astype(jnp.float32),
-        "cut_responses": record.cut.sum(1, dtype=jnp.float32),
-        "cut": last_cut(record),
-        "tokens": record.action.sum(1, dtype=jnp.float32),
+    """What is worth knowing of each episode [K, N]; the environment's own metrics among it."""
+    told = record.metrics | {
+        "episode_return": jnp.sum(record.reward, -1),
+        "turns": jnp.sum(record.played, -1, dtype=jnp.float32),
+        "cut_responses": jnp.sum(record.cut, -1, dtype=jnp.float32),
+        "cut": jax.vmap(last_cut)(record),
+        "tokens": jnp.sum(record.action, -1, dtype=jnp.float32),
         "unread": record.unread,
     }
+    return told if record.masked is None else told | {"masked": record.masked}
 
 
 def summary(found: Outcomes, samples: int = 1, in_rows: bool = False) -> dict[str, Any]:
@@ -106,6 +137,10 @@ def summary(found: Outcomes, samples: int = 1, in_rows: bool = False) -> dict[st
     own = dict(found)
     returns, cut = own.pop("episode_return"), own.pop("cut")
     tokens, unread = own.pop("tokens"), own.pop("unread")
+    masked = own.pop("masked", np.zeros(returns.shape, bool))
+    if masked.any():  # the mean of a seed's others, so that it is that of those that are known
+        known = np.mean(returns, 1, where=~masked, keepdims=True)
+        returns = np.where(masked, known, returns)
     turns = found["turns"].sum()
     told = statistics.summarize_returns(returns, own) | {
         "response_tokens": float(tokens.sum() / turns),
@@ -113,6 +148,8 @@ def summary(found: Outcomes, samples: int = 1, in_rows: bool = False) -> dict[st
     }
     if unread.any():
         told["unread_share"] = float(unread.mean())
+    if masked.any():
+        told["masked_episodes"] = int(masked.sum())
     if "success" in found:
         told |= _success(found, cut, samples, in_rows)
     return told

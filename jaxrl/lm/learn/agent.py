@@ -51,6 +51,7 @@ class Agent:
     split: bool = False  # parameters and optimiser state over the devices of a member
     examples: Episodes | None = None  # conversations to imitate instead of scripted play
     num_shown: int = 4  # episodes kept of every iteration, for the transcripts
+    host: Any = None  # a user's Python that it meets (jaxrl.lm.host); None: there is none
 
     def make_params(self, key: jax.Array, has_critic: bool) -> Params:
         """A policy with random weights, or those to be given; a critic that is 0 everywhere."""

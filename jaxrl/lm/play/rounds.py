@@ -96,7 +96,7 @@ def play(
     have finished their responses, the environments answer and free lanes take up new episodes;
     the others then go on with theirs. With `in_rows` prompt i is row i of the environment's list.
     """
-    prompt_key, env_key, noise_key = jax.random.split(key, 3)
+    opening_key, env_key, noise_key = jax.random.split(key, 3)
     context = PlayContext(
         env=env,
         chat=chat,
@@ -111,7 +111,7 @@ def play(
         group_size=group_size,
         in_rows=in_rows,
     )
-    prompts = open_prompts(context, prompt_key, prompt_index)
+    prompts = open_prompts(context, opening_key, prompt_index)
     names = metric_names(env)
     record = empty(context.num_episodes, sizes.context, sizes.max_turns, names, sizes.first)
 
@@ -136,17 +136,26 @@ def play(
 @jax.named_scope("prompt")
 def open_prompts(context: PlayContext, key: jax.Array, prompt_index: jax.Array) -> Prompts:
     """Fresh episodes, and the model's reading of their prompts."""
-    keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(prompt_index)
-    if context.in_rows:
-        env_state, ts = jax.vmap(context.env.reset_row)(prompt_index, keys)
-    else:
-        env_state, ts = jax.vmap(context.env.reset)(keys)
+    env_state, ts = resets(context.env, key, prompt_index, context.in_rows)
     size = context.limits.first
     with jax.named_scope("encode"):
         tokens = jax.vmap(lambda text: context.chat.first(text, size))(ts.obs)
     cache = init_cache(context.model.cfg, prompt_index.shape[0], size)
     hidden, cache = forward(context.model, tokens.ids, tokens.length, cache)
     return Prompts(env_state, tokens.ids, cache, _last(hidden, tokens.length), tokens.cut)
+
+
+def prompt_key(key: jax.Array) -> jax.Array:
+    """Of `play`'s key the part by which its environments begin."""
+    return jax.random.split(key, 3)[0]
+
+
+def resets(
+    env: LanguageEnvironment, key: jax.Array, prompt_index: jax.Array, in_rows: bool = False
+) -> tuple[Any, TimeStep]:
+    """(state, TimeStep) of fresh episodes with these global indices [P]."""
+    keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(prompt_index)
+    return jax.vmap(env.reset_row)(prompt_index, keys) if in_rows else jax.vmap(env.reset)(keys)
 
 
 def idle_lanes(context: PlayContext, prompts: Prompts, num_lanes: int) -> Lanes:
