@@ -17,7 +17,6 @@ from jaxrl.lm.learn.agent import Agent
 from jaxrl.lm.learn.report import kinds, last_cut, reasons
 from jaxrl.lm.learn.sizes import cache
 from jaxrl.lm.play.episodes import Episodes
-from jaxrl.lm.play.rounds import prompt_key, resets
 from jaxrl.program import Member, over_members, seed_keys
 
 MOST_LANES = 256
@@ -86,7 +85,7 @@ def _piece(
 def _played(
     models: Any, members: Member, index: jax.Array, *, agent: Agent, way: Way, in_rows: bool
 ) -> tuple[Episodes, Any]:
-    """Episodes [K, N] from the prompts of these numbers [P]; (states, TimeSteps) [K, P] there."""
+    """Episodes [K, N] from the prompts of these numbers [P]; (states, observations) [K, P] there."""
 
     def one(model: Any, member: Member) -> tuple[Episodes, Any]:
         cfg: Any = config.with_values(member.cfg, num_lanes=lanes(agent))
@@ -94,8 +93,9 @@ def _played(
             cfg = config.with_values(cfg, temperature=None)
         player = replace(agent, env=member.env.held_out if way.held_out else member.env)
         key = seed_keys(member.seed)[2]
-        record, _ = player.play(model, key, index, cfg, way.samples, in_rows=in_rows)
-        return record, resets(player.env, prompt_key(key), index, in_rows)
+        how: Any = {"group_size": way.samples, "in_rows": in_rows}
+        record, _, prompts = player.play_from(model, key, index, cfg, **how)
+        return record, (prompts.env_state, prompts.told)
 
     return over_members(one, one_by_one=True)(models, members)
 
@@ -104,10 +104,10 @@ def _piece_on_host(
     played: Any, models: Any, members: Member, index: Any, *, host: Host, way: Way
 ) -> tuple[Outcomes, Episodes]:
     """The same of `_played`, its episodes judged on the host; nothing is written down of that."""
-    record, (states, ts) = jax.device_get(played(models, members, index))
+    record, began = jax.device_get(played(models, members, index))
     judged = []
     for k, seed in enumerate(members.seed):
-        parts = jax.tree.map(lambda x: x[k], (states, ts.obs, record))  # noqa: B023
+        parts = jax.tree.map(lambda x: x[k], (*began, record))  # noqa: B023
         here = Half(int(index[0]), *parts)
         place = Place(int(seed), EVALUATION, 0)
         judged.append(host.judged(here, way.samples, place))

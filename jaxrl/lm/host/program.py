@@ -19,7 +19,7 @@ from jaxrl.lm.learn.agent import Agent, State
 from jaxrl.lm.learn.iteration import in_layers, warm_up
 from jaxrl.lm.learn.options import GroupConfig
 from jaxrl.lm.play.episodes import Episodes
-from jaxrl.lm.play.rounds import Work, prompt_key, resets
+from jaxrl.lm.play.rounds import Work
 from jaxrl.metrics import Metrics, Sums
 from jaxrl.program import ONE_CORE, QUICK_TO_COMPILE, Member, seed_keys
 
@@ -132,9 +132,8 @@ class HostProgram:
         play_key, _, _ = jax.random.split(_key(state, member), 3)
         policy = in_layers(state.params, cfg).policy
         cfg = with_values(cfg, num_lanes=max(1, cfg.num_lanes // self.halves))
-        record, work = agent.play(policy, play_key, index, cfg, cfg.group_size)
-        states, ts = resets(agent.env, prompt_key(play_key), index)
-        return states, ts.obs, record, work
+        record, work, prompts = agent.play_from(policy, play_key, index, cfg, cfg.group_size)
+        return prompts.env_state, prompts.told, record, work
 
     def _learn(
         self, count: int, state: State, members: Member, k: Any, played: Any

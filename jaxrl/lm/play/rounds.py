@@ -28,6 +28,7 @@ class Prompts(flax.struct.PyTreeNode):
     """P episodes at their first prompt; leaves [P, ...]."""
 
     env_state: Any
+    told: Text  # first observations
     token: jax.Array  # int32 [P, F]
     cache: Cache  # capacity F
     hidden: jax.Array  # [P, D]: after the last token
@@ -88,7 +89,7 @@ def play(
     temperature: float | jax.Array | None = 1.0,
     refill_at: float | jax.Array = 0.5,
     in_rows: bool = False,
-) -> tuple[Episodes, Work]:
+) -> tuple[Episodes, Work, Prompts]:
     """`group_size` episodes from each of the prompts with these global indices [P].
 
     Row p * group_size + g of the record is sample g of prompt p. What is played depends on (key,
@@ -130,32 +131,24 @@ def play(
     zero = jnp.zeros((), jnp.float32)
     start = (lanes, record, jnp.zeros((), jnp.int32), Work(zero, zero))
     _, record, _, work = jax.lax.while_loop(unfinished, play_round, start)
-    return record, work
+    return record, work, prompts
 
 
 @jax.named_scope("prompt")
 def open_prompts(context: PlayContext, key: jax.Array, prompt_index: jax.Array) -> Prompts:
     """Fresh episodes, and the model's reading of their prompts."""
-    env_state, ts = resets(context.env, key, prompt_index, context.in_rows)
+    keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(prompt_index)
+    if context.in_rows:
+        env_state, ts = jax.vmap(context.env.reset_row)(prompt_index, keys)
+    else:
+        env_state, ts = jax.vmap(context.env.reset)(keys)
     size = context.limits.first
     with jax.named_scope("encode"):
         tokens = jax.vmap(lambda text: context.chat.first(text, size))(ts.obs)
     cache = init_cache(context.model.cfg, prompt_index.shape[0], size)
     hidden, cache = forward(context.model, tokens.ids, tokens.length, cache)
-    return Prompts(env_state, tokens.ids, cache, _last(hidden, tokens.length), tokens.cut)
-
-
-def prompt_key(key: jax.Array) -> jax.Array:
-    """Of `play`'s key the part by which its environments begin."""
-    return jax.random.split(key, 3)[0]
-
-
-def resets(
-    env: LanguageEnvironment, key: jax.Array, prompt_index: jax.Array, in_rows: bool = False
-) -> tuple[Any, TimeStep]:
-    """(state, TimeStep) of fresh episodes with these global indices [P]."""
-    keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(prompt_index)
-    return jax.vmap(env.reset_row)(prompt_index, keys) if in_rows else jax.vmap(env.reset)(keys)
+    last = _last(hidden, tokens.length)
+    return Prompts(env_state, ts.obs, tokens.ids, cache, last, tokens.cut)
 
 
 def idle_lanes(context: PlayContext, prompts: Prompts, num_lanes: int) -> Lanes:
