@@ -3,6 +3,7 @@
 import json
 import time
 from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace
 
 import agents
@@ -14,7 +15,7 @@ import pytest
 import envs
 from envs.dataset.environment import DataSet
 from jaxrl.algos import grpo
-from jaxrl.lm.host import Host
+from jaxrl.lm.host.player import Host, with_rewards
 from jaxrl.lm.host.answers import Answers
 from jaxrl.lm.host.program import HostProgram
 from jaxrl.lm.learn.agent import Agent
@@ -95,15 +96,20 @@ def mine(shelf):
     return Agent(env, agents.CHAT, sizes, model, num_shown=2)
 
 
+class NoWorld:
+    """What a program asks of its host while it is compiled."""
+
+    paid = staticmethod(partial(with_rewards, adds=False))
+
+
 class Trial:
     """A program that is compiled once, with one host after the other."""
 
     def __init__(self, mine):
         self.mine, self.members = mine, members([3], CFG, mine.env)
         self.said = []
-        task = agents.functions(grpo, mine)
-        self.program = HostProgram(*task, CFG, mine)
-        self.program = replace(self.program, update_one=grpo.update)
+        init, _ = agents.functions(grpo, mine)
+        self.program = HostProgram(init, grpo.update, CFG, replace(mine, host=NoWorld()), 1)
         self.init, run = self.program.compile(self.members)
         self.parts = run.args
 
@@ -111,7 +117,7 @@ class Trial:
         write = Transcriber(agents.CHAT.tokenizer, CFG.group_size)
         names = [f"mine_to_try:{name}" for name in names]
         how = {"workers": 2, "deadline": deadline, "say": self.said.append}
-        host = Host(names, weights or [1.0] * len(names), rows_of(self.mine.env), write, **how)
+        host = Host(self.mine.env, names, weights or [1.0] * len(names), rows_of(self.mine.env), write, **how)
         if path is not None:
             host.answers.open(path)
         return host

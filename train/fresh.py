@@ -11,8 +11,10 @@ import numpy as np
 
 from jaxrl import config, statistics
 from jaxrl.language import ANSWER
-from jaxrl.lm.host import Host
-from jaxrl.lm.host.player import EVALUATION, Half, Place
+from jaxrl.lm.host.player import EVALUATION, take_turns
+from jaxrl.lm.host.speaker import Parts, Speaker, jitted
+from jaxrl.lm.host.speaker import play as play_on_host
+from jaxrl.lm.host.worlds import Place
 from jaxrl.lm.learn.agent import Agent
 from jaxrl.lm.learn.report import kinds, last_cut, reasons
 from jaxrl.lm.learn.sizes import cache
@@ -59,9 +61,7 @@ def play(
     most = max(1, CACHE_BYTES // cache(agent.model_config, 1, agent.limits.first))
     size = -(-count // -(-count // most))
     how: Any = {"agent": agent, "way": way, "in_rows": env.num_rows > 0}
-    piece = jax.jit(partial(_piece, **how))
-    if agent.host is not None:
-        piece = partial(_piece_on_host, jax.jit(partial(_played, **how)), host=agent.host, way=way)
+    piece = jax.jit(partial(_piece, **how)) if agent.host is None else _on_host(**how)
     models = jax.device_put(models)  # once, for all pieces
     found: list[Outcomes] = []
     for start in range(0, count, size):
@@ -78,52 +78,59 @@ def _piece(
     models: Any, members: Member, index: jax.Array, *, agent: Agent, way: Way, in_rows: bool
 ) -> tuple[Outcomes, Episodes]:
     """(outcomes [K, N], the first episodes) from the prompts of these numbers [P]."""
-    record, _ = _played(models, members, index, agent=agent, way=way, in_rows=in_rows)
-    return outcomes_of(record), jax.tree.map(lambda x: x[:, : way.kept], record)
 
-
-def _played(
-    models: Any, members: Member, index: jax.Array, *, agent: Agent, way: Way, in_rows: bool
-) -> tuple[Episodes, Any]:
-    """Episodes [K, N] from the prompts of these numbers [P]; (states, observations) [K, P] there."""
-
-    def one(model: Any, member: Member) -> tuple[Episodes, Any]:
-        cfg: Any = config.with_values(member.cfg, num_lanes=lanes(agent))
-        if way.greedy:
-            cfg = config.with_values(cfg, temperature=None)
-        player = replace(agent, env=member.env.held_out if way.held_out else member.env)
-        key = seed_keys(member.seed)[2]
-        how: Any = {"group_size": way.samples, "in_rows": in_rows}
-        record, _, prompts = player.play_from(model, key, index, cfg, **how)
-        return record, (prompts.env_state, prompts.told)
+    def one(model: Any, member: Member) -> tuple[Outcomes, Episodes]:
+        who, player = _player(member, agent, way)
+        key = jax.random.wrap_key_data(who.key)
+        record, _ = player.play(model, key, index, who.cfg, way.samples, in_rows=in_rows)
+        return outcomes_of(record), jax.tree.map(lambda x: x[: way.kept], record)
 
     return over_members(one, one_by_one=True)(models, members)
 
 
-def _piece_on_host(
-    played: Any, models: Any, members: Member, index: Any, *, host: Host, way: Way
-) -> tuple[Outcomes, Episodes]:
-    """The same of `_played`, its episodes judged on the host; nothing is written down of that."""
-    record, began = jax.device_get(played(models, members, index))
-    judged = []
-    for k, seed in enumerate(members.seed):
-        parts = jax.tree.map(lambda x: x[k], (*began, record))  # noqa: B023
-        here = Half(int(index[0]), *parts)
-        place = Place(int(seed), EVALUATION, 0)
-        judged.append(host.judged(here, way.samples, place))
-    host.rewards.take()
-    record = jax.tree.map(lambda *x: np.stack(x), *judged)
-    return outcomes_of(record), jax.tree.map(lambda x: x[:, : way.kept], record)
+def _player(member: Member, agent: Agent, way: Way) -> tuple[Speaker, Agent]:
+    """How a member plays, without its policy; and where."""
+    cfg: Any = config.with_values(member.cfg, num_lanes=lanes(agent))
+    if way.greedy:
+        cfg = config.with_values(cfg, temperature=None)
+    env = member.env.held_out if way.held_out else member.env
+    key = jax.random.key_data(seed_keys(member.seed)[2])
+    return Speaker(None, key, cfg, env), replace(agent, env=env)
+
+
+def _on_host(agent: Agent, way: Way, in_rows: bool) -> Callable:
+    """The same of what the host plays and judges; nothing is written down of that."""
+    host, parts = agent.host, None
+
+    def piece(models: Any, members: Member, index: np.ndarray) -> tuple[Outcomes, Episodes]:
+        nonlocal parts
+        found = []
+        for k in range(len(members.seed)):
+            model, member = jax.tree.map(lambda x: x[k], (models, members))  # noqa: B023
+            who, player = _player(member, agent, way)
+            count = min(lanes(agent), len(index) * way.samples)
+            parts = parts or jitted(Parts(player, way.samples, count, in_rows))
+            place, out = Place(int(member.seed), EVALUATION, 0), {}
+            take_turns(
+                [play_on_host(parts, host, who.replace(policy=model), index, way.samples, place, out)]
+            )
+            found.append(host.paid(out["record"], out["reward"], out["masked"]))
+        host.ledger.take()
+        record = jax.tree.map(lambda *x: jnp.stack(x), *found)
+        outcomes = jax.tree.map(lambda *x: jnp.stack(x), *map(outcomes_of, found))
+        return outcomes, jax.tree.map(lambda x: x[:, : way.kept], record)
+
+    return piece
 
 
 def outcomes_of(record: Episodes) -> dict[str, jax.Array]:
-    """What is worth knowing of each episode [K, N]; the environment's own metrics among it."""
+    """What is worth knowing of each episode [N]; the environment's own metrics among it."""
     told = record.metrics | {
-        "episode_return": jnp.sum(record.reward, -1),
-        "turns": jnp.sum(record.played, -1, dtype=jnp.float32),
-        "cut_responses": jnp.sum(record.cut, -1, dtype=jnp.float32),
-        "cut": jax.vmap(last_cut)(record),
-        "tokens": jnp.sum(record.action, -1, dtype=jnp.float32),
+        "episode_return": record.episode_return,
+        "turns": record.num_turns.astype(jnp.float32),
+        "cut_responses": record.cut.sum(1, dtype=jnp.float32),
+        "cut": last_cut(record),
+        "tokens": record.action.sum(1, dtype=jnp.float32),
         "unread": record.unread,
     }
     return told if record.masked is None else told | {"masked": record.masked}

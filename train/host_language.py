@@ -12,7 +12,7 @@ import numpy as np
 from jaxrl.config import check_positive, check_range
 from jaxrl.envs.dataset.environment import DataSet
 from jaxrl.files import parse_json
-from jaxrl.lm.host import Host
+from jaxrl.lm.host.player import Host
 from jaxrl.lm.host.program import HostProgram
 from jaxrl.lm.learn.agent import Agent
 from jaxrl.lm.play.transcribe import Transcriber
@@ -66,6 +66,7 @@ def with_host(args: Hosted, agent: Agent, group_size: int) -> Agent:
     if not args.is_hosted:
         return agent
     host = Host(
+        agent.env,
         args.reward,
         args.reward_weights or (1.0,) * len(args.reward),
         rows_of(agent.env),
@@ -100,11 +101,13 @@ class HostRun:
 
     algorithm: ModuleType
     agent: Agent
+    count: int  # members
 
     def program(self, task: Any, mesh: Any) -> HostProgram:
         """Its program on the mesh's one device."""
         assert mesh.devices.size == 1
-        return HostProgram(task.init, self.algorithm.update, task.cfg, self.agent)
+        how = (task.init, self.algorithm.update, task.cfg, self.agent)
+        return HostProgram(*how, self.count)
 
     def open(self, folder: Path, iteration: int) -> None:
         """Go on with what the host has answered in this run from an iteration on."""
@@ -130,4 +133,4 @@ def host_run(args: Any, algorithm: ModuleType, agent: Agent) -> HostRun | None:
             f"devices={args.devices} cannot be: a run with Python on the host has one device; try "
             "--devices 1."
         )
-    return HostRun(algorithm, agent)
+    return HostRun(algorithm, agent, args.num_members)

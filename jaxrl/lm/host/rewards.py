@@ -6,7 +6,7 @@ completions. `trainer_state`, `log_metric` and `log_extra` are there for who ask
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxrl.lm.host.answers import Answers, Where
+from jaxrl.lm.host.ledger import Ledger
 from jaxrl.lm.host.pool import Pool, Reply
 
 AT_END = -1  # the turn of a call about whole episodes
@@ -42,12 +43,8 @@ class Rewards:
     weights: Sequence[float]
     pool: Pool
     answers: Answers
-    say: Callable[[str], None]
+    ledger: Ledger
     names: list[str] = field(default_factory=list)  # in metrics
-    worked: set[str] = field(default_factory=set)
-    failed: dict[str, str] = field(default_factory=dict)  # function -> why, in an iteration
-    told: set[str] = field(default_factory=set)  # messages shown
-    sums: dict[str, list[float]] = field(default_factory=dict)  # metric -> [sum, count]
 
     def __post_init__(self):
         short = [name.partition(":")[2] for name in self.functions]
@@ -84,17 +81,18 @@ class Rewards:
                 reply = reply.result()
                 new.append((call.where, call.columns, reply))
             if reply.kind != "ok":
-                self.fail(call.where.of, reply)
+                self.ledger.fail(f"reward={call.where.of}", reply)
                 masked[:] = True
                 continue
-            self.worked.add(call.where.of)
+            self.ledger.worked.add(f"reward={call.where.of}")
             given = [x for x in reply.value["reward"] if x is not None and math.isfinite(x)]
-            self.add(f"reward/{name}", sum(given), len(given))
+            self.ledger.add(f"reward/{name}", sum(given), len(given))
             for metric, value in reply.value["metrics"].items():
-                self.add(metric, value, 1)
+                self.ledger.add(metric, value)
             for place, value in enumerate(reply.value["reward"]):
                 if value is not None and not math.isfinite(value):
-                    self.note(f"reward={call.where.of} gave {value}; such episodes are masked")
+                    told = f"reward={call.where.of} gave {value}; such episodes are masked"
+                    self.ledger.note(told)
                     masked[place] = True
                 elif value is not None:
                     total[place] += weight * value
@@ -102,30 +100,3 @@ class Rewards:
         self.answers.keep(new)
         masked |= ~known
         return Judged(np.where(masked, 0.0, total).astype(np.float32), masked)
-
-    def fail(self, name: str, reply: Reply) -> None:
-        """Count a call that gave nothing; ValueError where none would."""
-        if reply.kind in ("value", "import"):
-            raise ValueError(f"reward={name} {reply.value}; it must give one for each completion.")
-        self.failed[name] = reply.value
-        self.note(f"reward={name} failed, its episodes are masked: {reply.value}")
-
-    def note(self, words: str) -> None:
-        """Say it, once."""
-        if words not in self.told:
-            self.told.add(words)
-            self.say(words)
-
-    def add(self, metric: str, total: float, count: int) -> None:
-        kept = self.sums.setdefault(metric, [0.0, 0.0])
-        kept[0] += total
-        kept[1] += count
-
-    def take(self) -> dict[str, tuple[float, float]]:
-        """The sums of an iteration, which is over; ValueError if a function has never worked."""
-        for name, why in self.failed.items():
-            if name not in self.worked:
-                raise ValueError(f"reward={name} failed on every call: {why}")
-        sums = {name: (total, count) for name, (total, count) in self.sums.items()}
-        self.sums, self.failed = {}, {}
-        return sums
