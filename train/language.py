@@ -27,7 +27,7 @@ from jaxrl.policy import named_leaves
 from jaxrl.program import Member
 from jaxrl.text import Chat
 from jaxrl.train import chat_data, flags, fresh, loop
-from jaxrl.train.host_language import Hosted, host_run, with_host
+from jaxrl.train.host_language import Hosted, host_run, introduced, is_hosted, with_host
 from jaxrl.train.paths import File, Model, TokenizerOf
 from jaxrl.train.run_folder import read_config
 from jaxrl.train.trainer import Outcome, Task, Trainer
@@ -108,7 +108,7 @@ def complete(args: Any) -> Any:
     A person knows them, who plays where `model` is "". Left as they are where the prompt is given,
     or the environment has none. Who imitates conversations asks little of the environment's game.
     """
-    if getattr(args, "is_hosted", False) and not args.devices:
+    if isinstance(args, Options) and is_hosted(args) and not args.devices:
         args = replace(args, devices=1)
     imitates = getattr(args, "data", None) and not flags.reads_data(args.env)
     if imitates and getattr(args, "eval_episodes", 0) == Options.eval_episodes:
@@ -196,6 +196,7 @@ def reload_agent(folder: Path, args: Any) -> tuple[Any, folders.ChatTokenizer, A
             f"{folder}/policy/chat.json has a tokenizer of {tokenizer.tokenizer.vocab_size} tokens,"
             f" model.json a model of {model_config.vocab_size}; copy both again from one run."
         )
+    env, tokenizer = introduced(args, env, tokenizer)
     cfg = with_room(env, tokenizer, args.algo)
     agent = Agent(env, tokenizer.chat, sizes_of(env, tokenizer.chat, cfg), model_config)
     return trained, tokenizer, with_host(args, agent, cfg.group_size)
@@ -231,6 +232,7 @@ def make_agent(
         args.date,
         args.thinking,
     )
+    env, tokenizer = introduced(args, env, tokenizer)
     if args.lora_rank:
         model = replace(model, lora_rank=args.lora_rank, lora_alpha=args.lora_alpha)
     sizes = sizes_of(env, tokenizer.chat, with_room(env, tokenizer, cfg))
