@@ -17,9 +17,7 @@ def is_spoken(constructor: Any) -> bool:
     return hasattr(constructor, "reset") and not arrays
 
 
-def host_world(
-    id: str, data: str | None = None, split: str = "train", **fields: Any
-) -> HostWorld:
+def host_world(id: str, data: str | None = None, split: str = "train", **fields: Any) -> HostWorld:
     """What a program knows of such a class; `fields` are its constructor's, `data` its rows."""
     begins = None if data is None else data_set(data, split)
     return HostWorld(begins=begins, world=id, fields=tuple(sorted(fields.items())), truncates=True)

@@ -112,10 +112,14 @@ def _on_host(agent: Agent, way: Way, in_rows: bool) -> Callable:
             parts = parts or jitted(Parts(player, way.samples, count, in_rows))
             place, out = Place(int(member.seed), EVALUATION, 0), {}
             take_turns(
-                [play_on_host(parts, host, who.replace(policy=model), index, way.samples, place, out)]
+                [
+                    play_on_host(
+                        parts, host, who.replace(policy=model), index, way.samples, place, out
+                    )
+                ]
             )
             found.append(host.paid(out["record"], out["reward"], out["masked"]))
-        host.ledger.take()
+        host.told = {name: total / n for name, (total, n) in host.ledger.take().items() if n}
         record = jax.tree.map(lambda *x: jnp.stack(x), *found)
         outcomes = jax.tree.map(lambda *x: jnp.stack(x), *map(outcomes_of, found))
         return outcomes, jax.tree.map(lambda x: x[:, : way.kept], record)
@@ -195,4 +199,5 @@ def evaluate_models(trained: Any, members: Member, episodes: int, *, agent: Agen
     `members` have leaves [K]; of their options those of playing are read.
     """
     found = play(trained, members, episodes, agent, Way(held_out=True))
-    return summary(found, in_rows=agent.env.held_out.num_rows > 0)
+    told = summary(found, in_rows=agent.env.held_out.num_rows > 0)
+    return told if agent.host is None else told | {"host": agent.host.told}

@@ -86,7 +86,9 @@ def introduced(
     tools = getattr(args, "tools", ())
     if tools and not isinstance(env, HostWorld):
         if env.max_turns > 1:
-            raise ValueError(f"tools={tools[0]} are for questions; env={args.env} has turns itself.")
+            raise ValueError(
+                f"tools={tools[0]} are for questions; env={args.env} has turns itself."
+            )
         env = HostWorld(begins=env, tools=tools)
     begins = env.begins if isinstance(env, HostWorld) else env
     if isinstance(begins, Prompts):

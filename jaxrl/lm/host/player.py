@@ -53,6 +53,7 @@ class Host:
         ValueError, with the error, for what cannot be imported.
         """
         self.rows, self.write, self.ledger = rows, write, Ledger(say)
+        self.told: dict[str, float] = {}  # means of what was evaluated last
         self.answers = Answers()
         first = [("function", name) for name in rewards]
         self.pool = Pool(workers, deadline, first)

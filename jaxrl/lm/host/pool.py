@@ -1,5 +1,6 @@
 """Processes in which a user's Python answers: spawned, without jax, ended where they hang."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -54,7 +55,7 @@ class Worker:
                 self.start()
             return self.exchange(request, self.deadline)
         except (EOFError, OSError):
-            return Reply("died", f"its process ended ({self.end()})")
+            return Reply("died", f"its process ended ({self.end(patience=1.0)})")
 
     def exchange(self, request: tuple, seconds: float) -> Reply:
         self.pipe.send((seconds, request))
@@ -63,12 +64,14 @@ class Worker:
             return Reply("late", f"gave no answer within {seconds:g} s")
         return Reply(*self.pipe.recv())
 
-    def end(self) -> str:
+    def end(self, patience: float = 0.0) -> str:
         """End the process and what it has started; how it ended, in words."""
         process, self.process = self.process, None
         if process is None:
             return "it was not running"
         self.pipe.close()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(patience)
         code = process.poll()
         try:
             os.killpg(process.pid, signal.SIGKILL)

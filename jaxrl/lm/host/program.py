@@ -90,9 +90,7 @@ class HostProgram:
             found = dict(zip(jobs, pool.map(_compiled, jobs.values()), strict=True))
         return found.pop("init"), partial(self.run, found)
 
-    def run(
-        self, parts: Compiled, state: Any, members: Member, count: int
-    ) -> tuple[Any, Metrics]:
+    def run(self, parts: Compiled, state: Any, members: Member, count: int) -> tuple[Any, Metrics]:
         """(state [K, ...], metrics [count, K]) after so many iterations."""
         rows: list[list[Metrics]] = []
         for _ in range(count):
@@ -138,9 +136,7 @@ class HostProgram:
         policy = in_layers(state.params, cfg).policy
         return Speaker(policy, jax.random.key_data(play_key), cfg, member.env)
 
-    def _learn(
-        self, state: State, members: Member, k: Any, played: Any
-    ) -> tuple[State, Metrics]:
+    def _learn(self, state: State, members: Member, k: Any, played: Any) -> tuple[State, Metrics]:
         one, member = self._pick((state, members), k)
         paid = [self.agent.host.paid(record, *judged) for record, _, *judged in played]
         record = jax.tree.map(lambda *x: jnp.concatenate(x), *paid)
@@ -149,9 +145,7 @@ class HostProgram:
         one, metrics = self.update_one(one, _key(one, member), played=(record, work), **how)
         return self._put(state, one, k), metrics
 
-    def _warm(
-        self, like: Metrics, state: State, members: Member, k: Any
-    ) -> tuple[State, Metrics]:
+    def _warm(self, like: Metrics, state: State, members: Member, k: Any) -> tuple[State, Metrics]:
         one, member = self._pick((state, members), k)
         how: Any = {"cfg": member.cfg, "agent": self._in(member), "axis": None}
         one, metrics = warm_up(one, _key(one, member), like=like, **how)

@@ -103,9 +103,7 @@ def play(
         states, told = jax.device_get(parts["begin"](who, index))
         starts = host.starts(states)
         said_first = host.worlds.open(place, int(index[0]) * group_size, starts)
-        prompts = [
-            before + after for before, after in zip(_texts(told), said_first, strict=True)
-        ]
+        prompts = [before + after for before, after in zip(_texts(told), said_first, strict=True)]
         rounds = yield from converse(
             parts, host, who, index, group_size, place, states, prompts, starts, masked
         )
@@ -126,18 +124,14 @@ def converse(
     told = encoded(prompts, env.observation_space.capacity)
     opened, rounds, ts = parts["open"](who, index, states, told)
     first = int(index[0]) * group_size
-    episodes = [
-        Episode(first + i, starts[i // group_size]) for i in range(len(index) * group_size)
-    ]
+    episodes = [Episode(first + i, starts[i // group_size]) for i in range(len(index) * group_size)]
     while True:
         rounds, heard = parts["go_on"](who, index, opened, rounds, ts)
         heard = jax.device_get(heard)
         if heard.over:
             return rounds
         lanes = np.flatnonzero(heard.ready)
-        asked = [
-            worlds.ask(place, episodes[heard.episode[b]], host.heard(heard, b)) for b in lanes
-        ]
+        asked = [worlds.ask(place, episodes[heard.episode[b]], host.heard(heard, b)) for b in lanes]
         yield True
         answers = worlds.settle(asked)
         masked[[heard.episode[b] for b, a in zip(lanes, answers, strict=True) if a.masked]] = True

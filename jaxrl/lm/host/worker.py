@@ -15,7 +15,7 @@ import sys
 import traceback
 import types
 import typing
-from functools import lru_cache
+from functools import cache
 from multiprocessing.connection import Connection
 from types import SimpleNamespace
 from typing import Any
@@ -73,7 +73,7 @@ def words(error: BaseException) -> str:
     return f"{type(error).__name__}: {' '.join(text.split())[:500]}{where}"
 
 
-@lru_cache(maxsize=None)
+@cache
 def find(name: str) -> Any:
     """What `module:attribute` names; the working directory comes first while it is imported."""
     module_name, _, attribute = name.partition(":")
