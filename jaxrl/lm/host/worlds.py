@@ -118,7 +118,7 @@ class Worlds:
         return [episode.start, [before for before, _ in episode.past], action]
 
     def settle(self, asked: list[Asked]) -> list[Answer]:
-        """What came of these calls; waits for them. A call that failed ends and masks an episode."""
+        """What came of these calls; waits. One that failed ends its episode, which is masked."""
         told, new = [], []
         for call in asked:
             reply = call.reply
