@@ -276,5 +276,5 @@ def test_answers_to_another_question_are_not_taken(tmp_path):
     assert answers.get(where, {"a": 1}) == Reply("ok", 0.1)
     assert answers.get(where, {"a": 2}) is None
     (tmp_path / "answers.jsonl").write_text("{}\n")
-    with pytest.raises(ValueError, match="answers.jsonl, line 1"):
+    with pytest.raises(ValueError, match=r"answers\.jsonl, line 1"):
         Answers().open(tmp_path / "answers.jsonl")

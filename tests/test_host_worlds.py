@@ -239,10 +239,9 @@ def test_tools_are_called_in_order_and_a_response_without_a_call_ends(pool, shel
     assert "Error: RuntimeError: no\n" in second.obs and "there is no tool gone" in second.obs
     assert "Error: the call is no JSON" in second.obs and not second.masked
     assert last.terminated and last.reward == 0 and sums["tool_calls"] == [5.0, 3.0]
-    llama = talk(
-        pool, env, ['{"name": "look", "parameters": {"name": "Ada"}}'], {"seed": 1, "row": {}}
-    )
-    assert '"known": true' in llama[0][0].obs
+    llama = '{"name": "look", "parameters": {"name": "Ada"}}'
+    (answer,), _ = talk(pool, env, [llama], {"seed": 1, "row": {}})
+    assert '"known": true' in answer.obs
 
 
 def test_a_class_of_tools_is_paid_at_its_end_or_when_its_turns_are_over(pool, shelf):

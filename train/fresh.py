@@ -76,10 +76,10 @@ def play(
 
 def _piece(
     models: Any, members: Member, index: jax.Array, *, agent: Agent, way: Way, in_rows: bool
-) -> tuple[Outcomes, Episodes]:
+) -> tuple[dict[str, jax.Array], Episodes]:
     """(outcomes [K, N], the first episodes) from the prompts of these numbers [P]."""
 
-    def one(model: Any, member: Member) -> tuple[Outcomes, Episodes]:
+    def one(model: Any, member: Member) -> tuple[dict[str, jax.Array], Episodes]:
         who, player = _player(member, agent, way)
         key = jax.random.wrap_key_data(who.key)
         record, _ = player.play(model, key, index, who.cfg, way.samples, in_rows=in_rows)
@@ -111,13 +111,8 @@ def _on_host(agent: Agent, way: Way, in_rows: bool) -> Callable:
             count = min(lanes(agent), len(index) * way.samples)
             parts = parts or jitted(Parts(player, way.samples, count, in_rows))
             place, out = Place(int(member.seed), EVALUATION, 0), {}
-            take_turns(
-                [
-                    play_on_host(
-                        parts, host, who.replace(policy=model), index, way.samples, place, out
-                    )
-                ]
-            )
+            who = who.replace(policy=model)
+            take_turns([play_on_host(parts, host, who, index, way.samples, place, out)])
             found.append(host.paid(out["record"], out["reward"], out["masked"]))
         host.told = {name: total / n for name, (total, n) in host.ledger.take().items() if n}
         record = jax.tree.map(lambda *x: jnp.stack(x), *found)

@@ -201,8 +201,8 @@ def host_run(args: Any, algorithm: ModuleType, agent: Agent) -> HostRun | None:
         return None
     if not hasattr(algorithm, "prepare"):
         raise ValueError(
-            f"reward={' '.join(args.reward)}: Python on the host is for agents that learn from their own episodes; try "
-            "train.grpo."
+            f"env={args.env}: Python on the host is for agents that learn from their own "
+            "episodes; try train.grpo."
         )
     if args.devices > 1 or jax.process_count() > 1:
         raise ValueError(

@@ -119,7 +119,7 @@ class HostProgram:
         )
         del who  # a copy of the policy
         state, metrics = parts["learn"](state, members, k, [tuple(x.values()) for x in played])
-        own = {n: Sums(*map(np.float32, x)) for n, x in host.ledger.take().items()}
+        own = {n: Sums(*map(jnp.float32, x)) for n, x in host.ledger.take().items()}
         return state, jax.device_get(metrics) | own
 
     def _init(self, members: Member) -> Any:
@@ -177,6 +177,6 @@ def _key(state: State, member: Member) -> jax.Array:
 
 def _stacked(name: str, rows: list[list[Metrics]]) -> Sums:
     """[count, K] of one metric; unknown where an iteration or a member lacks it."""
-    unknown = Sums(np.zeros((), np.float32), np.zeros((), np.float32))
+    unknown = Sums(jnp.float32(0), jnp.float32(0))
     parts = [[one.get(name, unknown) for one in row] for row in rows]
     return Sums(*(jnp.asarray([[x[i] for x in row] for row in parts], jnp.float32) for i in (0, 1)))

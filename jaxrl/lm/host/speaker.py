@@ -120,7 +120,9 @@ def converse(
     place: Place, states: Any, prompts: list[str], starts: list[Any], masked: np.ndarray,
 ) -> Any:  # fmt: skip
     """The rounds after whole episodes, answered by the host's world; marks those that it masks."""
-    worlds, env = host.worlds, host.worlds.env
+    worlds = host.worlds
+    assert worlds is not None
+    env = worlds.env
     told = encoded(prompts, env.observation_space.capacity)
     opened, rounds, ts = parts["open"](who, index, states, told)
     first = int(index[0]) * group_size
@@ -130,7 +132,7 @@ def converse(
         heard = jax.device_get(heard)
         if heard.over:
             return rounds
-        lanes = np.flatnonzero(heard.ready)
+        lanes = np.flatnonzero(heard.ready).tolist()
         asked = [worlds.ask(place, episodes[heard.episode[b]], host.heard(heard, b)) for b in lanes]
         yield True
         answers = worlds.settle(asked)
@@ -138,7 +140,7 @@ def converse(
         ts = answered(lanes, answers, len(heard.ready), env)
 
 
-def answered(lanes: np.ndarray, answers: list[Answer], count: int, env: HostWorld) -> TimeStep:
+def answered(lanes: list[int], answers: list[Answer], count: int, env: HostWorld) -> TimeStep:
     """What the host says to all lanes [B], most of whom may not have asked."""
     size, most = env.observation_space.capacity, env.answer_bytes
     obs = [""] * count
@@ -148,7 +150,8 @@ def answered(lanes: np.ndarray, answers: list[Answer], count: int, env: HostWorl
         obs[lane], reward[lane] = answer.obs, answer.reward
         terminated[lane], truncated[lane] = answer.terminated, answer.truncated
     text = encoded(obs, size, most)
-    return TimeStep(text, reward, terminated, truncated, text, {})
+    given: Any = (text, reward, terminated, truncated, text)
+    return TimeStep(*given, {})
 
 
 def _texts(told: Any) -> list[str]:

@@ -2,6 +2,7 @@
 
 import unicodedata
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -23,4 +24,5 @@ def encoded(texts: Sequence[str], capacity: int, most: int | None = None) -> Tex
         raw = raw[:capacity]
         data[i, : len(raw)] = np.frombuffer(raw, np.uint8)
         length[i] = len(raw)
-    return Text(data, length, cut)
+    on_host: Any = (data, length, cut)
+    return Text(*on_host)

@@ -218,7 +218,7 @@ class Live:
     """A world in the middle of an episode."""
 
     def __init__(self, world: str, fields: dict[str, Any], start: dict[str, Any]):
-        self.made = find(world)(**fields) if world else None
+        self.made: Any = find(world)(**fields) if world else None
         self.is_game = hasattr(self.made, "step")
         self.turns = 0
         self.told = ""
