@@ -72,4 +72,7 @@ class HostWorld(LanguageEnvironment):
 
     def step(self, state: Any, action: Text, key: jax.Array) -> tuple[Any, TimeStep]:
         name = self.world or " ".join(self.tools)
-        raise NotImplementedError(f"{name} is stepped in Python: train.grpo and its likes play it")
+        raise ValueError(
+            f"{name} is stepped in Python, which is not done here; train.grpo, reinforce, turn_ppo "
+            "and evaluate do it."
+        )

@@ -204,6 +204,8 @@ def host_run(args: Any, algorithm: ModuleType, agent: Agent) -> HostRun | None:
             f"env={args.env}: Python on the host is for agents that learn from their own "
             "episodes; try train.grpo."
         )
+    if args.profile:
+        raise ValueError("profile=True is for one program; leave it out with Python on the host.")
     if args.devices > 1 or jax.process_count() > 1:
         raise ValueError(
             f"devices={args.devices} cannot be: a run with Python on the host has one device; try "
