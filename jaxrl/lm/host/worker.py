@@ -3,7 +3,6 @@
 It imports what it is asked for and nothing of this project, and ends with the pipe to its parent.
 """
 
-import asyncio
 import contextlib
 import importlib
 import inspect
@@ -115,7 +114,7 @@ def rewards(name: str, columns: dict[str, Any], state: dict[str, Any]) -> dict[s
         given = {p.name: given[p.name] for p in parameters if p.name in given}
     found = function(**given)
     if inspect.isawaitable(found):
-        found = asyncio.run(_awaited(found))
+        found = waited(found)
     found, wanted = list(found), len(columns["completions"])
     if len(found) != wanted:
         odd = f"returned {len(found)} rewards for {wanted} completions; give one for each"
@@ -123,8 +122,14 @@ def rewards(name: str, columns: dict[str, Any], state: dict[str, Any]) -> dict[s
     return told | {"reward": [None if x is None else float(x) for x in found]}
 
 
-async def _awaited(found: Any) -> Any:
-    return await found
+def waited(found: Any) -> Any:
+    """What an `async` function gives in the end."""
+    import asyncio  # here: it takes as long to import as all else together
+
+    async def awaited() -> Any:
+        return await found
+
+    return asyncio.run(awaited())
 
 
 TYPES = {str: "string", int: "integer", float: "number", bool: "boolean", list: "array"}
@@ -268,7 +273,7 @@ def called(known: dict[str, Any], call: dict[str, Any]) -> tuple[str, bool]:
     try:
         found = known[call["name"]](**call["arguments"])
         if inspect.isawaitable(found):
-            found = asyncio.run(_awaited(found))
+            found = waited(found)
     except Exception as error:
         return f"Error: {type(error).__name__}: {error}", True
     return found if isinstance(found, str) else json.dumps(found, default=str), False
