@@ -1,6 +1,6 @@
-"""How much of a slow host is hidden by two halves that take turns: `python -m benchmarks.host_overlap`.
+"""How much of a slow host two halves that take turns hide: `python -m benchmarks.host_overlap`.
 
-A world that takes `--sleep` s a turn is played by a random model, first half after half, then with
+A world that takes 50 ms a turn is played by a random model, first half after half, then with
 the halves taking turns, then with a host that answers at once. One JSON line.
 """
 
