@@ -121,7 +121,7 @@ class Trial:
     """A program that is compiled once, with one host after the other."""
 
     def __init__(self, mine):
-        self.mine, self.members = mine, members([3], CFG, mine.env)
+        self.mine, self.members = mine, members([4], CFG, mine.env)
         self.said = []
         init, _ = agents.functions(grpo, mine)
         self.program = HostProgram(init, grpo.update, CFG, replace(mine, host=NoWorld()), 1)
