@@ -21,6 +21,7 @@ from jaxrl.envs.dataset.environment import data_set
 from jaxrl.envs.fields import check_fields, check_finite, check_max_steps, fields_of, near
 from jaxrl.envs.grid.corridor import SimpleCorridor
 from jaxrl.envs.grid.gridworld import GridWorld
+from jaxrl.envs.host_world import host_world, is_spoken
 from jaxrl.envs.language import games
 from jaxrl.envs.memory.memory_chain import MemoryChain
 from jaxrl.envs.outside import (
@@ -148,6 +149,9 @@ def _spec_of_module(id: str) -> Spec:
     constructor = getattr(module, name)
     if is_gymnasium(constructor) and isinstance(constructor, type):
         return Spec(id, by_python(id, constructor), None, module_name, language=False)
+    if is_spoken(constructor):
+        made = functools.partial(host_world, id)
+        return Spec(id, made, None, module_name, language=True)
     check_constructor(id, constructor)
     return Spec(id, constructor, None, source=module_name)
 

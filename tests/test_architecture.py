@@ -21,7 +21,8 @@ FLOORS = [
         "printable",
         "theirs",
     },  # mathematics and strings: each other downwards
-    {"env", "spaces", "language", "actions", "distributions", "networks", "mesh"},  # objects
+    {"env", "spaces", "language", "host_world", "actions", "distributions"}
+    | {"networks", "mesh"},  # objects
     {"checkpoint", "evaluate", "memory", "normalize", "off_policy", "on_policy", "policy"}
     | {"priorities", "program", "q_learning", "replay", "resets", "rollout"}
     | {

@@ -9,6 +9,7 @@ import itertools
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -86,7 +87,10 @@ class HostPlay:
     def program(self, task: Any, mesh: Mesh) -> "HostProgram":
         return HostProgram(self, make_program(task.init, task.update, task.layout, mesh), task)
 
-    def open(self, num_envs: int) -> Any:
+    def open(self, folder: Path, iteration: int) -> None:
+        """The run begins in a folder, which keeps nothing of environments."""
+
+    def start(self, num_envs: int) -> Any:
         """Processes for so many environments, in place of those before."""
         self.close()
         self.worlds = self.env.world.open(num_envs, self.actors)
@@ -234,7 +238,7 @@ class HostProgram:
         """Environments for the run; the state as it is where all episodes are new."""
         seeds = [int(x) for x in np.asarray(members.seed)]
         shape = len(seeds), self.task.cfg.num_envs
-        self.actor = Actor(self.host.open(shape[0] * shape[1]), shape, self._act, self.num_steps)
+        self.actor = Actor(self.host.start(shape[0] * shape[1]), shape, self._act, self.num_steps)
         state, memory = self.start(state, members)
         self.actor.begin(env_seeds(seeds, iteration, shape[1]), memory)
         self.members = members
@@ -316,7 +320,7 @@ def evaluate_on_host(
     for k, seed in enumerate(np.asarray(members.seed)):
         policy = jax.tree.map(lambda x, k=k: jnp.asarray(x[k]), policies)
         key = seed_keys(jnp.uint32(seed))[2]
-        worlds = host.open(num_envs)
+        worlds = host.start(num_envs)
         # The key of training's episodes is the iteration at which it began: none began so late.
         obs, left = worlds.reset(env_seeds([int(seed)], 2**31, num_envs)), quota.copy()
         memory, fresh = policy.begin((num_envs,)), np.ones(num_envs, np.bool_)

@@ -27,6 +27,7 @@ from jaxrl.policy import named_leaves
 from jaxrl.program import Member
 from jaxrl.text import Chat
 from jaxrl.train import chat_data, flags, fresh, loop
+from jaxrl.train.host_language import Hosted, host_run, introduced, is_hosted, with_host
 from jaxrl.train.paths import File, Model, TokenizerOf
 from jaxrl.train.run_folder import read_config
 from jaxrl.train.trainer import Outcome, Task, Trainer
@@ -62,7 +63,7 @@ AFTER_CHATS = 64  # episodes played after imitating conversations, where their n
 
 
 @dataclass(frozen=True)
-class Options(Spoken, loop.Options):
+class Options(Hosted, Spoken, loop.Options):
     env: str = "language/GuessTheNumber-easy"  # environment id; `python -m envs` lists them
     init_from: Model | None = None  # start from a run's first seed, or such a folder
     lora_rank: int = 0  # train adapters of this rank beside frozen matrices; 0: every parameter
@@ -79,6 +80,7 @@ class Options(Spoken, loop.Options):
             )
         check_lora(self.lora_rank, self.lora_alpha)
         self.check_spoken()
+        self.check_hosted()
 
     def files(self) -> dict[str, Path]:
         """Those that it reads whenever it starts: the form of conversations lies there too."""
@@ -106,6 +108,8 @@ def complete(args: Any) -> Any:
     A person knows them, who plays where `model` is "". Left as they are where the prompt is given,
     or the environment has none. Who imitates conversations asks little of the environment's game.
     """
+    if isinstance(args, Options) and is_hosted(args) and not args.devices:
+        args = replace(args, devices=1)
     imitates = getattr(args, "data", None) and not flags.reads_data(args.env)
     if imitates and getattr(args, "eval_episodes", 0) == Options.eval_episodes:
         args = replace(args, eval_episodes=AFTER_CHATS)
@@ -130,6 +134,7 @@ def make_task(name: str, algorithm: ModuleType, args: Any) -> Task:
     cfg = args.algo
     tokenizer, agent, weights = make_agent(args, cfg)
     folders.check_saved(tokenizer, agent.model_config)  # before hours of training
+    host = host_run(args, algorithm, agent)
 
     def init(key, member, *, axis):
         return algorithm.init(key, cfg=member.cfg, agent=of(member, agent), axis=axis)
@@ -150,7 +155,7 @@ def make_task(name: str, algorithm: ModuleType, args: Any) -> Task:
         parts=training_parts(cfg, agent),
         unit="episodes",
         warm_up=cfg.sft_steps,
-        num_blocks=cfg.num_blocks,
+        num_blocks=1 if host else cfg.num_blocks,
         minibatch_rows=cfg.episodes * agent.limits.context,
         weights=agent.model_config.num_bytes,
         one_by_one=True,
@@ -158,6 +163,7 @@ def make_task(name: str, algorithm: ModuleType, args: Any) -> Task:
         shown=lambda state: state.shown,
         transcribe=Transcriber(agent.chat.tokenizer, cfg.group_size),
         refuse=partial(unread_reason, agent=agent) if cfg.unread == "stop" else None,
+        host=host,
     )
 
 
@@ -190,9 +196,10 @@ def reload_agent(folder: Path, args: Any) -> tuple[Any, folders.ChatTokenizer, A
             f"{folder}/policy/chat.json has a tokenizer of {tokenizer.tokenizer.vocab_size} tokens,"
             f" model.json a model of {model_config.vocab_size}; copy both again from one run."
         )
+    env, tokenizer = introduced(args, env, tokenizer)
     cfg = with_room(env, tokenizer, args.algo)
     agent = Agent(env, tokenizer.chat, sizes_of(env, tokenizer.chat, cfg), model_config)
-    return trained, tokenizer, agent
+    return trained, tokenizer, with_host(args, agent, cfg.group_size)
 
 
 def of(member: Member, agent: Agent) -> Agent:
@@ -225,6 +232,7 @@ def make_agent(
         args.date,
         args.thinking,
     )
+    env, tokenizer = introduced(args, env, tokenizer)
     if args.lora_rank:
         model = replace(model, lora_rank=args.lora_rank, lora_alpha=args.lora_alpha)
     sizes = sizes_of(env, tokenizer.chat, with_room(env, tokenizer, cfg))
@@ -251,7 +259,7 @@ def make_agent(
         )
     given = weights is not None
     agent = Agent(env, tokenizer.chat, sizes, model, given, args.split, examples)
-    return tokenizer, agent, weights
+    return tokenizer, with_host(args, agent, cfg.group_size), weights
 
 
 def make_env(env_id: str, fields: Mapping[str, Any]) -> LanguageEnvironment:

@@ -50,6 +50,8 @@ class Run:
         self.mesh, self.past = self._open()
         leave_with(self.left_at_once)
         self.newest = 0 if self.past is None else self.past.iteration
+        if task.host is not None:
+            task.host.open(self.folder.path, self.newest)
         self.of_env = jax.eval_shape(task.env.reset, jax.random.key(0))[1].metrics.keys()
         self.lines = Lines(args.log_every or -(-task.num_iterations // 1000))
         self.iteration = self.resumed_at = 0
@@ -358,9 +360,9 @@ def run(
             summary = run.complete(progress)
         finally:
             progress.close()
+            run.folder.close()
             if task.host is not None:
                 task.host.close()
-            run.folder.close()
             with one_error(run.checkpoints.folder, run.iteration):
                 run.checkpoints.close()
     except BrokenPipeError:

@@ -117,8 +117,12 @@ def learned_from(episodes: Episodes, cfg: GroupConfig) -> tuple[Sequences, jax.A
 
 
 def without_unread(mask: jax.Array, episodes: Episodes, cfg: AgentConfig) -> jax.Array:
-    """A mask [N, C-1] without episodes in which something was not read, if so wanted."""
-    return mask if cfg.unread == "stop" else mask & ~episodes.unread[:, None]
+    """A mask [N, C-1] without episodes in which something was not read, if so wanted.
+
+    And without those that the host has masked.
+    """
+    mask = mask if cfg.unread == "stop" else mask & ~episodes.unread[:, None]
+    return mask if episodes.masked is None else mask & ~episodes.masked[:, None]
 
 
 def learned_reward(episodes: Episodes, cfg: GroupConfig) -> jax.Array:

@@ -16,6 +16,8 @@ from jaxrl.lm.learn.options import GroupConfig
 from jaxrl.lm.learn.report import played_metrics, shown
 from jaxrl.lm.model.params import Params
 from jaxrl.lm.model.transformer import unstack
+from jaxrl.lm.play.episodes import Episodes
+from jaxrl.lm.play.rounds import Work
 from jaxrl.metrics import Metrics, Sums
 
 # An algorithm's own: (params, reference, episodes, cfg, axis) -> what is learned from, metrics of
@@ -36,13 +38,16 @@ def update(
     agent: Agent,
     axis: str | None = None,
     idle: Idle | None = None,
+    played: tuple[Episodes, Work] | None = None,
 ) -> tuple[State, Metrics]:
     """One iteration: of the warm start while its `sft_steps` last, then of `improve`.
 
-    Both are branches of the one program.
+    Both are branches of the one program. With what was `played` on the host it is of `improve`.
     """
     how = {"cfg": cfg, "agent": agent, "axis": axis}
     improving = jax.jit(partial(improve, prepare, loss, idle=idle, **how))  # traced once, below too
+    if played is not None:
+        return improving(state, key, played=played)
     if not cfg.sft_steps:
         return improving(state, key)
     _, like = jax.eval_shape(improving, state, key)
@@ -77,6 +82,7 @@ def improve(
     agent: Agent,
     axis: str | None,
     idle: Idle | None = None,
+    played: tuple[Episodes, Work] | None = None,
 ) -> tuple[State, Metrics]:
     """Play P*G episodes, see what was worth more than expected, learn it in minibatches."""
     play_key, order_key, scripted_key = jax.random.split(key, 3)
@@ -84,7 +90,9 @@ def improve(
     layout = agent.layout(cfg, axis)
     whole = in_layers(layout.gather(state.params), cfg)
     index = mesh.global_index(cfg.num_prompts // mesh.axis_size(axis), axis)
-    episodes, work = agent.play(whole.policy, play_key, index, cfg, cfg.group_size, axis)
+    if played is None:
+        played = agent.play(whole.policy, play_key, index, cfg, cfg.group_size, axis)
+    episodes, work = played
     rows, known = prepare(whole, layout.gather(state.reference), episodes, cfg, axis)
     known |= played_metrics(episodes, work, rows.mask)
     order = shuffled(order_key, index, cfg.num_epochs, cfg.num_minibatches, cfg.learned_of_group)
