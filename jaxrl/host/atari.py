@@ -3,6 +3,7 @@
 Worker processes get this module by value (see `processes`), so they import neither jax nor jaxrl.
 """
 
+import importlib
 from typing import Any
 
 import gymnasium
@@ -34,7 +35,7 @@ class Atari(gymnasium.Env):
         fire: bool,
         all_actions: bool,
     ):
-        import ale_py
+        ale_py: Any = importlib.import_module("ale_py")
 
         ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)  # it greets at every start
         gymnasium.register_envs(ale_py)
