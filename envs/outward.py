@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from jaxrl.env import Environment
 from jaxrl.envs.registry import make
+from jaxrl.host.environment import HostEnvironment
 
 if TYPE_CHECKING:
     from jaxrl.envs.gymnasium import BatchedEnv, SingleEnv
@@ -33,7 +34,9 @@ def to_gymnasium_vec(
 
 def _made(env: Environment | str, fields: dict[str, Any]) -> Environment:
     if isinstance(env, str):
-        return make(env, **fields)
+        env, fields = make(env, **fields), {}
+    if isinstance(env, HostEnvironment):
+        raise ValueError(f"{env.world.id} is stepped by Python; take it from where it comes.")
     if not isinstance(env, Environment):
         raise ValueError(
             f"env is a {type(env).__name__} and must be a jaxrl.Environment or an id; "

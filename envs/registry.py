@@ -127,9 +127,9 @@ def spec(id: str) -> Spec:
         )
     if ":" in id:
         return _spec_of_module(id)
-    if bridge("gymnasium").knows(id):
-        raise ValueError(f"No environment {id!r}, but Gymnasium knows it; try gymnasium/{id}.")
-    raise ValueError(f"No environment {id!r}; near: {near(id, ids())}; all: python -m envs.")
+    known = bridge("gymnasium").knows(id)
+    also = f"; Gymnasium knows it, try gymnasium/{id}" if known else ""
+    raise ValueError(f"No environment {id!r}{also}; near: {near(id, ids())}; all: python -m envs.")
 
 
 def _spec_of_module(id: str) -> Spec:

@@ -300,7 +300,8 @@ def test_the_page_of_the_suites_has_what_can_be_made_and_says_why_the_rest_is_no
     assert f"\n## gymnax\n\n{bridge('gymnax').MENDS}\n" in said
     assert "| `gymnax/CartPole-v1` | Box[4] | Discrete(2) | 500 | 36 |\n" in said
     assert "\nNot made for this page: downloads MNIST\n`MNISTBandit-bsuite`\n" in said
-    assert "page: needs brax: pip install 'jaxrl[brax]'" in said and "\n`ant`\n`hopper`\n" in said
+    why = "page: brax is not installed: pip install 'jaxrl[brax]'"
+    assert why in said and "\n`ant`\n`hopper`\n" in said
 
 
 @pytest.mark.parametrize("suite", BRIDGES)

@@ -22,6 +22,7 @@ BRIDGES: dict[str, str] = {  # suite -> its module, imported when an id of it is
 # Ids without a suite that mean one of a suite's. Fixed: what a plain name means never changes, so
 # a native environment of such a name needs another id, and new suites go by `suite/name` alone.
 OPEN = {"gymnasium"}  # suites that make more than they list
+ON_HOST = {"atari", "gymnasium"}  # suites that Python steps
 
 PLAIN: dict[str, str] = {
     "Asterix-MinAtar": "gymnax/Asterix-MinAtar",

@@ -11,5 +11,5 @@ def package(suite: str, module: str) -> Any:
         with warnings.catch_warnings(action="ignore"):
             return importlib.import_module(module)
     except ImportError as error:
-        text = f"{suite}/... needs {suite}: pip install 'jaxrl[{suite}]' ({error})."
+        text = f"{suite} is not installed: pip install 'jaxrl[{suite}]' ({error})."
         raise ImportError(text) from error

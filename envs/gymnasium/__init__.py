@@ -11,6 +11,7 @@ try:
 except ModuleNotFoundError as error:
     raise ImportError("Gymnasium is missing: pip install 'jaxrl[gymnasium]'.") from error
 
+from jaxrl.envs.bridges import ON_HOST
 from jaxrl.envs.gymnasium.single import SingleEnv
 from jaxrl.envs.gymnasium.vector import BatchedEnv
 from jaxrl.envs.registry import ids, make
@@ -21,6 +22,11 @@ NAMESPACE = "jaxrl"
 def gymnasium_id(id: str) -> str:
     """jaxrl/brax.ant of brax/ant: Gymnasium takes one slash."""
     return f"{NAMESPACE}/{id.replace('/', '.')}"
+
+
+def own_ids() -> list[str]:
+    """Ids of environments that jax steps."""
+    return [id for id in ids() if id.partition("/")[0] not in ON_HOST]
 
 
 def single(env_id: str, render_mode: str | None = None, **fields: Any) -> SingleEnv:
@@ -44,7 +50,7 @@ def _check_render(render_mode: str | None) -> None:
         raise TypeError(f"render_mode={render_mode!r}: nothing is drawn; leave it out")
 
 
-for id in ids():
+for id in own_ids():
     gymnasium.register(
         gymnasium_id(id),
         f"{__name__}:single",
