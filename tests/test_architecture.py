@@ -24,7 +24,7 @@ FLOORS = [
     {"env", "spaces", "language", "actions", "distributions", "networks", "mesh"},  # objects
     {"checkpoint", "evaluate", "memory", "normalize", "off_policy", "on_policy", "policy"}
     | {"priorities", "program", "q_learning", "replay", "resets", "rollout"}
-    | {"check", "lm", "sgd", "vec", "wrappers"},  # loops and the state of the world
+    | {"check", "lm", "sandbox", "sgd", "vec", "wrappers"},  # loops and the state of the world
     {"algos"},  # one file for each algorithm
 ]
 ENVS_MAY_USE = FLOORS[0] | FLOORS[1] | {"wrappers", "vec"}

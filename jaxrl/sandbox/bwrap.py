@@ -25,7 +25,7 @@ from jaxrl.sandbox.spelling import value_of
 START_SECONDS = 10.0  # in which the interpreter must be there
 LONGEST_ANSWER = 2**23  # bytes of all parts together
 LIBRARIES = ("/lib", "/lib64", "/usr/lib", "/usr/lib64")
-PROBE = Limits(seconds=0.5)
+PROBE = Limits(seconds=0.2)
 KINDS = ("ok", "raised", "memory", "recursion", "refused")  # what code may say of itself
 # machine: its number in a filter; clone, clone3, fork and vfork, by which processes are made
 FORKS = {"x86_64": (0xC000003E, (56, 435, 57, 58)), "aarch64": (0xC00000B7, (220, 435))}
@@ -134,7 +134,9 @@ def no_forks(machine: str) -> bytes:
     The limit on processes would do, but it does not hold for root.
     """
     if machine not in FORKS:
-        raise ValueError(f"backend=bwrap knows no {machine}, only {' and '.join(FORKS)}; try monty.")
+        raise ValueError(
+            f"backend=bwrap knows no {machine}, only {' and '.join(FORKS)}; try monty."
+        )
     number, calls = FORKS[machine]
     load, equal, at_least, give = 0x20, 0x15, 0x35, 0x06
     allow, forbid, kill = 0x7FFF0000, 0x00050001, 0x80000000

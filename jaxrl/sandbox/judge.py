@@ -43,7 +43,9 @@ def call_and_value(test: str) -> tuple[str, Any]:
         assert len(asserted.test.ops) == 1 and isinstance(asserted.test.ops[0], ast.Eq)
         return ast.unparse(asserted.test.left), ast.literal_eval(asserted.test.comparators[0])
     except (AssertionError, SyntaxError, ValueError, TypeError):
-        text = f"tests={test!r} must be CALL == VALUE with a plain value; try assert add(1, 2) == 3."
+        text = (
+            f"tests={test!r} must be CALL == VALUE with a plain value; try assert add(1, 2) == 3."
+        )
         raise ValueError(text) from None
 
 

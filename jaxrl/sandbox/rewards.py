@@ -17,13 +17,15 @@ Shares = list[float | None]
 def unit_tests(
     prompts: Sequence[Any],
     completions: Sequence[Any],
-    tests: Sequence[Sequence[Any]],
+    tests: Sequence[Sequence[Any]] | None = None,
     log_metric: Callable[[str, float], None] | None = None,
     tool: CodeTool | None = None,
     **columns: Any,
 ) -> Shares:
     """The share of its tests that each completion's code passes."""
     del prompts, columns  # other fields of the row
+    if tests is None:
+        raise ValueError("tests is no field of these rows; try benchmarks/programming_tasks.py.")
     tool = tool or default()
     shares: Shares = []
     for completion, own in zip(completions, tests, strict=True):
