@@ -25,7 +25,7 @@ TESTS = 8  # of a problem, without the example of its question
 BRACKETS = ["()", "[]", "([])", "["]
 EDGES = 3  # cases of a kind of argument that every problem has
 DRAWS = 40  # of arguments, from which tests are chosen
-PATIENCE = 2000  # problems that have been there before, or cannot be told from others
+PATIENCE = 500  # problems that have been there before, or cannot be told from others
 
 
 def numbers(low: int, high: int) -> Callable[[random.Random, int], list[int]]:

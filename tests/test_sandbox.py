@@ -17,7 +17,7 @@ from jaxrl.sandbox.spelling import LONGEST, value_of
 
 pytest.importorskip("pydantic_monty", reason="pip install 'jaxrl[sandbox]'")
 BACKENDS = ("monty", "bwrap")
-# A list that holds a list a thousand times, and so on: small there, endless as a copy here.
+# A list that holds a list a thousand times, and so on: small, and endless for who writes it out.
 BOMB = "d = [0] * 1000\nfor _ in range(3): d = [d] * 1000\n"
 
 
@@ -48,6 +48,9 @@ def tool(request, tools_there):
 def test_no_escape_comes_to_its_end(tool, name):
     outcome = tool.run(ESCAPES[name])
     assert outcome.kind not in ("ok", "failure"), outcome
+
+
+def test_what_does_no_harm_runs(tool):
     assert tool.run("print(6 * 7)") == Outcome("ok", "42\n")
 
 
@@ -80,9 +83,10 @@ def test_an_outcome_says_how_it_ended(tool, code, kind):
 
 
 def test_what_is_asked_of_a_program_comes_back_as_plain_data(tool):
-    code = "seen = []\ndef f(x):\n    seen.append(x)\n    print(x)\n    return [x, (x, {x}), {x: None}]"
+    code = "seen = []\ndef f(x):\n    seen.append(x)\n    print(x)\n"
+    code += "    return [x, (x, {x}), {x: None}]"
     one, error, two, seen, other = tool.ask(code, ["f(1)", "f([])", "f('a\"')", "seen", "f"])
-    assert one == Outcome("ok", "1\n", value=[1, (1, {1}), {1: None}])
+    assert one.value == [1, (1, {1}), {1: None}]
     assert error.kind == "raised" and "hashable" in error.message
     assert two.value == ['a"', ('a"', {'a"'}), {'a"': None}]
     assert seen.value == [1, [], 'a"']
@@ -124,11 +128,13 @@ def test_output_is_cut(tool):
     assert outcome.kind == "memory" and len(outcome.output) <= LONGEST_OUTPUT
 
 
-@pytest.mark.parametrize("end", ["d", "d or \\", "d;", "(d)\n", "print(d)", "d.foo(d)", "raise d"])
-def test_a_small_value_that_is_endless_as_a_copy_stays_inside(tool, end):
+@pytest.mark.parametrize("end", ["d or \\", "print(d)", "raise KeyError(d)"])
+def test_a_small_value_that_is_endless_when_written_out_stays_inside(tool, end):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     assert tool.run(BOMB + end).kind != "failure"
-    tool.ask(BOMB + "def spelled(x): return d", ["d", "[d]"])
+    bomb, listed, right = tool.ask(BOMB + "def spelled(x): return d", ["d", "[d]", "1"])
+    assert not any(outcome.ok and outcome.value == 1 for outcome in (bomb, listed))
+    assert right.kind in ("ok", "time")
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     assert grown < 100 * 2**10 * (1 if sys.platform != "darwin" else 2**10)
 
@@ -153,7 +159,7 @@ def test_bubblewrap_is_refused_where_something_gets_out(tools_there, monkeypatch
     if isinstance(tools_there["bwrap"], str):
         pytest.skip(tools_there["bwrap"])
     closed = bwrap.command()
-    opened = [*closed[:-7], "--ro-bind", "/etc", "/etc", *closed[-7:]]
+    opened = [*closed[:-9], "--ro-bind", "/etc", "/etc", *closed[-9:]]
     assert Path(closed[-7]).name.startswith("python")
     monkeypatch.setattr(bwrap, "command", lambda: opened)
     with pytest.raises(ValueError, match="'read a file' got out; try monty"):

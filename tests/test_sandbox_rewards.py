@@ -7,7 +7,7 @@ import pytest
 from benchmarks.programming_families import FAMILIES
 from benchmarks.programming_tasks import problems, run
 from jaxrl.envs.dataset.rows import read
-from jaxrl.sandbox import CodeTool, Outcome, judge
+from jaxrl.sandbox import CodeTool, Outcome, bwrap, judge
 from jaxrl.sandbox.completion import code_of
 from jaxrl.sandbox.rewards import all_tests, unit_tests
 
@@ -18,10 +18,12 @@ TESTS = ["assert add(2, 3) == 5", "assert add(-4, 1) == -3", "assert add('a', 'b
 
 @pytest.fixture(scope="module", params=["monty", "bwrap"])
 def tool(request):
-    try:
-        found = CodeTool(request.param, seconds=0.5)
-    except (ValueError, ImportError) as error:
-        pytest.skip(str(error))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bwrap, "ESCAPES", {})  # test_sandbox.py has them
+        try:
+            found = CodeTool(request.param, seconds=0.3)
+        except (ValueError, ImportError) as error:
+            pytest.skip(str(error))
     yield found
     found.close()
 
@@ -60,16 +62,6 @@ def add(a, b): return [Any(), Any()]
     "another early end": "import sys\nsys.exit(0)",
     "the end of the process": "import os\nos._exit(0)",
     "an end when it is asked": "def add(a, b): raise SystemExit",
-    "the tests in the frames": """
-import sys
-def add(a, b):
-    frame = sys._getframe()
-    while frame:
-        for value in [*frame.f_locals.values(), *frame.f_globals.values()]:
-            if isinstance(value, (list, tuple, dict)) and '5' in str(value): return 5
-            if 'assert' in str(value) and 'add(2, 3) == ' in str(value): return 5
-        frame = frame.f_back
-""",
     "another print, len and type": """
 def print(*a): pass
 def len(x): return 0
@@ -108,6 +100,28 @@ os._exit(0)
 def test_no_cheat_passes_a_test_or_is_taken_for_a_failure_of_the_sandbox(tool, name):
     rewards = unit_tests([""], [fenced(CHEATS[name])], [TESTS[:2]], tool=tool)
     assert rewards == [0.0]
+
+
+def test_what_is_expected_is_nowhere_to_be_found(tool):
+    """Not in a frame, nor in anything that the interpreter knows of."""
+    code = """
+found = []
+try:
+    import gc, sys
+    frame = sys._getframe()
+    while frame:
+        found += [*frame.f_locals.values(), *frame.f_globals.values()]
+        frame = frame.f_back
+    found += gc.get_objects()
+except Exception:
+    found += locals().values()
+def add(a, b):
+    for value in found:
+        if str(6022 + 1) in str(value):
+            return 6022 + 1
+"""
+    calls = ["assert add(2000, 4023) == 6023", "assert add(1, 6022) == 6023"]
+    assert unit_tests([""], [fenced(code)], [calls], tool=tool) == [0.0]
 
 
 def test_a_failure_of_the_sandbox_is_no_reward(monkeypatch):
@@ -217,9 +231,11 @@ def test_every_solution_passes_and_no_naive_one_does(rows):
     assert all_tests(prompts=tests, completions=[r["answer"] for r in rows], tests=tests) == [
         1.0
     ] * len(rows)
+    some = rows[::3]
+    tests = [row["tests"] for row in some]
     for body in ("return {value}", "return args[0]", "pass"):
         written = []
-        for row in rows:
+        for row in some:
             _, value = judge.call_and_value(row["tests"][-1])
             written.append(f"def {row['entry']}(*args):\n    {body.format(value=repr(value))}")
         assert max(all_tests(prompts=tests, completions=written, tests=tests)) == 0.0

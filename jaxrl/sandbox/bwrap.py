@@ -69,7 +69,7 @@ class Bwrap:
         )
         try:
             os.close(read)
-            with open(write, "wb") as file:
+            with contextlib.suppress(BrokenPipeError), open(write, "wb", buffering=0) as file:
                 file.write(self.filter)
             with killing(process, START_SECONDS), contextlib.suppress(BrokenPipeError):
                 process.stdin.write(request)

@@ -11,15 +11,15 @@ from typing import Any
 from jaxrl.sandbox.outcome import LONGEST_OUTPUT, Kind, Limits, Outcome, filled, one_line
 from jaxrl.sandbox.spelling import spelled, value_of
 
-# A program's last expression must not come out as an object (see `spelling.value_of`). The empty
-# line ends one that a backslash would join to the None.
+# A program's last expression stays inside, whatever it is. The empty line ends one that a backslash
+# would join to the None.
 ENDING = "\n\nNone"
 PRELUDE = f"""{inspect.getsource(spelled)}
 def input(prompt=""):
     if not stdin:
         raise EOFError("there is no more input")
     return stdin.pop(0)
-{ENDING}"""
+"""
 KINDS: dict[str, Kind] = {
     "TimeoutError": "time",
     "MemoryError": "memory",
@@ -33,6 +33,11 @@ POLICY = {
     "sleep": "zero",
     "random_start": {"seed": 0},
 }
+
+
+def spelling_of(expression: str) -> str:
+    """An expression whose value is a text, whatever the code has made of `spelled`."""
+    return f"'%s' % (spelled({expression}),)"
 
 
 class Monty:
@@ -50,15 +55,24 @@ class Monty:
         self.pool.__enter__()
 
     def run(self, code: str, calls: list[str], stdin: str) -> list[Outcome]:
-        feeds = [code + ENDING, *(f"'%s' % (spelled({call}),)" for call in calls)]
+        """At once where nothing goes wrong, which asks the worker once; else part by part."""
+        if calls:
+            ask = spelling_of(f"[{', '.join(calls)}]")
+            (all_,) = self._run([f"{PRELUDE}{code}\n\n{ask}"], stdin)
+            if all_.ok and isinstance(all_.value, list) and len(all_.value) == len(calls):
+                return [Outcome("ok"), *(Outcome("ok", value=value) for value in all_.value)]
+        return self._run([PRELUDE + code + ENDING, *map(spelling_of, calls)], stdin)
+
+    def _run(self, feeds: list[str], stdin: str) -> list[Outcome]:
+        """Of one session's feeds."""
         outcomes: list[Outcome] = []
         try:
             with self._session() as session:
-                session.feed_run(PRELUDE, inputs={"stdin": stdin.split("\n")})
                 end = time.monotonic() + self.limits.seconds
                 for feed in feeds:
                     late = bool(outcomes) and time.monotonic() > end
-                    outcomes.append(Outcome("time") if late else self._fed(session, feed))
+                    lines = {} if outcomes else {"stdin": stdin.split("\n")}
+                    outcomes.append(Outcome("time") if late else self._fed(session, feed, lines))
                     if self._is_over(outcomes):
                         break
         except Exception as error:  # whatever the pool could not do
@@ -77,12 +91,12 @@ class Monty:
         last = outcomes[-1].kind
         return last in ("time", "memory", "failure") or (len(outcomes) == 1 and last != "ok")
 
-    def _fed(self, session: Any, feed: str) -> Outcome:
+    def _fed(self, session: Any, feed: str, inputs: dict[str, Any]) -> Outcome:
         printed = self.monty.CollectString(max_bytes=LONGEST_OUTPUT)
         kind: Kind = "ok"
         message, value = "", None
         try:
-            value = session.feed_run(feed, print_callback=printed)
+            value = session.feed_run(feed, inputs=inputs, print_callback=printed)
         except self.monty.MontyCrashedError as error:
             # One that ran on past its limit was ended by the pool: that is the code's doing.
             kind, message = ("time" if error.timed_out else "failure"), str(error)

@@ -48,7 +48,10 @@ class Backend(Protocol):
     """A place where code runs."""
 
     def run(self, code: str, calls: list[str], stdin: str) -> list[Outcome]:
-        """Of the program, then of each expression, which sees what the program defined."""
+        """Of the program, then of each expression, which sees what the program defined.
+
+        What an expression prints need not be told.
+        """
         ...
 
     def close(self) -> None: ...

@@ -26,8 +26,8 @@ def spelled(value):
 def value_of(text: str) -> Any:
     """What `spelled` wrote; `Opaque` for anything else.
 
-    The sandbox's own objects never come out: a small list that holds another a thousand times, and
-    that one another, would fill the memory of who reads it.
+    The sandbox's own objects are never looked at: a list that holds another a thousand times, and
+    that one another, is small until somebody compares it or writes it out.
     """
     try:
         return json.loads(text, object_hook=_container) if len(text) <= LONGEST else Opaque()

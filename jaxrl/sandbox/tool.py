@@ -31,7 +31,7 @@ class CodeTool:
         return self.backend.run(code, [], stdin)[0]
 
     def ask(self, code: str, calls: list[str], stdin: str = "") -> list[Outcome]:
-        """The values of expressions, each after the other, behind a program that stays unheard.
+        """The values of expressions, each after the other, behind a program; nobody hears it.
 
         Those of a program that did not end well end as it did.
         """
