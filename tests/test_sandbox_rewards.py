@@ -117,10 +117,10 @@ except Exception:
     found += locals().values()
 def add(a, b):
     for value in found:
-        if str(6022 + 1) in str(value):
-            return 6022 + 1
+        if str(int('602214076022') + 1) in str(value):
+            return int('602214076022') + 1
 """
-    calls = ["assert add(2000, 4023) == 6023", "assert add(1, 6022) == 6023"]
+    calls = [f"assert add({x}, {602214076023 - x}) == 602214076023" for x in (5, 602214076022)]
     assert unit_tests([""], [fenced(code)], [calls], tool=tool) == [0.0]
 
 

@@ -55,7 +55,7 @@ def _texts(test: Any) -> tuple[str, str]:
         raise ValueError(
             f"tests={test!r} must have texts stdin and stdout; try {{'stdin': '2', 'stdout': '4'}}."
         )
-    return texts[0], texts[1]
+    return str(texts[0]), str(texts[1])
 
 
 def _lines(text: str) -> list[str]:
