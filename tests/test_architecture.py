@@ -25,15 +25,8 @@ FLOORS = [
     | {"networks", "mesh"},  # objects
     {"checkpoint", "evaluate", "memory", "normalize", "off_policy", "on_policy", "policy"}
     | {"priorities", "program", "q_learning", "replay", "resets", "rollout"}
-    | {
-        "check",
-        "host",
-        "hosted",
-        "lm",
-        "sgd",
-        "vec",
-        "wrappers",
-    },  # loops and the state of the world
+    | {"check", "host", "hosted", "lm", "sandbox", "sgd", "vec"}
+    | {"wrappers"},  # loops and the state of the world
     {"algos"},  # one file for each algorithm
 ]
 ENVS_MAY_USE = FLOORS[0] | FLOORS[1] | {"host", "wrappers", "vec"}
