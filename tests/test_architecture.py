@@ -22,12 +22,21 @@ FLOORS = [
         "theirs",
     },  # mathematics and strings: each other downwards
     {"env", "spaces", "language", "actions", "distributions", "networks", "mesh"},  # objects
-    {"checkpoint", "evaluate", "memory", "normalize", "off_policy", "on_policy", "policy"}
+    {
+        "checkpoint",
+        "evaluate",
+        "memory",
+        "normalize",
+        "off_policy",
+        "on_policy",
+        "opponents",
+        "policy",
+    }
     | {"priorities", "program", "q_learning", "replay", "resets", "rollout"}
     | {"check", "lm", "sgd", "vec", "wrappers"},  # loops and the state of the world
     {"algos"},  # one file for each algorithm
 ]
-ENVS_MAY_USE = FLOORS[0] | FLOORS[1] | {"wrappers", "vec"}
+ENVS_MAY_USE = FLOORS[0] | FLOORS[1] | {"wrappers", "vec", "opponents"}
 FORBIDDEN_NAMES = {"utils", "util", "common", "helpers", "misc", "base"}
 
 

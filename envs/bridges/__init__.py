@@ -9,6 +9,7 @@ from jaxrl.env import Environment
 BRIDGES: dict[str, str] = {  # suite -> its module, imported when an id of it is made or listed
     "brax": "jaxrl.envs.bridges.brax",
     "gymnax": "jaxrl.envs.bridges.gymnax",
+    "pgx": "jaxrl.envs.bridges.pgx",
 }
 
 # Ids without a suite that mean one of a suite's. Fixed: what a plain name means never changes, so
