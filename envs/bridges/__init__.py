@@ -40,7 +40,10 @@ PLAIN: dict[str, str] = {
 
 
 class Bridge(Protocol):
-    """A module of this package. Importing it, and `ids`, work without the suite's package."""
+    """A module of this package. Importing it, and `ids`, work without the suite's package.
+
+    A suite of which some ids cannot be made without a field has `NEEDS`, name -> NAME=VALUE.
+    """
 
     LANGUAGE: bool  # its environments are spoken to
     DOWNLOADS: Mapping[str, str]  # name -> what making it fetches from the network
