@@ -1,4 +1,4 @@
-"""pgx's games behind our contract, against pgx's own play; the machinery: tests/test_opponents.py."""
+"""pgx's games behind our contract, against pgx's own play; how others play: test_opponents.py."""
 
 import sys
 from functools import partial
@@ -30,7 +30,7 @@ def test_a_missing_pgx_names_what_to_install(monkeypatch):
 @pytest.fixture(scope="module")
 def pgx():
     module = pytest.importorskip("pgx", reason="pip install 'jaxrl[pgx]'")
-    # pgx gives a key to both branches of a `lax.cond`, which the check takes for two uses in a vmap.
+    # pgx gives a key to both branches of a `lax.cond`: in a vmap the check counts that as two uses.
     with jax.debug_key_reuse(False):
         yield module
 

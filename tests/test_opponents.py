@@ -1,5 +1,6 @@
 """Games of several players as environments of one: seats, opponents, play against oneself."""
 
+import shutil
 from types import SimpleNamespace
 
 import jax
@@ -20,6 +21,7 @@ from jaxrl.spaces import LEGAL
 from tests.nim import Nim
 from train import arrays
 from train import ppo as trainer
+from train.resume import files_of, refuse_changes
 
 NIM = Nim()
 SMALL = ppo.Config(num_envs=4, num_steps=4, total_steps=64, num_minibatches=2, hidden=(8,))
@@ -142,12 +144,24 @@ def test_a_run_is_an_opponent_if_its_spaces_fit(run, tmp_path):
     policy = opponents.chosen("mine/Nim", str(run[0]), env)
     assert opponents.chosen("mine/Nim", policy, env) is policy
     against = env.replace(opponent=policy)
-    state, ts = jax.jit(against.reset)(jax.random.key(2))
-    assert not ts.done
+    assert not jax.jit(against.reset)(jax.random.key(2))[1].done
     with pytest.raises(ValueError, match=r"other spaces.*trained in mine/Nim\.$"):
         opponents.chosen("mine/Nim", run[0], Pgx(Nim(heap=9)))
     with pytest.raises(ValueError, match=r"mine/Nim: opponent=.*holds no policy\.json.*random"):
         opponents.chosen("mine/Nim", tmp_path, env)
+
+
+def test_a_run_goes_on_against_the_very_opponent_that_it_began_with(run, tmp_path):
+    opponent = tmp_path / "opponent"
+    shutil.copytree(run[0] / "policy", opponent)
+    pairs = "depth=2", f"opponent={opponent}"
+    args = trainer.Args(env_args=pairs, resume=tmp_path)
+    config = {"files": files_of(args)}
+    refuse_changes(config, args, args)
+    (opponent / "policy.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"^opponent: .*policy\.json is another since"):
+        refuse_changes(config, args, args)
+    assert trainer.Args(env_args=("opponent=random",)).files() == {}
 
 
 def test_a_policy_with_a_memory_is_no_opponent():
