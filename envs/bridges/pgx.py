@@ -89,7 +89,9 @@ class Pgx(Environment):
         seat = jax.random.randint(seat_key, (), 0, self.game.num_players, jnp.int32)
         state = _bare(strong(self.game.init(game_key)))
         if self.game.num_players > 1:
-            state, _ = self._until_turn(state, seat, play_key, begin=True)
+            # Of three players two may end a game before the third has moved: it gets another one.
+            again = self.game.num_players > 2
+            state, _ = self._until_turn(state, seat, play_key, again)
         return Seated(state, seat), timestep(self._observe(state, seat), metrics=self._result(0, 0))
 
     def step(self, state: Seated, action: Any, key: jax.Array) -> tuple[Seated, TimeStep]:
@@ -113,23 +115,23 @@ class Pgx(Environment):
         return moved, moved.rewards[seat]
 
     def _until_turn(
-        self, game: Any, seat: jax.Array, key: jax.Array, begin: bool = False
+        self, game: Any, seat: jax.Array, key: jax.Array, again: bool = False
     ) -> tuple[Any, jax.Array]:
         """(the game once it is over or the seat's turn, what the seat got in between).
 
-        At the begin, a game that ends before the seat's first turn is followed by another.
+        With `again`, one that is over is followed by another.
         """
 
         def others_turn(carry):
             game, _, _ = carry
-            return (game.current_player != seat) & ~game.terminated | (begin & game.terminated)
+            return (game.current_player != seat) & ~game.terminated | (game.terminated & again)
 
         def move(carry):
             game, reward, t = carry
             choice_key, move_key = jax.random.split(jax.random.fold_in(key, t))
             obs = self._observe(game, game.current_player)
             moved, more = self._move(game, seat, self.opponent(obs, choice_key), move_key)
-            if begin and self.game.num_players > 2:
+            if again:
                 fresh = like(_bare(self.game.init(move_key)), moved)
                 moved = tree_where(moved.terminated, fresh, moved)
             return moved, reward + more, t + 1
