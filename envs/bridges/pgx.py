@@ -128,11 +128,11 @@ class Pgx(Environment):
 
         def move(carry):
             game, reward, t = carry
-            choice_key, move_key = jax.random.split(jax.random.fold_in(key, t))
+            choice_key, move_key, fresh_key = jax.random.split(jax.random.fold_in(key, t), 3)
             obs = self._observe(game, game.current_player)
             moved, more = self._move(game, seat, self.opponent(obs, choice_key), move_key)
             if again:
-                fresh = like(_bare(self.game.init(move_key)), moved)
+                fresh = like(_bare(self.game.init(fresh_key)), moved)
                 moved = tree_where(moved.terminated, fresh, moved)
             return moved, reward + more, t + 1
 
