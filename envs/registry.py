@@ -80,7 +80,7 @@ class Spec:
     source: str = "native"
     downloads: str = ""  # what making it fetches from the network
     language: bool | None = None  # whether it is spoken to, where the class does not tell
-    needs: str = ""  # the field without which it cannot be made
+    needs: str = ""  # the field without which it cannot be made, as NAME=VALUE
 
     @property
     def is_language(self) -> bool:
@@ -119,7 +119,9 @@ def spec(id: str) -> Spec:
     if suite in BRIDGES and (suite in OPEN or name in bridge(suite).ids()):
         found = bridge(suite)
         make_it = functools.partial(found.make, name)
-        return Spec(id, make_it, None, suite, found.DOWNLOADS.get(name, ""), found.LANGUAGE)
+        needs = vars(found).get("NEEDS", {}).get(name, "")
+        downloads = found.DOWNLOADS.get(name, "")
+        return Spec(id, make_it, None, suite, downloads, found.LANGUAGE, needs)
     if id.startswith(GIVEN):
         raise ValueError(
             f"The environment {id!r} was given as an object in Python, and is not known here; give "
