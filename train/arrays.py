@@ -62,6 +62,8 @@ def make_task(name: str, algorithm: ModuleType, args: Any) -> Task:
         env = algorithm.wrap(opponents.against(member.env, trained(state)), member.cfg)
         return algorithm.update(state, key, cfg=member.cfg, env=env, axis=axis)
 
+    # On a CPU acting needs a core of its own, unless learning is the most of the work.
+    alone = host is not None and jax.default_backend() == "cpu" and row_weight(raw) == 1
     parts = memory.of_replay if isinstance(cfg, replay.Sizes) else memory.of_rollouts
     given = load_policy(args.init_from) if "init_from" in args.files() else None
     task = Task(
@@ -73,7 +75,7 @@ def make_task(name: str, algorithm: ModuleType, args: Any) -> Task:
         env=raw,
         num_iterations=cfg.num_iterations,
         steps_per_iteration=cfg.num_envs * cfg.num_steps,
-        num_blocks=cfg.num_blocks,
+        num_blocks=1 if alone else cfg.num_blocks,
         minibatch_rows=cfg.minibatch_rows * row_weight(raw),
         outcome=outcome(trained, raw, host),
         host=host,
