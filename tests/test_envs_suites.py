@@ -25,7 +25,10 @@ from jaxrl.check.fields import EnvCheckError
 from jaxrl.spaces import is_space
 from jaxrl.wrappers import TimeLimit
 
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of what suites import
+pytestmark = [  # of the suites' own code
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:scatter inputs have incompatible types:FutureWarning"),
+]
 B = 4  # episodes of each id
 KEYS = jax.random.split(jax.random.key(3), B)
 
