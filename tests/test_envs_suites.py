@@ -149,7 +149,6 @@ def xminigrid(row: Row, env: Any) -> Own:
 OWN = {f.__name__: f for f in (brax, craftax, gymnax, jumanji, navix, xminigrid)}
 PACKAGES = {"brax": "brax.envs", "craftax": "craftax.craftax_env"}  # where not the suite's name
 TWICE = "uses a key twice"
-SMALL = {"map_size": (16, 16)}
 SLOW = pytest.mark.slow  # those that take long to compile
 ROWS = [
     Row("gymnax/Catch-bsuite", 8),
