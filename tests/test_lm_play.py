@@ -46,7 +46,7 @@ def run(model, key=7, lanes=4, refill_at=0.5, prompts=P, response=0):
 
     @jit
     def played(model, key, index):
-        return playing(model, key=key, prompt_index=index)
+        return playing(model, key=key, prompt_index=index)[:2]
 
     return played(model, jax.random.key(key), jnp.arange(prompts))
 
