@@ -143,7 +143,7 @@ def test_a_small_value_that_is_endless_when_written_out_stays_inside(tool, end):
     assert tool.run(BOMB + end).kind != "failure"
     bomb, listed, right = tool.ask(BOMB + "def spelled(x): return d", ["d", "[d]", "1"])
     assert not any(outcome.ok and outcome.value == 1 for outcome in (bomb, listed))
-    assert right.kind in ("ok", "time")
+    assert right.kind in ("ok", "time", "memory")  # never the sandbox's own failure
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     assert grown < 100 * 2**10 * (1 if sys.platform != "darwin" else 2**10)
 
