@@ -44,9 +44,12 @@ class Fragile(Parrot):
     """In its first episode's second turn the process ends, once; in another it raises."""
 
     def step(self, action):
-        if self.turn == 1 and not os.path.exists(os.environ["ONCE"]):
-            open(os.environ["ONCE"], "w").close()
-            os._exit(3)
+        if self.turn == 1:
+            try:
+                open(os.environ["ONCE"], "x").close()  # of several processes, one
+                os._exit(3)
+            except FileExistsError:
+                pass
         return super().step(action)
 
 class Fickle(Parrot):
