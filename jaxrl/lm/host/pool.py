@@ -86,7 +86,6 @@ class Worker:
         process.wait()
         return f"exit code {code}" if code is not None else "killed"
 
-
     def close(self) -> None:
         """End the process for good; another thread may be about to start one."""
         with self.lock:
