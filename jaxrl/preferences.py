@@ -66,7 +66,7 @@ def simpo(
     chosen: Float[Array, "*N"],
     rejected: Float[Array, "*N"],
     beta: float,
-    gamma: float,
+    gamma: Float[Array, "*N"] | float,
 ) -> Float[Array, "*N"]:
     """Of mean log-probs, without a reference: arXiv:2405.14734."""
     return bradley_terry(beta * chosen, beta * rejected, gamma)
