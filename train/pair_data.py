@@ -1,8 +1,8 @@
-"""Preferences from a JSONL file as token sequences: pairs of responses.
+"""Preferences from a JSONL file as token sequences: pairs of responses, or judged ones.
 
-A line is {"prompt": ..., "chosen": ..., "rejected": ..., "margin": 0.5}, the margin as you like.
-The prompt is a text, or messages of which the last is a user's; the two responses are texts or
-messages. Without a prompt it is what they have in common: whole messages, or whole words. Other
+A line of pairs is {"prompt": ..., "chosen": ..., "rejected": ..., "margin": 0.5}, the margin as you
+like. The prompt is a text, or messages of which the last is a user's; the two responses are texts
+or messages. Without a prompt it is what they have in common: whole messages, or whole words. Other
 fields, as ids and scores, are not read.
 """
 
@@ -61,6 +61,40 @@ def read(path: Path, tokenizer: ChatTokenizer) -> Episodes:
     )
 
 
+def read_judged(path: Path, tokenizer: ChatTokenizer) -> Episodes:
+    """All responses of a file, of which the good ones have the return 1 and the others 0.
+
+    A line is {"prompt": ..., "completion": ..., "label": true}. ValueError as for `read`.
+    """
+    host = HostChat(tokenizer)
+
+    def one(line: str) -> tuple[Row, bool]:
+        prompt, response, label = judged(line)
+        return answered(host, prompt, response), label
+
+    found = [judged for _, judged in read_lines(path, one)]
+    label = np.array([[label] for _, label in found], np.float32)
+    return with_starts(record_of([row for row, _ in found])).replace(reward=jnp.asarray(label))
+
+
+def judged(line: str) -> tuple[list[Message], list[Message], bool]:
+    """(prompt, response, whether it is good) of a line; ValueError that says what is wrong."""
+    entry = parse_json(line, "it")
+    fields = ("prompt", "completion", "label")
+    if not isinstance(entry, dict) or any(x not in entry for x in fields):
+        raise ValueError('an object with "prompt", "completion" and "label" is needed.')
+    refuse_meaning(entry)
+    label, response = entry["label"], entry["completion"]
+    if not isinstance(label, bool):
+        raise ValueError(f"label={short(label)} must be true or false.")
+    if not isinstance(response, str | list) or not response:
+        raise ValueError(f"completion={short(response)} is neither a text nor messages.")
+    before = prompt_of(entry["prompt"])
+    if isinstance(response, str):
+        return before, [("assistant", response)], label
+    return before, after_prompt(before, messages_of(response, "completion"), "completion"), label
+
+
 def with_starts(record: Episodes) -> Episodes:
     """With room for the longest of the prompts, and after it for the longest response."""
     start = np.asarray(record.start)
@@ -105,15 +139,18 @@ def split(prompt: Any, responses: list[Any]) -> tuple[list[Message], list[list[M
             before.pop()
         if not before:
             raise ValueError(NO_PROMPT)
-        told = [x[len(before) :] for x in told]
     else:
         before = prompt_of(prompt)
-        told = [x[len(before) :] if x[: len(before)] == before else x for x in told]
-    for name, after in zip(names, told, strict=True):
-        if not after or after[0][0] != "assistant" or after[-1][0] != "assistant":
-            raise ValueError(f"{name} must be an assistant's answer to the prompt.")
-        check_turns([*before, *after])
-    return before, told
+    return before, [after_prompt(before, *x) for x in zip(told, names, strict=True)]
+
+
+def after_prompt(before: list[Message], said: list[Message], name: str) -> list[Message]:
+    """What a response says after a prompt, with which it may begin."""
+    after = said[len(before) :] if said[: len(before)] == before else said
+    if not after or after[0][0] != "assistant" or after[-1][0] != "assistant":
+        raise ValueError(f"{name} must be an assistant's answer to the prompt.")
+    check_turns([*before, *after])
+    return after
 
 
 NO_PROMPT = 'chosen and rejected have no common prompt, with which both begin; give it as "prompt".'
