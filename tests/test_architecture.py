@@ -18,6 +18,7 @@ FLOORS = [
         "files",
         "statistics",
         "short_names",
+        "preferences",
         "printable",
         "theirs",
     },  # mathematics and strings: each other downwards

@@ -1,7 +1,7 @@
 """What the trainers of language agents share: their flags, the agent, evaluation, saving."""
 
 import datetime
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -21,6 +21,7 @@ from jaxrl.lm.learn.rows import longest_row, with_room
 from jaxrl.lm.learn.sizes import OF_A_TOKEN, evaluation_parts, training_parts
 from jaxrl.lm.model.config import check_lora
 from jaxrl.lm.model.transformer import Transformer
+from jaxrl.lm.play.episodes import Episodes
 from jaxrl.lm.play.limits import Limits, limits
 from jaxrl.lm.play.transcribe import Transcriber
 from jaxrl.policy import named_leaves
@@ -94,11 +95,18 @@ class Options(Hosted, Spoken, loop.Options):
         return {name: path for name, path in found.items() if path is not None}
 
 
+Read = Callable[[Path, folders.ChatTokenizer], Episodes]  # of --data
+
+
 def declare(
-    name: str, algorithm: ModuleType, presets: Mapping[str, Any], options: type[Any]
+    name: str,
+    algorithm: ModuleType,
+    presets: Mapping[str, Any],
+    options: type[Any],
+    read: Read = chat_data.read,
 ) -> Trainer:
-    """The trainer of an algorithm for language agents."""
-    setup = partial(make_task, name, algorithm)
+    """The trainer of an algorithm for language agents; `read` reads the file that it learns of."""
+    setup = partial(make_task, name, algorithm, read=read)
     return Trainer(name, algorithm, presets, options, setup, reload, complete)
 
 
@@ -129,10 +137,10 @@ def complete(args: Any) -> Any:
     return replace(args, env_args=(*args.env_args, *given))
 
 
-def make_task(name: str, algorithm: ModuleType, args: Any) -> Task:
+def make_task(name: str, algorithm: ModuleType, args: Any, read: Read = chat_data.read) -> Task:
     """An algorithm for language agents as the host loop wants it; ValueError for what cannot be."""
     cfg = args.algo
-    tokenizer, agent, weights = make_agent(args, cfg)
+    tokenizer, agent, weights = make_agent(args, cfg, read)
     folders.check_saved(tokenizer, agent.model_config)  # before hours of training
     host = host_run(args, algorithm, agent)
 
@@ -208,7 +216,7 @@ def of(member: Member, agent: Agent) -> Agent:
 
 
 def make_agent(
-    args: Any, cfg: AgentConfig
+    args: Any, cfg: AgentConfig, read: Read = chat_data.read
 ) -> tuple[folders.ChatTokenizer, Agent, Transformer | None]:
     """The tokenizer of the agent that the options name, it, and its weights if not random.
 
@@ -220,6 +228,12 @@ def make_agent(
     data = None if flags.reads_data(args.env) else args.data
     imitates = bool(cfg.sft_steps) or cfg.sft_coef is not None or isinstance(cfg, sft.Config)
     scripted = imitates and data is None
+    if imitates and data is not None and read is not chat_data.read:
+        option = "sft_steps" if cfg.sft_steps else "sft_coef"
+        raise ValueError(
+            f"{option}={getattr(cfg, option)} imitates scripted play, and data={data} holds none; "
+            "leave one of them out, or imitate with train.sft and go on with --init-from."
+        )
     if scripted:
         check_player(args.env, env, cfg.sft_player)
     tokenizer, model, weights = folders.start(
@@ -237,7 +251,7 @@ def make_agent(
         model = replace(model, lora_rank=args.lora_rank, lora_alpha=args.lora_alpha)
     sizes = sizes_of(env, tokenizer.chat, with_room(env, tokenizer, cfg))
     check_lengths(args.env, env, tokenizer.chat, sizes, cfg, scripted)
-    examples = None if data is None else chat_data.read(data, tokenizer)
+    examples = None if data is None else read(data, tokenizer)
     if examples is not None:
         longest = examples.token.shape[1]
         if 0 < cfg.context < longest:

@@ -189,3 +189,14 @@ def shuffled(
     prompt = jax.vmap(epoch)(epochs).reshape(num_epochs * size, -1)
     rows = prompt[..., None] * group_size + jnp.arange(group_size, dtype=jnp.int32)
     return rows.reshape(rows.shape[0], -1)
+
+
+def drawn(key: jax.Array, index: jax.Array, total: int, size: int = 1) -> jax.Array:
+    """int32 [n * size]: for each global index a group of `size` rows that lie side by side.
+
+    Of `total` such groups one each, with replacement, by (key, global index).
+    """
+    group = jax.vmap(lambda k: jax.random.randint(k, (), 0, total, jnp.int32))(
+        per_env_keys(key, index)
+    )
+    return (group[:, None] * size + jnp.arange(size, dtype=jnp.int32)).reshape(-1)
