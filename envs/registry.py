@@ -33,6 +33,7 @@ from jaxrl.envs.outside import (
 from jaxrl.envs.probe import legal, loop, value
 from jaxrl.envs.reasoning.chain_sum import ChainSum
 from jaxrl.envs.reasoning.countdown import Countdown
+from jaxrl.envs.tools.calculator import Calculator
 from jaxrl.language import LanguageEnvironment
 from jaxrl.theirs import telling
 from jaxrl.wrappers import TimeLimit
@@ -66,6 +67,7 @@ TABLE: dict[str, tuple[Constructor, int | None]] = {
     "probe/TwoStepDiscount-v0": (value.TwoStepDiscount, None),
     "reasoning/chain_sum": (ChainSum, None),
     "reasoning/countdown": (Countdown, None),
+    "tools/Calculator": (Calculator, None),
 }
 
 

@@ -5,10 +5,12 @@ import random
 import re
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrl.text import Text, calls, tools
+from jaxrl.text import Text, calls, literal, to_str, tools
+from jaxrl.text.call_writer import call_bytes, write_call
 from jaxrl.text.tools import Parameter, Tool
 
 TOOLS = (
@@ -115,27 +117,18 @@ def compare(said):
                 for p, parameter in enumerate(tool.parameters):
                     assert got.given[i, c, p] == (parameter.name in arguments), raw
                     if got.given[i, c, p]:
-                        agree(
-                            jax.tree.map(lambda x: x[i, c, p], values(got)),
-                            parameter,
-                            arguments,
-                            raw,
-                        )  # noqa: B023
+                        agree(got, (i, c, p), parameter, arguments, raw)
 
 
-def values(got):
-    return got.text, got.number, got.integer
-
-
-def agree(value, parameter, arguments, raw):
-    text, number, integer = value
+def agree(got, at, parameter, arguments, raw):
+    text = got.text.bytes[at][: got.text.length[at]].tobytes()
     wanted = arguments[parameter.name]
     if parameter.type == "string":
-        assert text.bytes[: text.length].tobytes() == wanted.encode(), raw
+        assert text == wanted.encode(), raw
     elif parameter.type == "integer":
-        assert integer == wanted, raw
+        assert got.integer[at] == wanted, raw
     else:
-        np.testing.assert_allclose(number, float(wanted), rtol=1e-6, atol=1e-37, err_msg=str(raw))
+        assert got.number[at] == pytest.approx(float(wanted), rel=1e-6, abs=1e-37), raw
 
 
 TEXTS = [
@@ -149,7 +142,7 @@ TEXTS = [
     "</tool_call>",
     "\x7f\x01",
     "long" * 4,
-]  # noqa: E501
+]
 INTEGERS = [0, -0, 7, -12, 2**31 - 1, -(2**31), 2**31, 10**20]
 NUMBERS = [0.5, -1.25e-3, 3, 1e10, 2.5e37, 1e39, 123456789.123, 0.1, 1e-9]
 OTHERS = [None, True, False, [1, "x"], {"a": {"b": []}}, 1.5, "1"]
@@ -182,11 +175,8 @@ def text(rng, value):
         return "{" + ",".join(items) + space(rng) + "}"
     if isinstance(value, str) and rng.random() < 0.2:
         units = value.encode("utf-16-be")
-        return (
-            '"'
-            + "".join(f"\\u{units[i]:02X}{units[i + 1]:02x}" for i in range(0, len(units), 2))
-            + '"'
-        )  # noqa: E501
+        pairs = zip(units[::2], units[1::2], strict=True)
+        return '"' + "".join(f"\\u{high:02X}{low:02x}" for high, low in pairs) + '"'
     return json.dumps(value, ensure_ascii=rng.random() < 0.5)
 
 
@@ -195,9 +185,8 @@ def space(rng):
 
 
 def response(rng):
-    wrapped = [
-        f"<tool_call>{space(rng)}{random_call(rng)}{space(rng)}</tool_call>" for _ in range(2)
-    ]
+    calls = [space(rng) + random_call(rng) + space(rng) for _ in range(2)]
+    wrapped = [f"<tool_call>{call}</tool_call>" for call in calls]
     kind = rng.random()
     said = rng.choice(["", "Let me see.\n"]) + "\n".join(wrapped[: 1 + (kind < 0.2)])
     if kind > 0.7:
@@ -257,9 +246,9 @@ def test_ten_thousand_calls_and_mutations_are_read_as_python_reads_them():
 
 
 def test_what_cannot_be_declared_is_refused():
-    with pytest.raises(ValueError, match="type=array of the parameter 'x'.*try one of string"):
+    with pytest.raises(ValueError, match=r"type=array of the parameter 'x'.*try one of string"):
         Parameter("x", "array")
-    with pytest.raises(ValueError, match="name='my tool' of a tool.*try my_tool"):
+    with pytest.raises(ValueError, match=r"name='my tool' of a tool.*try my_tool"):
         Tool("my tool")
     with pytest.raises(ValueError, match="twice"):
         Tool("add", "", (Parameter("a"), Parameter("a")))
@@ -267,6 +256,24 @@ def test_what_cannot_be_declared_is_refused():
         calls.read_calls(
             [TOOLS[1], TOOLS[1]], Text(np.zeros(4, np.uint8), np.int32(0), np.asarray(False))
         )
+
+
+def test_a_call_is_written_as_python_writes_it():
+    def write(given):
+        values = [literal(text, 8) for text in ('a"b\\', "", "x")]
+        value = jax.tree.map(lambda *x: jnp.stack(x), *values)
+        numbers = jax.tree.map(lambda *x: jnp.stack(x), *[literal(t, 8) for t in ("12", "-3", "")])
+        call = write_call(TOOLS, jnp.int32(0), value, given)
+        return call, write_call(TOOLS, jnp.int32(1), numbers, given.at[2].set(False))
+
+    write = jax.jit(write)
+    for given in ([True, True, True], [False, True, True], [True, False, False]):
+        texts = map(to_str, write(jnp.asarray(given)))
+        names = [("recipient", 'a"b\\'), ("subject", ""), ("body", "x")], [("a", 12), ("b", -3)]
+        for text, tool, pairs in zip(texts, TOOLS, names, strict=False):
+            there = {name: x for (name, x), is_there in zip(pairs, given, strict=False) if is_there}
+            assert text == json.dumps({"name": tool.name, "arguments": there})
+            assert len(text) <= call_bytes(TOOLS)
 
 
 def test_the_schema_is_what_templates_take():

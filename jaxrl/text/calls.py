@@ -1,4 +1,4 @@
-"""Tool calls inside jit: read from what a model wrote, and written as a model writes them.
+"""Tool calls read inside jit from what a model wrote.
 
 A call is `<tool_call>{"name": "N", "arguments": {..}}</tool_call>` (Qwen 2.5 and 3), as often as a
 response likes; a response without one that begins with `{` is a call as a whole (Llama 3), with

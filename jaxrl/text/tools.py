@@ -63,7 +63,8 @@ def check_name(what: str, name: str) -> None:
     if not NAME.match(name):
         raise ValueError(
             f"name={name!r} of a {what} must begin with a letter and go on with letters, digits, "
-            f"_, . or -; try {re.sub('[^A-Za-z0-9_.-]', '_', name).lstrip('0123456789.-') or 'add'}."
+            "_, . or -; try "
+            f"{re.sub('[^A-Za-z0-9_.-]', '_', name).lstrip('0123456789.-') or 'add'}."
         )
 
 
