@@ -34,6 +34,7 @@ from jaxrl.envs.probe import legal, loop, value
 from jaxrl.envs.reasoning.chain_sum import ChainSum
 from jaxrl.envs.reasoning.countdown import Countdown
 from jaxrl.envs.tools.calculator import Calculator
+from jaxrl.envs.tools.office import Office
 from jaxrl.language import LanguageEnvironment
 from jaxrl.theirs import telling
 from jaxrl.wrappers import TimeLimit
@@ -68,6 +69,7 @@ TABLE: dict[str, tuple[Constructor, int | None]] = {
     "reasoning/chain_sum": (ChainSum, None),
     "reasoning/countdown": (Countdown, None),
     "tools/Calculator": (Calculator, None),
+    "tools/Office": (Office, None),
 }
 
 

@@ -44,7 +44,7 @@ class Calculator(ToolWorld):
         check_numbers(self, steps=(1, 3), highest=(1, 99))
 
     @property
-    def tools(self) -> tuple[Tool, ...]:
+    def toolbox(self) -> tuple[Tool, ...]:
         return TOOLS
 
     @property
@@ -70,7 +70,7 @@ class Calculator(ToolWorld):
             parts = [text, select(world.sign[i], SIGNS), from_int(world.number[i + 1])]
             parts = parts if i == self.steps - 1 else ["(", *parts, ")"]
             text = concat(parts, len(self.task.fields["sum"]))
-        return self.begin(world, sum=text)
+        return self.begin(world, self.ask(sum=text))
 
     def draw(self, key: jax.Array) -> Expression:
         number_key, sign_key = jax.random.split(key)

@@ -6,8 +6,8 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from jaxrl.env import TimeStep, check_numbers, static
-from jaxrl.envs.language.judged import Judged
+from jaxrl.env import TimeStep, check_numbers, static, timestep
+from jaxrl.envs.language.judged import Judged, outcome, unread
 from jaxrl.language import THOUGHTS
 from jaxrl.text import Text, concat, literal, resize, select, where
 from jaxrl.text.answers import Reading
@@ -41,7 +41,7 @@ class Verdict(NamedTuple):
 class ToolWorld(Judged):
     """Responses call tools until one holds no call: that is the last, and so is the K-th.
 
-    A subclass has `tools`, `result_bytes`, `use` (what one call does) and `finish` (what the last
+    A subclass has `toolbox`, `result_bytes`, `use` (what one call does) and `finish` (what the last
     response is worth). Terse, a response is the bare call `{"name": .., "arguments": {..}}`; in
     words it stands between `<tool_call>` and `</tool_call>`, and results between their like.
     """
@@ -54,9 +54,9 @@ class ToolWorld(Judged):
         check_numbers(self, turns=(1, MOST_TURNS), calls=(1, 8))
 
     @property
-    def tools(self) -> tuple[Tool, ...]:
+    def toolbox(self) -> tuple[Tool, ...]:
         """What may be called."""
-        raise NotImplementedError(f"{type(self).__name__} must define tools")
+        raise NotImplementedError(f"{type(self).__name__} must define toolbox")
 
     @property
     def result_bytes(self) -> int:
@@ -80,7 +80,7 @@ class ToolWorld(Judged):
         room = THOUGHTS if self.in_words else 0
         room = room if self.thought_bytes is None else self.thought_bytes
         around = sum(map(len, CALL)) if self.in_words else 0
-        return max(call_bytes(self.tools) + around, self.response.size) + room
+        return max(call_bytes(self.toolbox) + around, self.response.size) + room
 
     @property
     def feedback_bytes(self) -> int:
@@ -88,16 +88,16 @@ class ToolWorld(Judged):
         longest = max(self.result_bytes, *map(len, ERRORS))
         return self.calls * (longest + around + 1) + len(MANY) + around
 
-    def begin(self, world: Any, **values: Any) -> tuple[Episode, TimeStep]:
-        """An episode's first state and TimeStep: the task with these values."""
+    def begin(self, world: Any, obs: Text) -> tuple[Episode, TimeStep]:
+        """An episode's first state and TimeStep."""
         zero = jnp.zeros((), jnp.int32)
-        return Episode(world, zero, zero), self.opening(**values)
+        return Episode(world, zero, zero), timestep(obs, metrics=outcome(False, unread()))
 
     def step(self, state: Episode, action: Text, key: jax.Array) -> tuple[Episode, TimeStep]:
         del key  # tools do the same each time
         world, told, count, failed = self.run(state.world, action)
         state = Episode(world, state.turn + 1, state.failed + failed)
-        over = (count == 0) | (state.turn >= self.turns)
+        over = (count == 0) | (state.turn >= self.max_turns)
         right, credit, reading = self.finish(world, action)
         right &= over
         ending = select(jnp.where(reading.found, right.astype(jnp.int32), 2), ENDINGS)
@@ -112,7 +112,7 @@ class ToolWorld(Judged):
 
         A call that is none changes nothing and gives an error; those after it run all the same.
         """
-        calls = read_calls(self.tools, action, self.calls)
+        calls = read_calls(self.toolbox, action, self.calls)
         before, after = RESULT if self.in_words else ("", "")
         room = self.feedback_bytes
 
@@ -137,5 +137,5 @@ class ToolWorld(Judged):
 
     def call(self, tool: jax.Array | int, value: Text, given: jax.Array) -> Text:
         """A response that calls a tool with these arguments [P]."""
-        call = write_call(self.tools, tool, value, given)
+        call = write_call(self.toolbox, tool, value, given)
         return concat([CALL[0], call, CALL[1]] if self.in_words else [call], self.response_bytes)
