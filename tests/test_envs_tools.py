@@ -56,7 +56,7 @@ def episodes(env, player, num):
     """(reward, success, turns, bool: all that is said fits) [num] of whole episodes."""
 
     def episode(key):
-        reset_key, *keys = jax.random.split(key, 1 + env.max_turns)
+        reset_key, run_key = jax.random.split(key)
         state, ts = env.reset(reset_key)
 
         def step(carry, key):
@@ -67,7 +67,8 @@ def episodes(env, player, num):
             kept = jax.tree.map(lambda a, b: jnp.where(ts.done, a, b), (state, ts), new)
             return kept, said.cut | new[1].obs.cut
 
-        (state, ts), cut = jax.lax.scan(step, (state, ts), jnp.stack(keys))
+        keys = jax.random.split(run_key, env.max_turns)
+        (state, ts), cut = jax.lax.scan(step, (state, ts), keys)
         return ts.reward, ts.metrics["success"], ts.terminated, ~jnp.any(cut)
 
     return jax.device_get(jax.jit(jax.vmap(episode))(jax.random.split(jax.random.key(0), num)))
@@ -114,7 +115,7 @@ def end(office, *said):
 
 
 def test_an_email_is_sent_and_the_state_of_the_office_says_so(office):
-    env, state = office
+    _, state = office
     send, drop = SEND % ("sam.lee@atlas.com", "Lunch", "At noon?"), DELETE % email(state, 2, 0)
     assert end(office, send, drop) == (1, 1) and end(office, drop, send) == (1, 1)
     assert end(office, drop, SEND % ("SAM.LEE@atlas.com", "lunch", "at noon?")) == (1, 1)

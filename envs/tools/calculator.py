@@ -105,7 +105,8 @@ class Calculator(ToolWorld):
 
     def random_player(self, state: Episode, key: jax.Array) -> Text:
         """As the expert, of another expression."""
-        return self.expert(state.replace(world=self.draw(key)), key)
+        draw_key, key = jax.random.split(key)
+        return self.expert(state.replace(world=self.draw(draw_key)), key)
 
     def calls_of(self, tool: jax.Array, a: jax.Array, b: jax.Array) -> Text:
         value = jax.vmap(from_int)(jnp.stack([a, b]))

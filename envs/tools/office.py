@@ -160,7 +160,8 @@ class Office(ToolWorld):
 
     def random_player(self, state: Episode, key: jax.Array) -> Text:
         """The expert of another task."""
-        other = self.reset(key)[0]
+        reset_key, key = jax.random.split(key)
+        other = self.reset(reset_key)[0]
         return self.expert(state.replace(world=other.world), key)
 
 

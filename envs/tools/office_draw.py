@@ -1,6 +1,7 @@
 """An office drawn afresh: its rows, and the words of a task in it."""
 
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +13,7 @@ from jaxrl.text import Text, concat, from_int, resize
 
 STARTING = 6  # rows of a table at first
 ROWS = 8  # rows that it may have, N
+MOST_DRAWN = 128  # integers of a draw
 DATE = b"2023-12-00 00:00:00"
 
 
@@ -62,19 +64,37 @@ def take(rows: Text, index: jax.Array) -> Text:
     return jax.tree.map(lambda x: x[index], rows)
 
 
-def draw(key: jax.Array, num_tables: int, twice: jax.Array) -> tuple[Tables, Text]:
-    """(tables, the pool: texts that a task may name); `twice`: the first person has two tasks."""
-    keys = iter(jax.random.split(key, 32))
-    lists = {name: rows_of(texts) for name, texts in LISTS.items()}
+def _draws(key: jax.Array) -> tuple[Callable[..., jax.Array], Callable[..., jax.Array]]:
+    """Two functions that draw: different places of a list, and integers.
+
+    All of it is one draw and one sort, for each costs a part of a second of compilation.
+    """
+    longest = max(map(len, LISTS.values()))
+    shape = len(LISTS), longest
+    chance = jax.random.uniform(key, (len(LISTS) * longest + MOST_DRAWN,), jnp.float32)
+    beyond = np.asarray([np.arange(longest) >= len(texts) for texts in LISTS.values()])
+    order = jnp.argsort(chance[:-MOST_DRAWN].reshape(shape) + beyond, -1).astype(jnp.int32)
+    drawn = 0
 
     def some(name: str, n: int) -> jax.Array:
         """int32 [n]: different places of a list."""
-        order = jnp.argsort(jax.random.uniform(next(keys), (len(LISTS[name]),), jnp.float32))
-        return order[:n].astype(jnp.int32)
+        return order[list(LISTS).index(name), :n]
 
     def any_of(n: int, low: int, high: int) -> jax.Array:
-        return jax.random.randint(next(keys), (n,), low, high, jnp.int32)
+        """int32 [n]: from low to high - 1."""
+        nonlocal drawn
+        drawn += n
+        assert drawn <= MOST_DRAWN
+        share = chance[len(chance) - drawn : len(chance) - drawn + n]
+        return low + jnp.minimum(share * (high - low), high - low - 1).astype(jnp.int32)
 
+    return some, any_of
+
+
+def draw(key: jax.Array, num_tables: int, twice: jax.Array) -> tuple[Tables, Text]:
+    """(tables, the pool: texts that a task may name); `twice`: the first person has two tasks."""
+    lists = {name: rows_of(texts) for name, texts in LISTS.items()}
+    some, any_of = _draws(key)
     first = take(lists["first"], some("first", STARTING))
     last = take(lists["last"], some("last", STARTING))
     small = first.replace(bytes=lower(first.bytes))
@@ -83,7 +103,6 @@ def draw(key: jax.Array, num_tables: int, twice: jax.Array) -> tuple[Tables, Tex
     other = (row[words.TASK] + 1 + any_of(1, 0, STARTING - 1)[0]) % STARTING
     assigned = any_of(STARTING, 2, STARTING).at[row[words.TASK]].set(0)
     assigned = assigned.at[other].set(jnp.where(twice, 0, assigned[other]))
-
     subject, event = some("subject", STARTING + 1), some("event", STARTING + 1)
     start = _starts(any_of(STARTING + 1, 1, 29), any_of(STARTING + 1, 9, 18))
     task_list, status = any_of(STARTING, 0, 4), any_of(STARTING, 0, 5)
@@ -100,40 +119,48 @@ def draw(key: jax.Array, num_tables: int, twice: jax.Array) -> tuple[Tables, Tex
     body, length = any_of(STARTING, 0, len(LISTS["body"])), any_of(STARTING, 0, 5)
     due, board = _starts(any_of(STARTING, 1, 29), None), column("board", any_of(STARTING, 0, 3))
     held, lengths = take(start, jnp.arange(STARTING)), column("duration", length)
-    lists_now, states_now = column("list", task_list), column("status", status)
-    fields = [
+    columns = [
         [first, address],
         [addresses(), column("subject", subject[:-1]), column("body", body)],
         [column("event", event[:-1]), addresses(), held, lengths],
-        [column("task", task), take(address, assigned), lists_now, due, board],
-        [column("company", company), addresses(), states_now],
+        [column("task", task), take(address, assigned), column("list", task_list), due, board],
+        [column("company", company), addresses(), column("status", status)],
     ]
-    tables = _tables(identity, fields[:num_tables])
+    columns = [[take(identity, jnp.int32(t)), *texts] for t, texts in enumerate(columns)]
+
+    def new(name: str) -> Text:
+        return column(name, any_of(1, 0, len(LISTS[name]))[0])
 
     def other_than(name: str, now: jax.Array) -> Text:
         size = len(LISTS[name])
-        return take(lists[name], (now + 1 + any_of(1, 0, size - 1)[0]) % size)
+        return column(name, (now + 1 + any_of(1, 0, size - 1)[0]) % size)
 
-    pool = {
-        "body": column("body", any_of(1, 0, len(LISTS["body"]))[0]),
-        "duration": column("duration", any_of(1, 0, len(LISTS["duration"]))[0]),
-        "name": take(first, 0), "name2": take(first, 1),
-        "address": take(address, 0), "address2": take(address, 1),
-        "subject": column("subject", subject[-1]), "event": column("event", event[-1]),
-        "old_subject": column("subject", subject[row[1]]),
-        "old_event": column("event", event[row[2]]),
+    pool = _of_rows(columns, row) | {
+        "body": new("body"),
+        "duration": new("duration"),
+        "subject": column("subject", subject[-1]),
+        "event": column("event", event[-1]),
         "start": take(start, STARTING),
-        "task": column("task", task[row[3]]), "task_id2": take(take(identity, 3), other),
-        "company": column("company", company[row[4]]),
-        "list": other_than("list", task_list[row[3]]),
-        "status": other_than("status", status[row[4]]),
-    }  # fmt: skip
-    for table, name in enumerate(("email_id", "event_id", "task_id", "customer_id"), 1):
-        pool[name] = take(take(identity, table), row[table])
-    for name in pool_names():
-        if name[0] == "=":
-            pool[name] = take(rows_of([name[1:]]), 0)
-    return tables, jax.tree.map(lambda *x: jnp.stack(x), *(pool[name] for name in pool_names()))
+        "task_id2": take(columns[words.TASK][0], other),
+        "list": other_than("list", task_list[row[words.TASK]]),
+        "status": other_than("status", status[row[words.CUSTOMER]]),
+    }
+    pool = jax.tree.map(lambda *x: jnp.stack(x), *(pool[name] for name in pool_names()))
+    return _tables(columns[:num_tables]), pool
+
+
+def _of_rows(columns: list[list[Text]], row: jax.Array) -> dict[str, Text]:
+    """What a task may name of the first two people, of the chosen row of each table, of fields."""
+    people = columns[words.PEOPLE]
+    pool = {"name": take(people[1], 0), "name2": take(people[1], 1)}
+    pool |= {"address": take(people[2], 0), "address2": take(people[2], 1)}
+    chosen = [[take(texts, row[t]) for texts in columns[t]] for t in range(len(columns))]
+    pool["email_id"], pool["old_subject"] = chosen[words.EMAIL][0], chosen[words.EMAIL][2]
+    pool["event_id"], pool["old_event"] = chosen[words.EVENT][:2]
+    pool["task_id"], pool["task"] = chosen[words.TASK][:2]
+    pool["customer_id"], pool["company"] = chosen[words.CUSTOMER][:2]
+    fields = [name for name in pool_names() if name[0] == "="]
+    return pool | {name: take(rows_of([name[1:]]), 0) for name in fields}
 
 
 def _starts(day: jax.Array, hour: jax.Array | None) -> Text:
@@ -151,14 +178,13 @@ def _starts(day: jax.Array, hour: jax.Array | None) -> Text:
     return Text(digits, count, jnp.zeros(len(day), jnp.bool_))
 
 
-def _tables(identity: Text, fields: list[list[Text]]) -> Tables:
+def _tables(fields: list[list[Text]]) -> Tables:
     """The rows of each table, and room for new ones."""
-    shape = (len(fields), ROWS, words.NUM_FIELDS)
-    data = jnp.zeros((*shape, words.SIZE), jnp.uint8)
-    length = jnp.zeros(shape, jnp.int32)
-    for t, columns in enumerate(fields):
-        for f, column in enumerate([take(identity, jnp.int32(t)), *columns]):
-            data = data.at[t, :STARTING, f].set(column.bytes)
-            length = length.at[t, :STARTING, f].set(column.length)
-    alive = jnp.broadcast_to(jnp.arange(ROWS) < STARTING, shape[:2])
-    return Tables(data, length, alive)
+    tables = []
+    for columns in fields:
+        empty = [rows_of([""] * STARTING)] * (words.NUM_FIELDS - len(columns))
+        tables.append(jax.tree.map(lambda *x: jnp.stack(x, 1), *columns, *empty))
+    rows = jax.tree.map(lambda *x: jnp.stack(x), *tables)
+    room = ((0, 0), (0, ROWS - STARTING), (0, 0))
+    alive = jnp.broadcast_to(jnp.arange(ROWS) < STARTING, (len(fields), ROWS))
+    return Tables(jnp.pad(rows.bytes, (*room, (0, 0))), jnp.pad(rows.length, room), alive)

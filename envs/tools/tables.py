@@ -103,17 +103,19 @@ def _matches(rows: Tables, columns: jax.Array, argument: Text) -> jax.Array:
     data = lower(rows.bytes)
     size = data.shape[-1]
     padded = jnp.pad(data, ((0, 0), (0, 0), (0, size)))
-    holds = rows.alive
-    for p in range(len(columns)):
-        word, length = lower(argument.bytes[p]), argument.length[p]
-        here = jnp.arange(size) + length <= rows.length[..., None]
-        for i in range(size):
-            here &= (padded[..., i : i + size] == word[i]) | (i >= length)
-        there = jnp.any(here, -1)  # [N, F]
-        anywhere = jnp.any(there[:, 1:], 1)
-        mine = jnp.where(columns[p] == ANY, anywhere, there[:, columns[p]])
-        holds &= mine | (length == 0) | (columns[p] == NONE)
-    return holds
+    word = lower(argument.bytes)
+    length = argument.length[:, None, None, None]
+    here = jnp.arange(size) + length <= rows.length[..., None]  # [P, N, F, S]: it may begin here
+
+    def compare(i, here):
+        window = jax.lax.dynamic_slice_in_dim(padded, i, size, -1)
+        return here & ((window == word[:, i, None, None, None]) | (i >= length))
+
+    there = jnp.any(jax.lax.fori_loop(0, size, compare, here), -1)  # [P, N, F]
+    field = jnp.arange(there.shape[-1])
+    wanted = (field == columns[:, None, None]) | ((columns[:, None, None] == ANY) & (field > 0))
+    asked = (argument.length > 0) & (columns != NONE)
+    return rows.alive & jnp.all(jnp.any(there & wanted, -1) | ~asked[:, None], 0)
 
 
 def _found(rows: Tables, matches: jax.Array, shown: jax.Array) -> Text:

@@ -79,8 +79,9 @@ class ToolWorld(Judged):
     def response_bytes(self) -> int:
         room = THOUGHTS if self.in_words else 0
         room = room if self.thought_bytes is None else self.thought_bytes
-        around = sum(map(len, CALL)) if self.in_words else 0
-        return max(call_bytes(self.toolbox) + around, self.response.size) + room
+        around = sum(map(len, CALL)) if self.in_words or self.calls > 1 else 0
+        calls = self.calls * (call_bytes(self.toolbox) + around)
+        return max(calls, self.response.size) + room
 
     @property
     def feedback_bytes(self) -> int:

@@ -160,7 +160,8 @@ def read_calls(tools: Sequence[Tool], text: Text, most: int = 1) -> Calls:
     allowed = jnp.take_along_axis(jnp.asarray(plan.allowed)[tool], kind[..., None], 2)[..., 0]
     given = where >= 0
     is_integer = jnp.asarray(plan.is_integer)[tool]
-    number, whole, in_range = _numbers(value, kind, is_integer)
+    numeric = bool(plan.allowed[..., INTEGER].any())
+    number, whole, in_range = _numbers(value, kind, is_integer) if numeric else _no_numbers(kind)
     is_true = (kind == BOOLEAN) & (text.bytes[where] == ord("t"))
     number = jnp.where(is_true, 1.0, number)
     fits = in_range & (value.length <= jnp.asarray(plan.size)[tool]) & ~value.cut
@@ -239,6 +240,12 @@ def _numbers(text: Text, kind: jax.Array, is_integer: jax.Array) -> _Numbers:
     fits = ~numeric | jnp.where(is_integer, exact, jnp.isfinite(value))
     whole = jnp.where((kind == INTEGER) & exact, whole, 0)
     return _Numbers(jnp.where(numeric & jnp.isfinite(value), value, 0.0), whole, fits)
+
+
+def _no_numbers(kind: jax.Array) -> _Numbers:
+    """For tools that take none: there is nothing to compile."""
+    zero = jnp.zeros(kind.shape, jnp.int32)
+    return _Numbers(zero.astype(jnp.float32), zero, jnp.ones(kind.shape, jnp.bool_))
 
 
 def _decimal(text: Text) -> jax.Array:
