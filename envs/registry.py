@@ -35,6 +35,7 @@ from jaxrl.envs.reasoning.chain_sum import ChainSum
 from jaxrl.envs.reasoning.countdown import Countdown
 from jaxrl.envs.tools.calculator import Calculator
 from jaxrl.envs.tools.office import Office
+from jaxrl.envs.tools.search import Search
 from jaxrl.language import LanguageEnvironment
 from jaxrl.theirs import telling
 from jaxrl.wrappers import TimeLimit
@@ -70,6 +71,7 @@ TABLE: dict[str, tuple[Constructor, int | None]] = {
     "reasoning/countdown": (Countdown, None),
     "tools/Calculator": (Calculator, None),
     "tools/Office": (Office, None),
+    "tools/Search": (Search, None),
 }
 
 

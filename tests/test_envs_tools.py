@@ -74,7 +74,7 @@ def episodes(env, player, num):
     return jax.device_get(jax.jit(jax.vmap(episode))(jax.random.split(jax.random.key(0), num)))
 
 
-@pytest.mark.parametrize("id", ["tools/Calculator", "tools/Office"])
+@pytest.mark.parametrize("id", ["tools/Calculator", "tools/Office", "tools/Search"])
 def test_the_expert_is_right_and_the_random_player_is_not(id):
     env = envs.make(id)
     reward, success, terminated, fits = episodes(env, env.expert, 32)
