@@ -34,6 +34,9 @@ from jaxrl.envs.outside import (
 from jaxrl.envs.probe import legal, loop, value
 from jaxrl.envs.reasoning.chain_sum import ChainSum
 from jaxrl.envs.reasoning.countdown import Countdown
+from jaxrl.envs.tools.calculator import Calculator
+from jaxrl.envs.tools.office import Office
+from jaxrl.envs.tools.search import Search
 from jaxrl.language import LanguageEnvironment
 from jaxrl.theirs import telling
 from jaxrl.wrappers import TimeLimit
@@ -67,6 +70,9 @@ TABLE: dict[str, tuple[Constructor, int | None]] = {
     "probe/TwoStepDiscount-v0": (value.TwoStepDiscount, None),
     "reasoning/chain_sum": (ChainSum, None),
     "reasoning/countdown": (Countdown, None),
+    "tools/Calculator": (Calculator, None),
+    "tools/Office": (Office, None),
+    "tools/Search": (Search, None),
 }
 
 
