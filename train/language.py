@@ -224,6 +224,7 @@ def make_agent(
         args.dtype,
         args.date,
         args.thinking,
+        env.toolbox if env.in_words else (),
     )
     if args.lora_rank:
         model = replace(model, lora_rank=args.lora_rank, lora_alpha=args.lora_alpha)
