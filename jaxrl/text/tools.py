@@ -88,3 +88,8 @@ def described(tools: tuple[Tool, ...]) -> str:
         "For each function call, return a json object with function name and arguments within "
         f"<tool_call></tool_call> XML tags:\n<tool_call>\n{CALL_FORM}\n</tool_call>"
     )
+
+
+def system_with(system: str, tools: tuple[Tool, ...]) -> str:
+    """A system message, and behind it what Qwen's template says of tools."""
+    return "\n\n".join(text for text in (system, described(tools) if tools else "") if text)
