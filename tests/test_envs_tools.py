@@ -59,16 +59,15 @@ def episodes(env, player, num):
         reset_key, run_key = jax.random.split(key)
         state, ts = env.reset(reset_key)
 
-        def step(carry, key):
+        def step(carry, t):
             state, ts = carry
-            player_key, step_key = jax.random.split(key)
+            player_key, step_key = jax.random.split(jax.random.fold_in(run_key, t))
             said = player(state, player_key)
             new = env.step(state, said, step_key)
             kept = jax.tree.map(lambda a, b: jnp.where(ts.done, a, b), (state, ts), new)
             return kept, said.cut | new[1].obs.cut
 
-        keys = jax.random.split(run_key, env.max_turns)
-        (state, ts), cut = jax.lax.scan(step, (state, ts), keys)
+        (state, ts), cut = jax.lax.scan(step, (state, ts), jnp.arange(env.max_turns))
         return ts.reward, ts.metrics["success"], ts.terminated, ~jnp.any(cut)
 
     return jax.device_get(jax.jit(jax.vmap(episode))(jax.random.split(jax.random.key(0), num)))
