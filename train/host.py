@@ -33,6 +33,7 @@ from jaxrl.program import ONE_CORE, Member, Program, make_program, over_members,
 from jaxrl.rollout import Ended, Transition, forget
 from jaxrl.spaces import by_leaf, is_space
 from jaxrl.statistics import summarize_returns
+from jaxrl.train import edge
 from jaxrl.train.devices import num_cores
 
 RESUMES = "the learner exactly; environments begin new episodes"  # told in summary.json
@@ -79,6 +80,8 @@ class HostPlay:
                 f"actors.ray={actors.ray} plays on other machines, and env={env.world.id} in "
                 "threads of this one; try --env-args engine=ale."
             )
+        if algorithm is not None and env.world.note:
+            edge.say(f"note: {env.world.note}")
         if actors.ray is not None:
             machines.join(actors.ray)
         self.wrap = getattr(algorithm, "wrap", None)

@@ -56,10 +56,9 @@ def update(
     oracle_key = None
     if cfg.oracle is not None:
         key, oracle_key = jax.random.split(key)
-    how: Any = {"cfg": cfg, "agent": agent, "axis": axis}
-    if agent.examples is not None:
-        return learn.improve_on_examples(partial(prepare, None), loss, state, key, **how)
-    return learn.update(partial(prepare, oracle_key), loss, state, key, **how, played=played)
+        oracle_key = None if agent.examples is not None else oracle_key
+    how: Any = {"cfg": cfg, "agent": agent, "axis": axis, "played": played}
+    return learn.update(partial(prepare, oracle_key), loss, state, key, **how)
 
 
 def prepare(
@@ -95,15 +94,8 @@ def log_prob_of(
 ) -> tuple[jax.Array, learn.Prediction]:
     """(log-prob [2P] of each response, with simpo of its tokens on average; those of the tokens)"""
     predicted = learn.predict_responses(params.policy, rows, cfg)
-    total = objectives.sequence_log_prob(predicted.log_prob, rows.mask)
-    if cfg.loss == "simpo":
-        total = total / length_of(rows)
-    return total, predicted
-
-
-def length_of(rows: learn.Sequences) -> jax.Array:
-    """float32 [2P]: tokens of each response; 1 for none."""
-    return jnp.maximum(jnp.sum(rows.mask, 1, dtype=jnp.float32), 1.0)
+    whole = learn.response_mean if cfg.loss == "simpo" else objectives.sequence_log_prob
+    return whole(predicted.log_prob, rows.mask), predicted
 
 
 def loss(params: learn.Params, batch: learn.PairBatch, cfg: Config) -> tuple[Sums, Metrics]:
@@ -122,7 +114,7 @@ def loss(params: learn.Params, batch: learn.PairBatch, cfg: Config) -> tuple[Sum
         "hinge": lambda: preferences.hinge(further, cfg.beta),
         "simpo": lambda: preferences.simpo(chosen, rejected, cfg.beta, cfg.gamma + asked),
     }[cfg.loss]()
-    entropy = objectives.sequence_log_prob(predicted.entropy, batch.mask) / length_of(batch)
+    entropy = learn.response_mean(predicted.entropy, batch.mask)
     each = each - cfg.entropy_coef * jnp.mean(entropy.reshape(-1, 2), 1)
     known = {
         "accuracy": mean(margin > 0, told),

@@ -50,22 +50,6 @@ class JudgedBatch(learn.Sequences, kw_only=True):
     baseline: jax.Array  # float32 [P], the same for all
 
 
-def update(
-    state: learn.State,
-    key: jax.Array,
-    *,
-    cfg: Config,
-    agent: learn.Agent,
-    axis: str | None = None,
-    played: tuple[learn.Episodes, Any] | None = None,
-) -> tuple[learn.State, Metrics]:
-    """One optimizer step on P responses: fresh ones of the policy's own, or some given ones."""
-    how: Any = {"cfg": cfg, "agent": agent, "axis": axis}
-    if agent.examples is not None:
-        return learn.improve_on_examples(prepare, loss, state, key, **how)
-    return learn.update(prepare, loss, state, key, **how, played=played)
-
-
 def prepare(
     params: learn.Params,
     reference: learn.Params,
@@ -79,8 +63,8 @@ def prepare(
     known = jnp.ones_like(good) if episodes.masked is None else ~episodes.masked
 
     def log_prob(params: learn.Params, rows: learn.Sequences) -> jax.Array:
-        piece = partial(log_prob_of, cfg=cfg)
-        return sgd.map_pieces(piece, params, rows, cfg.micro_batch)
+        piece = partial(learn.response_log_prob, cfg=cfg)
+        return sgd.map_pieces(piece, params.policy, rows, cfg.micro_batch)
 
     others = with_neighbours(rows)
     ratio = jax.lax.stop_gradient(log_prob(params, others) - log_prob(reference, others))
@@ -111,12 +95,6 @@ def with_neighbours(rows: learn.Sequences) -> learn.Sequences:
     return learn.Sequences(token=token, mask=drew[:, 1:], start=rows.start, first=rows.first)
 
 
-def log_prob_of(params: learn.Params, rows: learn.Sequences, cfg: Config) -> jax.Array:
-    """float32 [P]: of each whole response."""
-    predicted = learn.predict_responses(params.policy, rows, cfg)
-    return objectives.sequence_log_prob(predicted.log_prob, rows.mask)
-
-
 def loss(params: learn.Params, batch: JudgedBatch, cfg: Config) -> tuple[Sums, Metrics]:
     """The mean over responses, less the entropy of all tokens."""
     predicted = learn.predict_responses(params.policy, batch, cfg)
@@ -125,8 +103,7 @@ def loss(params: learn.Params, batch: JudgedBatch, cfg: Config) -> tuple[Sums, M
     each = preferences.kto(
         ratio, batch.good, batch.baseline[0], cfg.beta, cfg.good_weight, cfg.bad_weight
     )
-    length = jnp.maximum(jnp.sum(batch.mask, 1, dtype=jnp.float32), 1.0)
-    entropy = objectives.sequence_log_prob(predicted.entropy, batch.mask) / length
+    entropy = learn.response_mean(predicted.entropy, batch.mask)
     good, bad = batch.known & batch.good, batch.known & ~batch.good
     known = {
         "good_reward": mean(cfg.beta * ratio, good),
@@ -139,4 +116,5 @@ def loss(params: learn.Params, batch: JudgedBatch, cfg: Config) -> tuple[Sums, M
     return mean(each - cfg.entropy_coef * entropy, batch.known), known
 
 
+update = partial(learn.update, prepare, loss)  # (state, key, *, cfg, agent, axis, played)
 init, layout = learn.init, learn.layout

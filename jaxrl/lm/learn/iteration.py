@@ -42,9 +42,12 @@ def update(
 ) -> tuple[State, Metrics]:
     """One iteration: of the warm start while its `sft_steps` last, then of `improve`.
 
-    Both are branches of the one program. With what was `played` on the host it is of `improve`.
+    Both are branches of the one program. With what was `played` on the host it is of `improve`, and
+    where an agent has examples, of those.
     """
-    how = {"cfg": cfg, "agent": agent, "axis": axis}
+    how: Any = {"cfg": cfg, "agent": agent, "axis": axis}
+    if agent.examples is not None:
+        return improve_on_examples(prepare, loss, state, key, **how)
     improving = jax.jit(partial(improve, prepare, loss, idle=idle, **how))  # traced once, below too
     if played is not None:
         return improving(state, key, played=played)
