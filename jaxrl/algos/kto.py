@@ -50,13 +50,7 @@ class JudgedBatch(learn.Sequences, kw_only=True):
     baseline: jax.Array  # float32 [P], the same for all
 
 
-def prepare(
-    params: learn.Params,
-    reference: learn.Params,
-    episodes: learn.Episodes,
-    cfg: Config,
-    axis: str | None,
-) -> tuple[JudgedBatch, Metrics]:
+def prepare(params: Any, reference: Any, episodes: learn.Episodes, cfg: Config, axis: Any) -> tuple:
     """Which responses are good, how likely they were to the reference, and the baseline."""
     rows, _ = learn.learned_from(episodes, cfg)
     good = jnp.sum(learn.learned_reward(episodes, cfg), 1) >= cfg.good_return
