@@ -69,7 +69,7 @@ class Calculator(ToolWorld):
         for i in range(self.steps):
             parts = [text, select(world.sign[i], SIGNS), from_int(world.number[i + 1])]
             parts = parts if i == self.steps - 1 else ["(", *parts, ")"]
-            text = concat(parts, len(self.task.fields["sum"]))
+            text = concat(parts, self.prompt_bytes)
         return self.begin(world, self.ask(sum=text))
 
     def draw(self, key: jax.Array) -> Expression:

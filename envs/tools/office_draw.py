@@ -1,7 +1,7 @@
 """An office drawn afresh: its rows, and the words of a task in it."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,7 @@ MOST_DRAWN = 128  # integers of a draw
 DATE = b"2023-12-00 00:00:00"
 
 
-def rows_of(texts: list[str], size: int = words.SIZE) -> Text:
+def rows_of(texts: Sequence[str], size: int = words.SIZE) -> Text:
     """Texts [n], constants."""
     data = np.zeros((len(texts), size), np.uint8)
     for i, text in enumerate(texts):
@@ -60,7 +60,7 @@ def pool_names() -> list[str]:
     return sorted({name for k in words.KINDS for _, given in k.calls for name in given} - {""})
 
 
-def take(rows: Text, index: jax.Array) -> Text:
+def take(rows: Text, index: jax.Array | int) -> Text:
     return jax.tree.map(lambda x: x[index], rows)
 
 
