@@ -23,7 +23,7 @@ from jaxrl.policy import (
 )
 from jaxrl.program import Member, seed_keys
 from jaxrl.statistics import summarize_returns
-from jaxrl.train import during, edge, flags
+from jaxrl.train import during, edge, flags, self_play
 from jaxrl.train.trainer import Outcome, Task
 
 
@@ -47,7 +47,7 @@ def make_task(name: str, algorithm: ModuleType, args: Any) -> Task:
         return algorithm.init(key, cfg=member.cfg, env=env, axis=axis)
 
     def update(state, key, member, *, axis):
-        env = algorithm.wrap(opponents.against(member.env, trained(state)), member.cfg)
+        env = algorithm.wrap(member.env, member.cfg)
         return algorithm.update(state, key, cfg=member.cfg, env=env, axis=axis)
 
     parts = memory.of_replay if isinstance(cfg, replay.Sizes) else memory.of_rollouts
@@ -67,6 +67,8 @@ def make_task(name: str, algorithm: ModuleType, args: Any) -> Task:
         parts=parts(cfg, wrapped, fresh),
         start=None if given is None else starter(given, policy, trained, algorithm, args.init_from),
     )
+    if opponents.plays_itself(raw):
+        task = self_play.against_itself(task)
     if not args.eval_every:
         return task
     if args.eval_every > task.num_iterations:
