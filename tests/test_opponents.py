@@ -24,7 +24,7 @@ from train import ppo as trainer
 from train.resume import files_of, refuse_changes
 
 NIM = Nim()
-SMALL = ppo.Config(num_envs=4, num_steps=4, total_steps=64, num_minibatches=2, hidden=(8,))
+SMALL = ppo.Config(num_envs=4, num_steps=4, total_steps=1024, num_minibatches=2, hidden=(8,))
 
 
 class Takes(opponents.Random):
