@@ -165,7 +165,7 @@ def one_program(env, sizes, games: int):
 
     def played(model, key):
         index = jax.lax.axis_index("data") * 4 * games // count
-        record, work = play(
+        record, work, _ = play(
             model, env, CHAT, sizes, key, index + jnp.arange(4 * games // count),
             group_size=1, num_lanes=games // count,
         )  # fmt: skip

@@ -72,7 +72,9 @@ def of_replay(name: str, cfg: Any, env: Any, state: Any) -> dict[str, tuple[int,
     carry = state.play[0] if name == "td3" else state.carry
 
     def play(carry: Any, key: jax.Array) -> Any:
-        pool = resets.fill_all(env, key, index, max(1, cfg.pool_size // cfg.num_rounds))
+        pool = resets.fill_all(
+            env, key, index, max(1, resets.pool_size(cfg, env) // cfg.num_rounds)
+        )
         return rollout(env, carry, pool, player, noise, key, index, cfg.train_every)[::2]
 
     def draw(buffer: Any, key: jax.Array) -> Any:
@@ -122,7 +124,7 @@ def of_rollouts(name: str, cfg: Any, env: Any, state: Any) -> dict[str, tuple[in
     def play(state: Any, key: jax.Array) -> Any:
         if name != "pqn":
             return on_policy.play(state, key, jax.random.fold_in(key, 1), cfg=cfg, env=env)
-        pool = resets.fill_all(env, key, index, cfg.pool_size)
+        pool = resets.fill_all(env, key, index, resets.pool_size(cfg, env))
         player = partial(pqn.act, state.network, 0.1)
         draw = q_network.draw_noise
         return rollout(env, state.carry, pool, player, draw, key, index, cfg.num_steps)[::2]

@@ -5,6 +5,16 @@ if __name__ == "envs":  # the short name
 
     stand_in("envs")
 else:
+    from jaxrl.envs.outward import to_gymnasium, to_gymnasium_vec
     from jaxrl.envs.registry import given, ids, make, make_vec, register, spec
 
-    __all__ = ["given", "ids", "make", "make_vec", "register", "spec"]
+    __all__ = [
+        "given",
+        "ids",
+        "make",
+        "make_vec",
+        "register",
+        "spec",
+        "to_gymnasium",
+        "to_gymnasium_vec",
+    ]

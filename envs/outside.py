@@ -40,6 +40,14 @@ def unwrapped(constructor: Any) -> Any:
     return constructor
 
 
+def is_gymnasium(x: Any) -> bool:
+    """Whether it is a Gymnasium environment, or a class of them; imports nothing."""
+    if "gymnasium" not in sys.modules:
+        return False
+    base = sys.modules["gymnasium"].Env
+    return issubclass(x, base) if isinstance(x, type) else isinstance(x, base)
+
+
 def check_constructor(id: str, constructor: Any) -> None:
     """ValueError unless it is an Environment class or a function, which may return one."""
     inner = unwrapped(constructor)
@@ -59,16 +67,17 @@ def check_constructor(id: str, constructor: Any) -> None:
 
 
 def _kin(cls: type) -> str:
-    gym = any(base.__module__.split(".")[0] in ("gym", "gymnasium") for base in cls.__mro__)
-    return " but a Gymnasium environment, which Python steps" if gym else ""
+    gym = any(base.__module__.split(".")[0] == "gym" for base in cls.__mro__)
+    return " but one of the old gym, which became gymnasium" if gym else ""
 
 
 def environments(module: ModuleType) -> dict[str, Any]:
-    """The Environment classes that a module defines, and its partials of any."""
+    """The classes of environments that a module defines, Gymnasium's too, and its partials."""
     found = {}
     for name, value in vars(module).items():
         inner = unwrapped(value)
         imported = inner is value and getattr(inner, "__module__", "") != module.__name__
-        if isinstance(inner, type) and issubclass(inner, Environment) and not imported:
+        ours = isinstance(inner, type) and (issubclass(inner, Environment) or is_gymnasium(inner))
+        if ours and not imported:
             found[name] = value
     return found

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from jaxrl.env import Environment
-from jaxrl.envs.bridges import BRIDGES, PLAIN, bridge
+from jaxrl.envs.bridges import BRIDGES, OPEN, PLAIN, bridge
 from jaxrl.envs.classic.acrobot import Acrobot
 from jaxrl.envs.classic.cartpole import CartPole
 from jaxrl.envs.classic.mountain_car import MountainCar
@@ -21,12 +21,22 @@ from jaxrl.envs.dataset.environment import data_set
 from jaxrl.envs.fields import check_fields, check_finite, check_max_steps, fields_of, near
 from jaxrl.envs.grid.corridor import SimpleCorridor
 from jaxrl.envs.grid.gridworld import GridWorld
+from jaxrl.envs.host_world import host_world, is_spoken
 from jaxrl.envs.language import games
 from jaxrl.envs.memory.memory_chain import MemoryChain
-from jaxrl.envs.outside import check_constructor, environments, import_module, unwrapped
+from jaxrl.envs.outside import (
+    check_constructor,
+    environments,
+    import_module,
+    is_gymnasium,
+    unwrapped,
+)
 from jaxrl.envs.probe import legal, loop, value
 from jaxrl.envs.reasoning.chain_sum import ChainSum
 from jaxrl.envs.reasoning.countdown import Countdown
+from jaxrl.envs.tools.calculator import Calculator
+from jaxrl.envs.tools.office import Office
+from jaxrl.envs.tools.search import Search
 from jaxrl.language import LanguageEnvironment
 from jaxrl.theirs import telling
 from jaxrl.wrappers import TimeLimit
@@ -60,6 +70,9 @@ TABLE: dict[str, tuple[Constructor, int | None]] = {
     "probe/TwoStepDiscount-v0": (value.TwoStepDiscount, None),
     "reasoning/chain_sum": (ChainSum, None),
     "reasoning/countdown": (Countdown, None),
+    "tools/Calculator": (Calculator, None),
+    "tools/Office": (Office, None),
+    "tools/Search": (Search, None),
 }
 
 
@@ -109,7 +122,7 @@ def spec(id: str) -> Spec:
     if id in _specs:
         return _specs[id]
     suite, _, name = PLAIN.get(id, id).partition("/")
-    if suite in BRIDGES and name in bridge(suite).ids():
+    if suite in BRIDGES and (suite in OPEN or name in bridge(suite).ids()):
         found = bridge(suite)
         make_it = functools.partial(found.make, name)
         needs = vars(found).get("NEEDS", {}).get(name, "")
@@ -122,7 +135,9 @@ def spec(id: str) -> Spec:
         )
     if ":" in id:
         return _spec_of_module(id)
-    raise ValueError(f"No environment {id!r}; near: {near(id, ids())}; all: python -m envs.")
+    known = bridge("gymnasium").knows(id)
+    also = f"; Gymnasium knows it, try gymnasium/{id}" if known else ""
+    raise ValueError(f"No environment {id!r}{also}; near: {near(id, ids())}; all: python -m envs.")
 
 
 def _spec_of_module(id: str) -> Spec:
@@ -140,8 +155,18 @@ def _spec_of_module(id: str) -> Spec:
             f"{near(name, known)}; its environments: {', '.join(sorted(known)) or 'none'}."
         )
     constructor = getattr(module, name)
+    if is_gymnasium(constructor) and isinstance(constructor, type):
+        return Spec(id, by_python(id, constructor), None, module_name, language=False)
+    if is_spoken(constructor):
+        made = functools.partial(host_world, id)
+        return Spec(id, made, None, module_name, language=True)
     check_constructor(id, constructor)
     return Spec(id, constructor, None, source=module_name)
+
+
+def by_python(id: str, constructor: Callable[..., Any]) -> Constructor:
+    """A constructor of what stands for environments of Gymnasium's API in the program."""
+    return bridge("gymnasium").of_class(id, constructor)
 
 
 def register(id: str, constructor: Constructor, max_steps: int | None = None) -> None:
@@ -154,12 +179,25 @@ def register(id: str, constructor: Constructor, max_steps: int | None = None) ->
         rule = f"not begin with {suite}/" if suite in BRIDGES else "be a name without a colon"
         raise ValueError(f"The id {id!r} must {rule}; try 'mine/{id.split('/')[-1]}'.")
     check_max_steps(id, max_steps)
+    inner = unwrapped(constructor)
+    if is_gymnasium(inner) and isinstance(inner, type):
+        limit = {} if max_steps is None else {"max_steps": max_steps}
+        constructor = functools.partial(by_python(id, constructor), **limit)
     check_constructor(id, constructor)
-    _specs[id] = Spec(id, constructor, max_steps, source=unwrapped(constructor).__module__)
+    _specs[id] = Spec(id, constructor, max_steps, source=inner.__module__)
 
 
-def given(env: Environment) -> str:
-    """An id for this very object, in this process; an equal one has the same."""
+def given(env: Any) -> str:
+    """An id for this very object, in this process; an equal one has the same.
+
+    An Environment; or, to be stepped by Python, a class of Gymnasium's API, a function that returns
+    one of them, or what `gymnasium.make` gave. ValueError for anything else.
+    """
+    if not isinstance(env, Environment):
+        name, constructor = bridge("gymnasium").repeated(env)
+        id = f"{GIVEN}{name}"
+        _specs[id] = Spec(id, by_python(id, constructor), None, "given", "", False)
+        return id
     leaves, structure = jax.tree.flatten(env)
     content = hashlib.sha256(str(structure).encode())
     for x in map(np.asarray, leaves):
@@ -187,6 +225,8 @@ def make(id: str, /, **fields: Any) -> Environment:
     fields = fields if own else check_fields(id, fields, known)
     with telling(f"{id} cannot be made"):
         env = row.constructor(**fields)
+        if is_gymnasium(env):
+            env = by_python(id, row.constructor)(**fields)
     check_finite(id, {} if own else fields, known)
     if not isinstance(env, Environment):
         raise ValueError(f"{id}: its function returned a {type(env).__name__}, no Environment.")

@@ -17,50 +17,69 @@ def group_advantage(
     divide_by_std: bool = True,
     eps: float = 1e-6,
     supposed: Float[Array, ""] | float | None = None,
+    known: Bool[Array, " N"] | None = None,
 ) -> Float[Array, " N"]:
     """Return minus the mean of its group, over the group's population std where asked for.
 
     Section 4.1.2 of arXiv:2402.03300 with the std; arXiv:2503.20783 argues for going without. A
     group whose returns are all equal has advantage 0 exactly. With `supposed` mean and std are
     those of the group and one more episode of that return (arXiv:2509.18851, section 3.2): a group
-    that failed as one man is then below the mean.
+    that failed as one man is then below the mean. Episodes whose return is not `known` have
+    advantage 0, and the others are compared as a smaller group.
     """
     group = _groups(episode_return, group_size)
+    kept = None if known is None else _groups(known, group_size)
     if supposed is not None:
         more = jnp.full((len(group), 1), supposed, group.dtype)
         group = jnp.concatenate([group, more], 1)
-    centred = _centred(group)
+        kept = None if kept is None else jnp.pad(kept, ((0, 0), (0, 1)), constant_values=True)
+    centred = _centred(group, kept)
     if divide_by_std:
-        std = jnp.sqrt(jnp.mean(jnp.square(centred), 1, keepdims=True))
+        square = jnp.square(centred)
+        std = jnp.sqrt(jnp.mean(square, 1, keepdims=True) * _surplus(kept))
         centred = centred / (std + eps)
     return centred[:, :group_size].reshape(-1)
 
 
-def rloo_advantage(episode_return: Float[Array, " N"], group_size: int) -> Float[Array, " N"]:
-    """Return minus the mean of the others in its group (arXiv:2402.14740)."""
-    centred = _centred(_groups(episode_return, group_size))
-    return (centred * (group_size / (group_size - 1))).reshape(-1)
+def rloo_advantage(
+    episode_return: Float[Array, " N"], group_size: int, known: Bool[Array, " N"] | None = None
+) -> Float[Array, " N"]:
+    """Return minus the mean of the others in its group (arXiv:2402.14740), of those `known`."""
+    group = _groups(episode_return, group_size)
+    if known is None:
+        return (_centred(group) * (group_size / (group_size - 1))).reshape(-1)
+    kept = _groups(known, group_size)
+    count = jnp.sum(kept, 1, keepdims=True, dtype=group.dtype)
+    return (_centred(group, kept) * (count / jnp.maximum(count - 1, 1))).reshape(-1)
 
 
 def best_of_groups(
-    episode_return: Float[Array, " N"], group_size: int, count: int, divide_by_std: bool = True
+    episode_return: Float[Array, " N"],
+    group_size: int,
+    count: int,
+    divide_by_std: bool = True,
+    known: Bool[Array, " N"] | None = None,
 ) -> tuple[Int[Array, " M"], Float[Array, " M"]]:
     """(the `count` episodes of each group with the largest return, their `group_advantage`).
 
-    Of equal returns the first is taken. M = P * count.
+    Of equal returns the first is taken, of those not `known` none if there are others. M = P *
+    count.
     """
-    relative = group_advantage(episode_return, group_size, divide_by_std)
+    relative = group_advantage(episode_return, group_size, divide_by_std, known=known)
+    if known is not None:
+        relative = jnp.where(known, relative, -jnp.inf)
     best, place = jax.lax.top_k(relative.reshape(-1, group_size), count)
     first = jnp.arange(len(best))[:, None] * group_size
     return (first + place).reshape(-1), best.reshape(-1)
 
 
 def uniform_groups(
-    episode_return: Float[Array, " N"], group_size: int
+    episode_return: Float[Array, " N"], group_size: int, known: Bool[Array, " N"] | None = None
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """(groups whose returns are all equal, so that nothing is learned from them; groups)."""
+    kept = None if known is None else _groups(known, group_size)
     group = _groups(episode_return, group_size)
-    uniform = jnp.all(group == group[:, :1], axis=1)
+    uniform = jnp.all(_centred(group, kept) == 0, axis=1)
     return jnp.sum(uniform, dtype=jnp.float32), jnp.float32(len(group))
 
 
@@ -167,10 +186,26 @@ def _groups(episode_return: jax.Array, group_size: int) -> jax.Array:
     return episode_return.reshape(-1, group_size)
 
 
-def _centred(group: jax.Array) -> jax.Array:
-    """[P, G] minus the mean of each group: 0 exactly where all of a group are equal."""
-    group = group - group[:, :1]  # a mean of equal numbers need not be that number
-    return group - jnp.mean(group, 1, keepdims=True)
+def _centred(group: jax.Array, kept: jax.Array | None = None) -> jax.Array:
+    """[P, G] minus the mean of each group: 0 exactly where all of a group are equal.
+
+    Of those that a mask keeps; 0 elsewhere.
+    """
+    if kept is None:
+        group = group - group[:, :1]  # a mean of equal numbers need not be that number
+        return group - jnp.mean(group, 1, keepdims=True)
+    first = jnp.take_along_axis(group, jnp.argmax(kept, 1, keepdims=True), 1)
+    group = jnp.where(kept, group - first, 0.0)
+    mean = jnp.mean(group, 1, keepdims=True) * _surplus(kept)
+    return jnp.where(kept, group - mean, 0.0)
+
+
+def _surplus(kept: jax.Array | None) -> jax.Array | float:
+    """[P, 1]: by how much a mean over all of a group, the others being 0, is too small."""
+    if kept is None:
+        return 1.0
+    count = jnp.sum(kept, 1, keepdims=True, dtype=jnp.float32)
+    return kept.shape[1] / jnp.maximum(count, 1.0)
 
 
 def _trace(x: jax.Array, decay: float) -> jax.Array:

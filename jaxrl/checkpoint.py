@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from jaxrl.files import digest_of, read_json, write_json
 from jaxrl.policy import fill_leaves, named_leaves
@@ -28,7 +29,7 @@ class Checkpoints:
         `record` is what else is to be known when the run goes on, in plain JSON values.
         """
         manager = self._open()
-        args = _orbax().args.StandardSave(named_leaves(state))
+        args = _orbax().args.StandardSave(_with_numbers(named_leaves(state)))
         kept = (record or {}) | {"iteration": iteration}
         manager.save(iteration, args=args, custom_metadata=kept)
         manager.wait_until_finished()
@@ -61,7 +62,8 @@ class Checkpoints:
         Raises ValueError, in one line, for a checkpoint that is damaged or of another program.
         """
         self._refuse_damage(iteration)
-        wanted = named_leaves(template)
+        everything = named_leaves(template)
+        wanted = _with_numbers(everything)
         try:
             other = _misfit(self._open().item_metadata(iteration).tree, wanted)
             args = _orbax().args.StandardRestore(wanted)
@@ -73,7 +75,12 @@ class Checkpoints:
                 f"checkpoint {self.path(iteration)} is of another program: {other}; go on with the "
                 "code that made it (config.json says which), or begin anew with --init-from."
             )
-        return fill_leaves(template, dict(leaves), str(self.path(iteration)))
+        empty = {
+            name: jnp.zeros(x.shape, x.dtype, device=x.sharding)
+            for name, x in everything.items()
+            if name not in wanted
+        }
+        return fill_leaves(template, {**leaves, **empty}, str(self.path(iteration)))
 
     def refuse_copy(self, iteration: int, inside: int) -> None:
         """ValueError where what is `inside` is another iteration's state."""
@@ -132,6 +139,11 @@ def numbered(folder: Path) -> list[int]:
         return []
     names = [p.name for p in folder.iterdir() if p.name.isdecimal() and p.is_dir()]
     return sorted(int(name) for name in names if name == str(int(name)))
+
+
+def _with_numbers(leaves: dict[str, Any]) -> dict[str, Any]:
+    """Those that have any: orbax saves no array without."""
+    return {name: x for name, x in leaves.items() if x.size}
 
 
 def _orbax() -> Any:

@@ -98,21 +98,3 @@ def kl_k2(log_prob: Float[Array, "*N"], ref_log_prob: Float[Array, "*N"]) -> Flo
 def kl_k3(log_prob: Float[Array, "*N"], ref_log_prob: Float[Array, "*N"]) -> Float[Array, "*N"]:
     """KL(pi || ref) per sample of pi: unbiased and non-negative, the term of GRPO's paper."""
     return approx_kl(ref_log_prob, log_prob)
-
-
-def bradley_terry(
-    chosen: Float[Array, "*N"], rejected: Float[Array, "*N"], margin: float = 0.0
-) -> Float[Array, "*N"]:
-    """Loss of a reward model on pairs: -log sigmoid(chosen - rejected - margin)."""
-    return jax.nn.softplus(rejected - chosen + margin)
-
-
-def dpo(
-    chosen: Float[Array, "*N"],
-    rejected: Float[Array, "*N"],
-    ref_chosen: Float[Array, "*N"],
-    ref_rejected: Float[Array, "*N"],
-    beta: float,
-) -> Float[Array, "*N"]:
-    """Direct preference optimisation, eq. 7 of arXiv:2305.18290, of whole responses' log-probs."""
-    return bradley_terry(beta * (chosen - ref_chosen), beta * (rejected - ref_rejected))

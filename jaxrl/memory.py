@@ -16,7 +16,7 @@ from typing import Any
 
 import jax
 
-from jaxrl import spaces
+from jaxrl import resets, spaces
 from jaxrl.env import Environment
 
 GIB = 2**30
@@ -170,7 +170,7 @@ def of_rollouts(cfg: Any, env: Environment, init: Callable[[jax.Array], Any]) ->
     return [
         Part("num_envs", cfg.num_envs, envs),
         Part(longer, getattr(cfg, longer), rows * row),
-        Part(pool, getattr(cfg, pool), envs * cfg.pool_size),
+        Part(pool, getattr(cfg, pool), envs * resets.pool_size(cfg, env)),
         Part("num_epochs", cfg.num_epochs, cfg.num_epochs * rows * 4),
         Part("hidden", width, max(state - envs, 0), split=False),
     ]
@@ -184,7 +184,7 @@ def of_replay(cfg: Any, env: Environment, init: Callable[[jax.Array], Any]) -> l
     return [
         Part("buffer_size", cfg.buffer_size, kept),
         Part("num_envs", cfg.num_envs, envs),
-        Part(pool, getattr(cfg, pool), envs * cfg.pool_size),
+        Part(pool, getattr(cfg, pool), envs * resets.pool_size(cfg, env)),
         Part("hidden", width, max(size_of(state) - kept - envs, 0), split=False),
     ]
 

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from jaxrl import config, mesh, metrics, replay, resets, rollout, spaces
 from jaxrl.env import Environment, per_env_keys
+from jaxrl.hosted import Hosted, Played, round_keys
 from jaxrl.networks import NetworkSpec, actors
 from jaxrl.replay import Replay
 from jaxrl.rollout import Carry, Decision
@@ -101,7 +102,7 @@ def iterate(
     """
     pool_key, rounds_key = jax.random.split(key)
     index = mesh.global_index(buffer.num_envs, axis)
-    pool = resets.fill_all(env, pool_key, index, cfg.pool_size)
+    pool = resets.fill_all(env, pool_key, index, resets.pool_size(cfg, env))
 
     def one_round(before, key):
         learner, carry, pool, buffer = before
@@ -110,9 +111,9 @@ def iterate(
         carry, pool, steps, ended = rollout.rollout(
             env, carry, pool, player, noises[0], play_key, index, cfg.train_every
         )
-        rows = Row(steps.obs, steps.action, steps.reward, steps.next_obs, steps.terminated)
-        buffer = replay.add(buffer, rows)
-        learner, parts = learn(step, learner, buffer, noises[1], learn_key, cfg, axis)
+        learner, buffer, parts = absorb(
+            learner, buffer, steps, step, noises[1], learn_key, cfg, axis
+        )
         return (learner, carry, pool, buffer), (ended, parts)
 
     before = learner, carry, pool, buffer
@@ -122,6 +123,53 @@ def iterate(
     log = metrics.add_up(metrics.until_broken(parts))
     log = metrics.merged(log, ended.means(lambda sums: mesh.psum(sums, axis)))
     return learner, carry, buffer, log
+
+
+def absorb(
+    learner: L,
+    buffer: Replay,
+    steps: rollout.Transition,
+    step: Callable[[L, Any], tuple[L, metrics.Metrics]],
+    noise: Noise,
+    key: jax.Array,
+    cfg: ActorCriticConfig,
+    axis: str | None,
+) -> tuple[L, Replay, metrics.Metrics]:
+    """A round's transitions [T, B, ...] into the replay, then its gradient steps."""
+    rows = Row(steps.obs, steps.action, steps.reward, steps.next_obs, steps.terminated)
+    buffer = replay.add(buffer, rows)
+    learner, parts = learn(step, learner, buffer, noise, key, cfg, axis)
+    return learner, buffer, parts
+
+
+def hosted(
+    cfg: ActorCriticConfig,
+    act: Callable[..., tuple[Any, Decision]],
+    step: Callable[..., tuple[Any, metrics.Metrics]],
+    noises: tuple[Noise, Noise],
+    put: Callable[[Any, Any, Replay], Any],
+) -> Hosted:
+    """The parts of `iterate` for environments on the host; `put(state, learner, buffer)`.
+
+    A row needs none of its neighbours, so a lost episode leaves nothing to mend.
+    """
+
+    def learned(state: Any, played: Played, key: jax.Array, axis: str | None) -> tuple:
+        before = state.learner, state.buffer, played.steps
+        learner, buffer, parts = absorb(
+            *before, partial(step, axis=axis), noises[1], key, cfg, axis
+        )
+        return put(state, learner, buffer), parts
+
+    return Hosted(
+        num_rounds=cfg.num_rounds,
+        num_steps=cfg.train_every,
+        keys=lambda key, i: round_keys(key, cfg.num_rounds, i),
+        player=lambda state: (state.learner, is_warm(state.buffer, cfg)),
+        act=lambda player, *seen: act(*player, *seen),
+        noise=noises[0],
+        learn=learned,
+    )
 
 
 def is_warm(buffer: Replay, cfg: ActorCriticConfig) -> jax.Array:

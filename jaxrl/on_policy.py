@@ -1,6 +1,6 @@
 """What algorithms share whose policy learns from its own rollout: how it acts, what it is worth."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -12,9 +12,10 @@ from jax.sharding import PartitionSpec as P
 
 from jaxrl import actions, config, distributions, mesh, metrics, networks, normalize, returns, sgd
 from jaxrl.env import Environment
+from jaxrl.hosted import Hosted, Played, carried
 from jaxrl.networks import NetworkSpec
 from jaxrl.policy import Policy
-from jaxrl.resets import fill_all
+from jaxrl.resets import fill_all, pool_size
 from jaxrl.rollout import Carry, Decision, Ended, Transition, begin, rollout
 from jaxrl.wrappers import EpisodeStats, ScaleAction
 
@@ -142,13 +143,43 @@ def play(
 ) -> tuple[Carry, Transition, Ended]:
     """A rollout of the state's policy: (where it ended, T*B steps, sums over what ended)."""
     env_index = mesh.global_index(state.discounted.shape[0], axis)
-    pool = fill_all(env, pool_key, env_index, cfg.pool_size)
+    pool = fill_all(env, pool_key, env_index, pool_size(cfg, env))
     player = partial(act, state.policy, state.obs_stats)
     draw = partial(distributions.noise, env.action_space)
     carry, _, steps, ended = rollout(
         env, state.carry, pool, player, draw, rollout_key, env_index, cfg.num_steps
     )
     return carry, steps, ended
+
+
+def hosted(cfg: Options, env: EpisodeStats, learn: Callable[..., Any], keys: Any) -> Hosted:
+    """For environments on the host; `learn(state, carry, steps, ended, key, ...)` is a module's.
+
+    `keys(key)` are those of the rollout and of `learn`, as `update` makes them of an iteration's.
+    """
+
+    def afresh(state: State) -> State:
+        memory = jax.tree.map(jnp.zeros_like, state.carry.memory)
+        nothing = jnp.zeros_like(state.discounted)
+        return state.replace(carry=state.carry.replace(memory=memory), discounted=nothing)
+
+    def learned(state: State, played: Played, key: jax.Array, axis: str | None) -> tuple:
+        # What was lost between two rollouts has no reward still to come.
+        state = state.replace(discounted=jnp.where(played.cut, 0.0, state.discounted))
+        given = state, carried(state, played), played.steps, played.ended, key
+        return learn(*given, cfg=cfg, axis=axis)
+
+    return Hosted(
+        num_rounds=1,
+        num_steps=cfg.num_steps,
+        keys=lambda key, _: keys(key),
+        player=lambda state: (state.policy, state.obs_stats),
+        act=lambda player, *seen: act(*player, *seen),
+        noise=partial(distributions.noise, env.action_space),
+        learn=learned,
+        afresh=afresh,
+        memory=lambda state: state.carry.memory,
+    )
 
 
 def scale_rewards(

@@ -89,6 +89,7 @@ class Program(flax.struct.PyTreeNode):
         """(state, members, count): what `run` takes, as shapes laid out on the mesh."""
 
         def on_mesh(x, spec):
+            spec = spec if x.size else P()  # what XLA says of an array of no numbers
             return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=NamedSharding(self.mesh, spec))
 
         members = jax.tree.map(lambda x: on_mesh(x, P(SEED)), members)

@@ -66,7 +66,7 @@ class Sizes:
     batch_size: int
     buffer_size: int  # rows of all environments together
     learning_starts: int  # such rows before the first batch
-    reset_pool: int  # fresh resets per environment and iteration; 0: num_steps / 8
+    reset_pool: int  # see `resets.pool_size`
 
     def check_sizes(self, num_following: int = 1) -> None:
         """ValueError for sizes that cannot work; a row is read with those that follow it."""
@@ -104,11 +104,6 @@ class Sizes:
     def num_blocks(self) -> int:
         """Blocks of environments that rows are drawn from: what devices can share."""
         return min(self.num_envs, self.batch_size)
-
-    @property
-    def pool_size(self) -> int:
-        """Fresh resets of each environment in an iteration."""
-        return self.reset_pool or max(2, self.num_steps // 8)
 
     @property
     def minibatch_rows(self) -> int:
@@ -167,6 +162,17 @@ def add(buffer: Replay, rows: Any) -> Replay:
     count = count + T
     count = jnp.where(count >= 2 * C, count - C, count)  # an int32 holds it however long the run
     return Replay(jax.tree.map(write, buffer.rows, rows), count)
+
+
+def cut_last(buffer: Replay, cut: jax.Array) -> Replay:
+    """The last step of the environments `cut` (bool [B]) truncates its episode.
+
+    So that n-step returns do not run on into the next one, whose first step will stand behind it.
+    """
+    last = (same_in_members(buffer.count) - 1) % buffer.capacity
+    kept = buffer.rows.truncated
+    there = kept.at[:, last].set(kept[:, last] | (cut & ~buffer.rows.terminated[:, last]))
+    return buffer.replace(rows=buffer.rows.replace(truncated=there))
 
 
 def sample(buffer: Replay, key: jax.Array, batch_size: int, axis: str | None) -> tuple[Any, Where]:

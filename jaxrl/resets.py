@@ -13,6 +13,8 @@ import jax.numpy as jnp
 from jaxrl.env import Environment, TimeStep, per_env_keys
 from jaxrl.wrappers import tree_where
 
+POOL_BYTES = 2**30  # that a run's pool may take where its size was not asked for
+
 
 class ResetPool(flax.struct.PyTreeNode):
     """Fresh resets of one environment."""
@@ -24,6 +26,20 @@ class ResetPool(flax.struct.PyTreeNode):
     @property
     def size(self) -> int:
         return jax.tree.leaves(self.obs)[0].shape[self.used.ndim]
+
+
+def pool_size(cfg: Any, env: Environment) -> int:
+    """Fresh resets of each environment in an iteration: `reset_pool`, or an eighth of its steps.
+
+    By itself a pool takes at most POOL_BYTES, all environments together (so that the number of
+    devices changes nothing), or else a single reset of each.
+    """
+    if cfg.reset_pool:
+        return cfg.reset_pool
+    state, ts = jax.eval_shape(env.reset, jax.random.key(0))
+    one = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves((state, ts.obs)))
+    room = POOL_BYTES // (cfg.num_envs * max(one, 1))
+    return max(1, min(room, max(2, cfg.num_steps // 8)))
 
 
 def fill(env: Environment, key: jax.Array, size: int) -> ResetPool:

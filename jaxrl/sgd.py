@@ -33,7 +33,7 @@ class Sizes:
     num_steps: int
     num_epochs: int
     num_minibatches: int
-    reset_pool: int  # fresh resets per environment and iteration; 0: num_steps / 8
+    reset_pool: int  # see `resets.pool_size`
 
     def check_sizes(self) -> None:
         """ValueError for a size that cannot work."""
@@ -59,11 +59,6 @@ class Sizes:
     def num_blocks(self) -> int:
         """Blocks of environments that are shuffled together: what devices can share."""
         return self.num_envs // block_size(self.num_steps // self.row_steps, self.num_minibatches)
-
-    @property
-    def pool_size(self) -> int:
-        """Fresh resets of each environment in an iteration."""
-        return self.reset_pool or max(2, self.num_steps // 8)
 
     @property
     def minibatch_rows(self) -> int:
@@ -92,7 +87,7 @@ def gradient(
 
     grad_fn = jax.grad(numerator, has_aux=True)
     num_rows = jax.tree.leaves(rows)[0].shape[0]
-    count = num_rows // size if size else pieces_in_cache(num_rows)
+    count = num_rows // size if size else pieces_in_cache(rows)
     in_pieces = partial(_sum_over_pieces, grad_fn, count, idle)
     if size or count == 1:
         grads, metrics = in_pieces(params, rows)
@@ -203,7 +198,7 @@ def in_pieces(rows: Any, count: int) -> Any:
 def map_pieces(f: Callable[[Any, Any], Any], params: Any, rows: Any, size: int = 0) -> Any:
     """f(params, rows), computed `size` rows at a time as in `gradient`; leaves [N, ...]."""
     num_rows = jax.tree.leaves(rows)[0].shape[0]
-    count = num_rows // size if size else pieces_in_cache(num_rows)
+    count = num_rows // size if size else pieces_in_cache(rows)
 
     def one_by_one(params, rows):
         out = jax.lax.map(partial(f, params), in_pieces(rows, count))
@@ -217,16 +212,21 @@ def map_pieces(f: Callable[[Any, Any], Any], params: Any, rows: Any, size: int =
 
 
 ROWS_IN_CACHE = 512  # of two towers 64 wide, with what their backward pass keeps
+IMAGES_IN_CACHE = 2**20  # bytes, of those that rows hold: convolutions make many times as much
 
 
-def pieces_in_cache(rows: int) -> int:
+def pieces_in_cache(rows: Any) -> int:
     """The fewest equal pieces of at most ROWS_IN_CACHE rows; 1 where rows divide into none.
 
     A CPU then works in its cache: 65,536 rows in pieces of 512 take a third of the time that they
-    take at once (two towers of 64, two cores).
+    take at once (two towers of 64, two cores). Of images [N, H, W, C] a piece holds fewer.
     """
-    fewest = -(-rows // ROWS_IN_CACHE)
-    return next((n for n in range(fewest, 2 * fewest) if rows % n == 0), 1)
+    leaves = jax.tree.leaves(rows)
+    count = leaves[0].shape[0]
+    images = [x.size * x.dtype.itemsize // count for x in leaves if x.ndim == 4]
+    most = min([ROWS_IN_CACHE, *(max(IMAGES_IN_CACHE // size, 1) for size in images)])
+    fewest = -(-count // most)
+    return next((n for n in range(fewest, 2 * fewest) if count % n == 0), 1)
 
 
 def block_size(num_steps: int, num_minibatches: int) -> int:

@@ -125,8 +125,8 @@ def episodes(reward: np.ndarray, seed: int = 0, **fields: Any) -> Episodes:
     return record.replace(turn=turn, **fields)
 
 
-def program(algorithm: Any, cfg: Any, mine: Agent, devices: int = 1, max_count: int = 4) -> Any:
-    """(program, members) of one seed, as the host loop makes it."""
+def functions(algorithm: Any, mine: Agent) -> tuple[Any, Any]:
+    """`init` and `update` of a member, as a task has them."""
 
     def init(key, member, *, axis):
         return algorithm.init(key, cfg=member.cfg, agent=replace(mine, env=member.env), axis=axis)
@@ -136,9 +136,13 @@ def program(algorithm: Any, cfg: Any, mine: Agent, devices: int = 1, max_count: 
             state, key, cfg=member.cfg, agent=replace(mine, env=member.env), axis=axis
         )
 
+    return init, update
+
+
+def program(algorithm: Any, cfg: Any, mine: Agent, devices: int = 1, max_count: int = 4) -> Any:
+    """(program, members) of one seed, as the host loop makes it."""
     made = make_program(
-        init,
-        update,
+        *functions(algorithm, mine),
         partial(algorithm.layout, cfg, mine),
         make_mesh(1, jax.devices()[:devices]),
         max_count=max_count,

@@ -18,25 +18,20 @@ FLOORS = [
         "files",
         "statistics",
         "short_names",
+        "preferences",
         "printable",
         "theirs",
     },  # mathematics and strings: each other downwards
-    {"env", "spaces", "language", "actions", "distributions", "networks", "mesh"},  # objects
-    {
-        "checkpoint",
-        "evaluate",
-        "memory",
-        "normalize",
-        "off_policy",
-        "on_policy",
-        "opponents",
-        "policy",
-    }
+    {"env", "spaces", "language", "host_world", "actions", "distributions"}
+    | {"networks", "mesh"},  # objects
+    {"checkpoint", "evaluate", "memory", "normalize", "off_policy", "on_policy", "opponents"}
+    | {"policy"}
     | {"priorities", "program", "q_learning", "replay", "resets", "rollout"}
-    | {"check", "lm", "sgd", "vec", "wrappers"},  # loops and the state of the world
+    | {"check", "host", "hosted", "lm", "sandbox", "sgd", "vec"}
+    | {"wrappers"},  # loops and the state of the world
     {"algos"},  # one file for each algorithm
 ]
-ENVS_MAY_USE = FLOORS[0] | FLOORS[1] | {"wrappers", "vec", "opponents"}
+ENVS_MAY_USE = FLOORS[0] | FLOORS[1] | {"host", "opponents", "wrappers", "vec"}
 FORBIDDEN_NAMES = {"utils", "util", "common", "helpers", "misc", "base"}
 
 

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 import pytest
 import tokenizer_files
+from quick import jit
 from tokenizers import Tokenizer
 
 from jaxrl.algos import sft
@@ -43,9 +44,10 @@ def test_a_conversation_has_the_tokens_that_play_would_record_and_the_assistants
         (chat.next, "More?"),
         (chat.response, "No"),
     ]
+    programs = {say: jit(say, static_argnums=1) for say, _ in texts}
     expected, action = [], []
     for say, text in texts:
-        tokens = jax.jit(say, static_argnums=1)(literal(text, 8), 40)
+        tokens = programs[say](literal(text, 8), 40)
         ids = np.asarray(tokens.ids)[: int(tokens.length)].tolist()
         expected += ids
         action += [say == chat.response] * len(ids)
@@ -178,10 +180,13 @@ def test_nobodys_words_are_special_tokens_and_a_models_own_are_one_token_as_in_p
     chat = said.chat if kind is None else folders.chat_tokenizer(
         file, system=FORGED + "<think>"
     ).chat  # fmt: skip
+    first, following, response = (
+        jit(say, static_argnums=1) for say in (chat.first, chat.next, chat.response)
+    )
     played = []
     for i, content in enumerate(contents):
-        say = chat.response if i % 2 else chat.next if i else chat.first
-        tokens = jax.jit(say, static_argnums=1)(literal(content, 120), 400)
+        say = response if i % 2 else following if i else first
+        tokens = say(literal(content, 120), 400)
         assert not bool(tokens.cut)
         played += np.asarray(tokens.ids)[: int(tokens.length)].tolist()
     assert rows[0].tolist() == played

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tokenizer_files
+from quick import jit
 from test_text import batch, strings
 
 import envs
@@ -57,10 +58,23 @@ def file(tmp_path, rows, name="rows.jsonl"):
     return path
 
 
-@pytest.fixture
-def env(tmp_path):
-    path = file(tmp_path, ROWS)
+@pytest.fixture(scope="module")
+def env(tmp_path_factory):
+    path = file(tmp_path_factory.mktemp("rows"), ROWS)
     return envs.make("dataset", data=str(path), split="all", prompt="instruct", format=0.1)
+
+
+@pytest.fixture(scope="module")
+def judge(env):
+    """(places [N], texts [N]) -> TimeStep [N], one after the other: N is no part of the program."""
+    step = jit(lambda state, said: env.step(state, said, jax.random.key(0))[1])
+
+    def judged(state, said):
+        one = [jax.tree.map(lambda x, i=i: x[i], (state, said)) for i in range(len(state))]
+        found = [step(*each) for each in one]
+        return jax.tree.map(lambda *x: np.stack(x), *found)
+
+    return judged
 
 
 ANSWERS = [
@@ -95,15 +109,15 @@ def place(env, row):
     return env.rows.line.tolist().index(row + 1)
 
 
-def test_answers_are_judged_exactly_and_their_form_apart(env):
+def test_answers_are_judged_exactly_and_their_form_apart(env, judge):
     said, at, wanted = [], [], []
     for row, kinds in JUDGED.items():
         for kind, texts in enumerate(kinds):
             said += texts
             at += [place(env, row)] * len(texts)
             wanted += [[(1, 0, 0, 1.1), (1, 0, 1, 1.0), (0, 0), (0, 1)][kind]] * len(texts)
-    state, text = jnp.asarray(at, jnp.int32), batch(said, env.response_bytes)
-    ts = jax.jit(jax.vmap(lambda s, a: env.step(s, a, jax.random.key(0))[1]))(state, text)
+    text = jax.tree.map(np.asarray, batch(said, env.response_bytes))
+    ts = judge(np.asarray(at, np.int32), text)
     m = ts.metrics
     found = zip(m["success"], m["no_answer"], m["wrong_form"], ts.reward, strict=True)
     for text, expected, got in zip(said, wanted, found, strict=True):
@@ -114,24 +128,26 @@ def test_answers_are_judged_exactly_and_their_form_apart(env):
     assert len({*right}) == 1, "two spellings of the right answer are one answer"
 
 
-def test_each_row_is_told_and_its_own_solution_is_right_in_the_asked_form(env):
+def test_each_row_is_told_and_its_own_solution_is_right_in_the_asked_form(env, judge):
     key = jax.random.key(0)
-    state, ts = jax.vmap(lambda row: env.reset_row(row, key))(jnp.arange(env.num_rows))
+
+    @jit
+    @jax.vmap
+    def begin(row):
+        state, ts = env.reset_row(row, key)
+        return state, ts, env.expert(state, key), env.random_player(state, key)
+
+    state, ts, said, other = jax.tree.map(np.asarray, begin(np.arange(env.num_rows)))
     told = dict(zip((int(n) for n in env.rows.line), strings(ts.obs), strict=True))
     assert told[1] == GSM8K["question"] + "\n" + env.instruction
-    said = jax.vmap(lambda s: env.expert(s, key))(state)
     assert "In June 48/2 = 24 clips.\nIn all 48+24 = 72.\n#### 72" in strings(said)
-    ts = jax.vmap(lambda s, a: env.step(s, a, key)[1])(state, said)
+    ts = judge(state, said)
     assert np.allclose(ts.reward, 1.1) and np.all(ts.terminated)
-    cut = said.replace(cut=jnp.ones_like(said.cut))
-    ts = jax.vmap(lambda s, a: env.step(s, a, key)[1])(state, cut)
+    ts = judge(state, said.replace(cut=np.ones_like(said.cut)))
     assert np.all(ts.metrics["no_answer"] == 1), "more may have followed what did not fit"
-    other = jax.vmap(lambda s: env.random_player(s, key))(state)
-    assert np.all(
-        jax.vmap(lambda s, a: env.step(s, a, key)[1])(state, other).metrics["success"] == 0
-    )
+    assert np.all(judge(state, other).metrics["success"] == 0)
     terse = env.replace(prompt="terse")
-    assert to_str(terse.reset_row(place(env, 0), key)[1].obs) == GSM8K["question"]
+    assert to_str(jit(terse.reset_row)(place(env, 0), key)[1].obs) == GSM8K["question"]
 
 
 def test_a_data_set_keeps_the_contract_in_both_prompts(env):
@@ -145,7 +161,7 @@ def test_rows_are_split_by_a_hash_of_the_question_alone(tmp_path):
     parts = {}
     for split in ("train", "test", "all"):
         env = envs.make("dataset", data=str(file(tmp_path, rows)), split=split)
-        reset = jax.vmap(lambda row, env=env: env.reset_row(row, jax.random.key(0))[1].obs)
+        reset = jit(jax.vmap(lambda row, env=env: env.reset_row(row, jax.random.key(0))[1].obs))
         parts[split] = strings(reset(jnp.arange(env.num_rows)))
     assert sorted(parts["train"] + parts["test"]) == sorted(parts["all"])
     for question in parts["all"]:
@@ -154,7 +170,9 @@ def test_rows_are_split_by_a_hash_of_the_question_alone(tmp_path):
     env = envs.make("dataset", data=str(file(tmp_path, rows[::-1])))
     test = env.held_out
     assert test.split == "test" and test.held_out is test
-    drawn = jax.vmap(lambda key: test.reset(key)[1].obs)(jax.random.split(jax.random.key(0), 99))
+    drawn = jit(jax.vmap(lambda key: test.reset(key)[1].obs))(
+        jax.random.split(jax.random.key(0), 99)
+    )
     assert {*strings(drawn)} <= {*parts["test"]} and len({*strings(drawn)}) > 15
     assert envs.make("CartPole-v1") is not None and envs.make("reasoning/chain_sum").num_rows == 0
 

@@ -11,7 +11,7 @@ from jaxrl.check import check_env
 
 # gem/ says what language/ says, and a game of random level what those of one level say.
 DISTINCT = [i for i in sorted(TABLE) if i[:4] != "gem/" and not i.endswith(("-easy", "-hard"))]
-SPOKEN = [i for i in sorted(TABLE) if envs.spec(i).is_language]
+SPOKEN = [i for i in sorted(TABLE) if envs.spec(i).is_language and i[:4] != "gem/"]
 # (id, fields): each as it is by default, and what is spoken to in words too.
 CASES = [(i, {}) for i in sorted(TABLE)] + [(i, {"prompt": "instruct"}) for i in SPOKEN]
 

@@ -4,21 +4,24 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from quick import jit
 
 from envs.language.guess_the_number import GuessTheNumber
 
 
 def episode(guesses: list[int], target: int, **fields) -> np.ndarray:
     """The reward of each guess among 1 to 10."""
-    env = GuessTheNumber(turns=6, **fields)
-    state, _ = env.reset(jax.random.key(0))
+    return np.asarray(played(GuessTheNumber(turns=6, **fields), jnp.array(guesses), target))
 
+
+@jit
+def played(env, guesses, target):
     def turn(state, number):
         state, ts = env.step(state, env.say(number=number), jax.random.key(0))
         return state, ts.reward
 
-    state = state.replace(target=jnp.asarray(target, jnp.int32))
-    return np.asarray(jax.jit(lambda s, n: jax.lax.scan(turn, s, n))(state, jnp.array(guesses))[1])
+    state, _ = env.reset(jax.random.key(0))
+    return jax.lax.scan(turn, state.replace(target=jnp.asarray(target, jnp.int32)), guesses)[1]
 
 
 def test_information_pays_how_a_guess_divides_what_is_left():

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from quick import jit
 from test_text import batch, strings
 
 import envs
@@ -89,8 +90,13 @@ def play_one(env, key):
 
 def play(id, **fields):
     env = envs.make(id, **fields)
-    keys = jax.random.split(jax.random.key(0), 300)
-    return env, *jax.jit(jax.vmap(lambda key: play_one(env, key)))(keys)
+    return env, *play_many(env)
+
+
+@jit
+def play_many(env):
+    """One program for all numbers that an environment's fields can have."""
+    return jax.vmap(lambda key: play_one(env, key))(jax.random.split(jax.random.key(0), 300))
 
 
 QUESTIONS = [
@@ -138,11 +144,19 @@ def example(id: str, **fields):
     return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shape)
 
 
+MOST = 24  # answers at a time
+
+
+@jit
+def judged(env, state, said):
+    return jax.vmap(lambda one: env.step(state, one, jax.random.key(0))[1])(said)
+
+
 def rewards(id: str, answers: list[str], state, **fields) -> list[float]:
     env = envs.make(id, thought_bytes=ROOM, **fields)
-    step = jax.vmap(lambda said: env.step(state, said, jax.random.key(0))[1])
+    said = batch([*answers, *[""] * (MOST - len(answers))], env.response_bytes)
     with jax.debug_key_reuse(False):
-        ts = jax.jit(step)(batch(answers, env.response_bytes))
+        ts = jax.tree.map(lambda x: x[: len(answers)], judged(env, state, said))
     assert np.all(ts.terminated) and np.all(ts.metrics["success"] == (ts.reward == 1))
     return ts.reward.tolist()
 

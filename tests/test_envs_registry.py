@@ -7,7 +7,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import gymnasium
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,6 +14,7 @@ import pytest
 from quick import jit
 
 import envs
+from envs import __main__ as listing
 from envs.__main__ import row
 from envs.bridges import BRIDGES, PLAIN, bridge
 from envs.classic.cartpole import CartPole
@@ -144,12 +144,7 @@ def test_register_refuses_a_taken_id_and_a_bad_limit(registered):
 
 
 def test_register_refuses_what_is_no_environment_with_the_way_out(registered):
-    class Foreign(gymnasium.Env):
-        pass
-
     for bad, words in (
-        (Foreign, "Foreign is no jaxrl.Environment but a Gymnasium environment"),
-        (functools.partial(Foreign), "Foreign is no jaxrl.Environment"),
         (dict, "dict is no jaxrl.Environment; derive the class"),
         (Light(), r"Light\(...\) is an instance; give its class, Light, or a partial"),
         (3, "3 is no environment; give an Environment class, or a function"),
@@ -246,8 +241,9 @@ def test_a_spec_says_whether_its_environment_is_spoken_to(registered, monkeypatc
     registered("test/Talk-v0", lambda: envs.make("reasoning/countdown"))
     assert envs.spec("test/Talk-v0").is_language and not envs.spec("test/Night-v0").is_language
     monkeypatch.setattr("jaxrl.envs.registry.make", None)  # nothing is made where the class tells
+    kinds = ("gem", "language", "reasoning", "tools")
     spoken = {id for id in envs.ids() if id in TABLE and envs.spec(id).is_language}
-    assert spoken == {id for id in TABLE if id.split("/")[0] in ("gem", "language", "reasoning")}
+    assert spoken == {id for id in TABLE if id.split("/")[0] in kinds}
     assert not envs.spec("Breakout-MinAtar").is_language
 
 
@@ -290,6 +286,28 @@ def test_listing_says_spaces_limit_and_source():
     )  # fmt: skip
     assert row(envs.spec("probe/MultiTarget-v0"))[1:4] == ("Box[1]", "MultiDiscrete(2, 3)", "-")
     assert row(envs.spec("gymnax/MNISTBandit-bsuite"))[1] == "downloads MNIST"
+
+
+def test_the_page_of_the_suites_has_what_can_be_made_and_says_why_the_rest_is_not(
+    monkeypatch, capsys
+):
+    few = {"gymnax": ("CartPole-v1", "MNISTBandit-bsuite"), "brax": ("ant", "hopper")}
+    monkeypatch.setattr(listing, "BRIDGES", few)
+    monkeypatch.setitem(sys.modules, "brax", None)
+    for suite, names in few.items():
+        monkeypatch.setattr(listing.bridge(suite), "NAMES", names)
+    listing.page()
+    said = capsys.readouterr().out
+    assert f"\n## gymnax\n\n{bridge('gymnax').MENDS}\n" in said
+    assert "| `gymnax/CartPole-v1` | Box[4] | Discrete(2) | 500 | 36 |\n" in said
+    assert "\nNot made for this page: downloads MNIST\n`MNISTBandit-bsuite`\n" in said
+    why = "page: brax is not installed: pip install 'jaxrl[brax]'"
+    assert why in said and "\n`ant`\n`hopper`\n" in said
+
+
+@pytest.mark.parametrize("suite", BRIDGES)
+def test_a_bridge_says_in_a_line_what_it_mends(suite):
+    assert re.fullmatch(r"\S.{20,}\.", bridge(suite).MENDS)
 
 
 def run_python(code: str) -> str:

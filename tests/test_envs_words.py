@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_text import batch
+from quick import jit
 
 import envs
 from jaxrl.env import static
@@ -59,22 +59,31 @@ def test_an_expert_is_worth_the_same_in_both_prompts(id):
 def test_what_is_terse_is_what_it_was():
     for id, (task, answer) in TERSE.items():
         env = envs.make(id)
-        assert to_str(env.reset(jax.random.key(0))[1].obs) == task
+        assert to_str(opening(env)[1].obs) == task
         assert env.feedback[0] == answer and not env.in_words
         assert envs.make(id.replace("language/", "gem/")).feedback == env.feedback
 
 
+@jit
+def step(env, state, action):
+    """One program for each structure of environment, whichever tests ask for it."""
+    return env.step(state, action, jax.random.key(0))
+
+
+def opening(env):
+    return jit(type(env).reset)(env, jax.random.key(0))
+
+
 def turns(env, state, said):
     """(state, what is answered, the TimeStep) of each response in turn."""
-    step = jax.jit(env.step)
     for text in said:
-        state, ts = step(state, literal(text, env.response_bytes), jax.random.key(0))
+        state, ts = step(env, state, literal(text, env.response_bytes))
         yield state, to_str(ts.obs), ts
 
 
 def test_a_number_is_guessed_in_free_text():
     env = envs.make("language/GuessTheNumber-easy", prompt="instruct", turns=6)
-    state, ts = env.reset(jax.random.key(0))
+    state, ts = opening(env)
     assert to_str(ts.obs).startswith("I have chosen a whole number from 1 to 10. Find it in at ")
     state = state.replace(target=jnp.asarray(7, jnp.int32))
     said = ["It is not 7, so 5.", "0", "5", "-7", "I take **9**", "7."]
@@ -94,7 +103,7 @@ def test_a_number_is_guessed_in_free_text():
 
 def test_a_code_is_the_last_row_of_digits():
     env = envs.make("language/Mastermind-hard", prompt="instruct")
-    state, _ = env.reset(jax.random.key(0))
+    state, _ = opening(env)
     state = state.replace(code=jnp.asarray([1, 2, 3, 4], jnp.int32))
     cases = {
         "My guess: 1, 2, 4, 3.": (2, 2),
@@ -115,7 +124,7 @@ def test_a_code_is_the_last_row_of_digits():
 
 def test_a_move_of_disks_is_the_last_that_is_named():
     env = envs.make("language/TowerofHanoi-easy", prompt="instruct")
-    state, ts = env.reset(jax.random.key(0))
+    state, ts = opening(env)
     assert "From the bottom up: A 321, B none, C none." in to_str(ts.obs)
     moves = {
         "A to C": 2, "A to B is bad: I move from peg A to peg C.": 2, "A -> B": 1, "AB": 1,
@@ -131,7 +140,7 @@ def test_a_move_of_disks_is_the_last_that_is_named():
 
 def test_an_expression_is_the_one_around_the_last_operator():
     env = envs.make("reasoning/countdown", prompt="instruct")
-    state, _ = env.reset(jax.random.key(0))
+    state, _ = opening(env)
     state = state.replace(number=jnp.asarray([2, 3, 4, 0], jnp.int32), target=jnp.asarray(20))
     # reward, no answer, wrong form
     cases = {
@@ -140,23 +149,21 @@ def test_an_expression_is_the_one_around_the_last_operator():
         "(2+3)*4 or 2+3+4": (0, 0, 0), "20": (-0.1, 1, 0), "2 3 4": (-0.1, 1, 0),
         "(2+3)*4" + "+0" * 20: (-0.1, 1, 0), "": (-0.1, 1, 0),
     }  # fmt: skip
-    said = batch(list(cases), env.response_bytes)
-    ts = jax.jit(jax.vmap(lambda a: env.step(state, a, jax.random.key(0))[1]))(said)
-    found = zip(ts.reward, ts.metrics["no_answer"], ts.metrics["wrong_form"], strict=True)
-    for (text, wanted), got in zip(cases.items(), found, strict=True):
-        assert np.allclose([float(x) for x in got], wanted), (text, got)
+    for text, wanted in cases.items():
+        ts = next(turns(env, state, [text]))[2]
+        got = [float(x) for x in (ts.reward, ts.metrics["no_answer"], ts.metrics["wrong_form"])]
+        assert np.allclose(got, wanted), (text, got)
 
 
 def test_the_form_is_paid_apart_and_once():
     env = envs.make("reasoning/chain_sum", prompt="instruct", format=0.25)
-    state, _ = env.reset(jax.random.key(0))
+    state, _ = opening(env)
     state = state.replace(number=jnp.asarray([8, -4, 0, 0], jnp.int32))
     cases = {"4": 1.25, "8-4=4": 1.25, "4 apples": 1, "5": 0.25, "5 apples": 0, "8-4": 0, "?": 0}
-    said = batch(list(cases), env.response_bytes)
-    ts = jax.vmap(lambda a: env.step(state, a, jax.random.key(0))[1])(said)
-    assert ts.reward.tolist() == list(cases.values())
+    rewards = [float(next(turns(env, state, [text]))[2].reward) for text in cases]
+    assert rewards == list(cases.values())
     game = envs.make("language/GuessTheNumber-easy", prompt="instruct", format=0.5, nearness=0.0)
-    state, _ = game.reset(jax.random.key(0))
+    state, _ = opening(game)
     state = state.replace(target=jnp.asarray(7, jnp.int32))
     rewards = [float(ts.reward) for *_, ts in turns(game, state, ["1", "2", "3", "4"])]
     assert rewards == [0, 0, 0, 0.5]
@@ -164,12 +171,13 @@ def test_the_form_is_paid_apart_and_once():
 
 def test_a_response_that_does_not_fit_is_not_judged_by_its_part():
     for id in ("reasoning/chain_sum", "reasoning/countdown", "language/TowerofHanoi-easy",
-               "language/Mastermind-easy"):  # fmt: skip
+               "language/Mastermind-hard"):  # fmt: skip
         env = envs.make(id, prompt="instruct")
-        state, _ = env.reset(jax.random.key(0))
-        said = env.expert(state, jax.random.key(1))
-        whole, cut = (env.step(state, said.replace(cut=jnp.asarray(flag)), jax.random.key(0))[1]
-                      for flag in (False, True))  # fmt: skip
+        state, _ = opening(env)
+        said = jit(type(env).expert)(env, state, jax.random.key(1))
+        whole, cut = (
+            step(env, state, said.replace(cut=jnp.asarray(flag)))[1] for flag in (False, True)
+        )
         assert whole.metrics["no_answer"] == 0 and cut.metrics["no_answer"] == 1, id
         assert cut.metrics["success"] == 0
 

@@ -14,11 +14,18 @@ from jaxrl.lm import folders
 from jaxrl.mesh import make_mesh
 from jaxrl.policy import named_leaves
 from jaxrl.program import make_program, members
-from train import evaluate, grpo, reinforce, sft, turn_ppo
+from train import dpo, evaluate, grpo, kto, reinforce, sft, turn_ppo
 
 GAME = {"env_args": ("turns=1",), "model": "nano"}
 OWN = {"success", "no_answer", "wrong_form"}
-TRAINERS = [grpo.TRAINER, reinforce.TRAINER, sft.TRAINER, turn_ppo.TRAINER]
+TRAINERS = [
+    dpo.TRAINER,
+    kto.TRAINER,
+    grpo.TRAINER,
+    reinforce.TRAINER,
+    sft.TRAINER,
+    turn_ppo.TRAINER,
+]
 
 
 @pytest.mark.parametrize("trainer", TRAINERS, ids=[trainer.name for trainer in TRAINERS])

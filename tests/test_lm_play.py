@@ -2,7 +2,7 @@
 
 import json
 from dataclasses import replace
-from functools import partial
+from functools import cache
 
 import agents
 import jax
@@ -39,16 +39,14 @@ def model():
 
 
 def run(model, key=7, lanes=4, refill_at=0.5, prompts=P, response=0):
+    return program(lanes, refill_at, response)(model, jax.random.key(key), jnp.arange(prompts))
+
+
+@cache
+def program(lanes, refill_at, response):
     sizes = limits(ENV, CHAT, response)
-    playing = partial(
-        play, env=ENV, chat=CHAT, sizes=sizes, group_size=G, num_lanes=lanes, refill_at=refill_at
-    )
-
-    @jit
-    def played(model, key, index):
-        return playing(model, key=key, prompt_index=index)
-
-    return played(model, jax.random.key(key), jnp.arange(prompts))
+    how = {"group_size": G, "num_lanes": lanes, "refill_at": refill_at}
+    return jit(lambda model, key, index: play(model, ENV, CHAT, sizes, key, index, **how)[:2])
 
 
 @pytest.fixture(scope="module")
@@ -132,15 +130,16 @@ def test_a_response_at_the_length_limit_is_told_as_cut(model):
 
 def test_a_record_replays_to_its_own_observations_and_rewards(scripted):
     """Observations are in the turn that answers them, and rewards in the turn that earned them."""
+    reset, step = jit(ENV.reset), jit(ENV.step)
     for row in range(4):
         key = jax.random.split(jax.random.fold_in(jax.random.key(3), row))[0]
-        state, ts = ENV.reset(key)
+        state, ts = reset(key)
         turns = conversation(scripted, row)
         assert turns
         for turn, (seen, said) in enumerate(turns):
             assert seen == to_str(ts.obs)
             assert not bool(ts.done)
-            state, ts = ENV.step(state, literal(said, ENV.response_bytes), jax.random.key(0))
+            state, ts = step(state, literal(said, ENV.response_bytes), jax.random.key(0))
             assert float(ts.reward) == pytest.approx(float(scripted.reward[row, turn]))
         assert bool(ts.done)
         assert float(ts.metrics["success"]) == float(scripted.metrics["success"][row])

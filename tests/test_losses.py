@@ -22,8 +22,6 @@ cispo = jit(checked(losses.cispo), static_argnums=3)
 policy_gradient = jit(checked(losses.policy_gradient))
 kl_k2 = jit(checked(losses.kl_k2))
 kl_k3 = jit(checked(losses.kl_k3))
-bradley_terry = jit(checked(losses.bradley_terry), static_argnums=2)
-dpo = jit(checked(losses.dpo), static_argnums=4)
 
 # (ratio, advantage, loss, d loss / d log_prob) with clip_eps 0.2, by hand
 SURROGATE = [
@@ -224,23 +222,6 @@ def test_k2_has_the_gradient_of_the_kl_on_average():
     np.testing.assert_allclose(kl_k2(array(-1.0, 2.0), array(1.0, 1.0)), [2.0, 0.5])
 
 
-def test_the_preference_losses_equal_minus_log_sigmoid():
-    chosen, rejected, ref_chosen, ref_rejected = np.random.default_rng(2).normal(
-        scale=4.0, size=(4, 9)
-    )
-    inputs = [array(*x) for x in (chosen, rejected, ref_chosen, ref_rejected)]
-    expected = np.log1p(np.exp(-(chosen - rejected - 0.5)))
-    np.testing.assert_allclose(bradley_terry(*inputs[:2], 0.5), expected, rtol=1e-4)
-    margin = 0.3 * ((chosen - ref_chosen) - (rejected - ref_rejected))
-    np.testing.assert_allclose(dpo(*inputs, 0.3), np.log1p(np.exp(-margin)), rtol=1e-4)
-
-
-def test_a_hopeless_pair_has_a_finite_loss_and_gradient():
-    got = gradient(lambda x: losses.bradley_terry(x, array(0.0, 0.0)), array(-500.0, 500.0))
-    np.testing.assert_array_equal(got, [-1.0, 0.0])
-    np.testing.assert_allclose(bradley_terry(array(-500.0), array(500.0), 0.0), [1000.0])
-
-
 def test_the_gradients_of_the_language_losses_agree_with_finite_differences():
     rng = np.random.default_rng(3)
     x, ref, other = rng.normal(size=(3, 8))
@@ -250,9 +231,6 @@ def test_the_gradients_of_the_language_losses_agree_with_finite_differences():
             [
                 losses.kl_k2(x, ref),
                 losses.kl_k3(x, ref),
-                losses.bradley_terry(x, ref, 0.3),
-                losses.dpo(x, ref, other, -other, 0.5),
-                losses.dpo(ref, x, other, -other, 0.5),
                 losses.clipped_ratio(x, other, 0.2, 0.28, 3.0),
             ]
         )

@@ -127,6 +127,7 @@ def small(monkeypatch):
         ("ppo", ("--num-envs", "16384"), "num_envs=16384 needs at least"),
         ("ppo", ("--algo.num-epochs", "512"), "num_epochs=512 needs at least"),
         ("ppo", ("--algo.hidden", "512", "512"), "hidden=512 needs at least"),
+        ("ppo", ("--algo.reset-pool", "9999"), "reset_pool=9999 needs at least"),
         ("ppo", ("--num-seeds", "50"), "num_seeds=50 needs at least"),
         ("ppo", ("--eval-episodes", "100000"), "eval_episodes=100000 needs at least"),
         ("pqn", ("--algo.num-steps", "16384"), "num_steps=16384 needs at least"),

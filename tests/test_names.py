@@ -166,11 +166,17 @@ def test_every_trainer_of_the_table_is_a_module_that_says_what_it_promises(name)
 @pytest.mark.parametrize(
     ("words", "error"),
     [
-        (("pppo",), "error: 'pppo' is no trainer and no tool; did you mean ppo or turn_ppo"),
+        (("pppo",), "error: 'pppo' is no trainer and no tool; did you mean ppo or dpo or turn_ppo"),
         (("", "x"), "error: '' is no trainer and no tool; `jaxrl` lists them.\n"),
         (("a  b\0",), "error: 'a b\\x00' is no trainer and no tool; `jaxrl` lists them.\n"),
-        (("envs", "Cart"), "error: Unrecognized options: Cart; python -m envs has none.\n"),
-        (("ppo", "--preset", "fast"), "error: preset=fast is none of train.ppo; try board, "),
+        (
+            ("envs", "Cart"),
+            "error: Unrecognized options: Cart; python -m envs has --markdown alone.\n",
+        ),
+        (
+            ("ppo", "--preset", "fast"),
+            "error: preset=fast is none of train.ppo; try atari, board, ",
+        ),
         (("ppo", "--algo.gama", "1"), "error: Unrecognized options: --algo.gama, 1; Perhaps"),
         (("evaluate", "--run", "nowhere"), "error: run=nowhere is not there; give a folder"),
         (("aot", "--trainer", "pppo"), "error: trainer=pppo is none; try one of ppo, pqn, "),

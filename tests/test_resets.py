@@ -1,7 +1,10 @@
 """Fresh resets kept ready: an episode begins in the step that ends another, until none is left."""
 
+from dataclasses import replace
 from functools import partial
+from typing import Any
 
+import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +12,9 @@ import pytest
 from count import Count
 from quick import jit
 
-from jaxrl import resets
+from jaxrl import memory, resets
+from jaxrl.algos import dqn, grpo_arrays, ppo, pqn, sac
+from jaxrl.env import static
 from jaxrl.wrappers import EpisodeStats, FrameStack, TimeLimit
 
 
@@ -93,3 +98,56 @@ def test_no_reset_is_in_two_places_of_the_pools(pools):
 
 def test_a_pool_is_a_function_of_key_and_global_index_alone(pools):
     jax.tree.map(lambda few, all: np.testing.assert_array_equal(few, all[2:5]), *pools[1::-1])
+
+
+class Ledger(flax.struct.PyTreeNode):
+    count: Any
+    page: jax.Array  # float32 [rows]: what makes it large
+
+
+class Large(Count):
+    """Count, with a state of `rows` numbers more."""
+
+    rows: int = static(1000)
+
+    def reset(self, key):
+        count, ts = super().reset(key)
+        return Ledger(count, jnp.full(self.rows, ts.obs[0])), ts
+
+    def step(self, state, action, key):
+        count, ts = super().step(state.count, action, key)
+        return Ledger(count, state.page), ts
+
+
+def test_a_pool_of_large_states_is_no_larger_than_its_bound_unless_asked_for():
+    cfg = ppo.Config(num_envs=64, num_steps=128)
+    mib = Large(rows=2**18 - 3)  # with the count's two numbers and the observation
+    assert memory.of_environment(mib)[0] == 2**20
+    assert resets.pool_size(cfg, Large(rows=9)) == 16
+    assert resets.pool_size(cfg, mib) == 16
+    assert resets.pool_size(replace(cfg, num_envs=128), mib) == 8
+    assert resets.pool_size(replace(cfg, num_envs=2048), mib) == 1
+    assert resets.pool_size(replace(cfg, num_envs=2048, reset_pool=5), mib) == 5
+
+
+TINY: dict[str, Any] = {"total_steps": 2**12, "num_envs": 8, "hidden": (4,)}
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "cfg"),
+    [
+        (ppo, ppo.Config(**TINY)),
+        (pqn, pqn.Config(**TINY)),
+        (dqn, dqn.Config(**TINY, num_steps=128)),
+        (sac, sac.Config(**TINY, num_steps=128)),
+        (grpo_arrays, grpo_arrays.Config(**TINY, group_size=4)),
+    ],
+)
+def test_an_update_fills_the_bounded_pool(algorithm, cfg, monkeypatch):
+    env = algorithm.wrap(Large(), cfg)
+    wanted = resets.pool_size(cfg, env)
+    monkeypatch.setattr(resets, "POOL_BYTES", 8 * 3 * memory.of_environment(env)[0])
+    key = jax.random.key(0)
+    state = jax.eval_shape(partial(algorithm.init, cfg=cfg, env=env), key)
+    text = str(jax.make_jaxpr(partial(algorithm.update, cfg=cfg, env=env))(state, key))
+    assert wanted > 3 and f"f32[8,{wanted},1000]" not in text and "f32[8,3,1000]" in text

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from quick import jit
 
 from jaxrl import spaces
 from jaxrl.spaces import Box, Discrete, MultiDiscrete
@@ -47,7 +48,7 @@ def drawn():
 @pytest.mark.parametrize("name", SPACES)
 def test_a_sample_lies_in_its_space_with_its_shape_and_dtype(name, drawn):
     space, value = SPACES[name], drawn[name]
-    assert np.all(jax.vmap(lambda v: spaces.contains(space, v))(value))
+    assert np.all(jit(jax.vmap(lambda v: spaces.contains(space, v)))(value))
     floats = [x for x in jax.tree.leaves(value) if jnp.issubdtype(x.dtype, jnp.floating)]
     assert all(np.all(np.isfinite(np.asarray(x, np.float64))) for x in floats)
     leaves = jax.tree.leaves(space, is_leaf=spaces.is_space)

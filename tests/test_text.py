@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from quick import jit
 
 from jaxrl import text
 from jaxrl.text import Text, from_int, literal, render, to_str
@@ -59,7 +60,7 @@ def test_integers_are_read_in_order_signed_and_saturating():
 
 def test_the_first_integer_of_a_text_or_zero():
     said = batch(["x 12 7", "none", "-5"], 8)
-    assert jax.vmap(text.integer)(said).tolist() == [12, 0, -5]
+    assert jit(jax.vmap(text.integer))(said).tolist() == [12, 0, -5]
 
 
 @pytest.mark.parametrize("template", ["{}", "a{}b", "{}{}", r"\boxed{{{}}} of {}", "none", "{{}}"])
@@ -113,7 +114,7 @@ def test_substrings_are_those_of_python_and_stay_inside():
     rng = random.Random(1)
     spans = [(rng.randint(0, 9), rng.randint(0, 9)) for _ in made]
     start, stop = (jnp.asarray(x) for x in zip(*spans, strict=True))
-    cut = jax.vmap(partial(text.substring, capacity=8))(batch(made, 8), start, stop)
+    cut = jit(jax.vmap(partial(text.substring, capacity=8)))(batch(made, 8), start, stop)
     assert strings(cut) == [s[a:b] for s, (a, b) in zip(made, spans, strict=True)]
 
 
@@ -129,7 +130,7 @@ def test_find_says_where_python_finds_the_first_and_the_last():
 
 def test_texts_are_equal_whatever_their_capacity():
     made, others = random_strings("ab", 200, 3), random_strings("ab", 200, 3, seed=1)
-    same = jax.vmap(text.equal)(batch(made, 5), batch(others, 8)).tolist()
+    same = jit(jax.vmap(text.equal))(batch(made, 5), batch(others, 8)).tolist()
     assert same == [a == b for a, b in zip(made, others, strict=True)]
     assert any(same) and not all(same)
     assert text.equal(literal("ab", 9), "ab") and not text.equal(literal("a\0"), "a")
@@ -142,9 +143,10 @@ def test_select_takes_the_text_with_that_index():
 
 
 def test_lists_are_joined_by_their_separator():
+    listed = jit(jax.vmap(lambda v, n: text.listed(v, n, ", ", capacity=40), (0, None)))
     value = jnp.asarray([[5, -3, 120], [0, 1, 2]])
     for count in range(4):
-        said = jax.vmap(lambda v, n=count: text.listed(v, n, ", ", capacity=40))(value)
+        said = listed(value, count)
         assert strings(said) == [", ".join(map(str, row[:count])) for row in value.tolist()]
 
 

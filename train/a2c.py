@@ -6,14 +6,14 @@ Five seeds in one program (`--num-seeds 5`) take a quarter of a minute after com
 from dataclasses import dataclass, field
 
 from jaxrl.algos import a2c
-from jaxrl.train import arrays, loop
+from jaxrl.train import arrays
 from jaxrl.train.trainer import Task, Trainer
 
 PRESETS = {"default": a2c.Config()}
 
 
 @dataclass(frozen=True)
-class Args(loop.Options):
+class Args(arrays.Options):
     preset: str = "default"  # options to start from: default
     algo: a2c.Config = field(default_factory=a2c.Config)
 

@@ -109,6 +109,8 @@ def main(argv: Sequence[str]) -> None:
         replace(trainer, intro=__doc__ or ""), flags.without(argv, "--trainer", "--topology")
     )
     task = trainer.setup(trainer.complete(args))
+    if task.host is not None:
+        raise ValueError(f"env={args.env} is not one program: Python on the host has a word in it.")
     print(report(compile_for(topology, task, args.num_members)))
 
 

@@ -1,5 +1,6 @@
 """What the trainers of agents that see arrays share: the task, evaluation, given weights."""
 
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -12,6 +13,7 @@ import numpy as np
 from jaxrl import envs, memory, opponents, replay
 from jaxrl.env import Environment
 from jaxrl.evaluate import Evaluation, evaluate
+from jaxrl.host.environment import HostEnvironment
 from jaxrl.language import LanguageEnvironment
 from jaxrl.policy import (
     Policy,
@@ -22,9 +24,18 @@ from jaxrl.policy import (
     save_policy,
 )
 from jaxrl.program import Member, seed_keys
+from jaxrl.spaces import is_image, is_space
 from jaxrl.statistics import summarize_returns
-from jaxrl.train import during, edge, flags, self_play
+from jaxrl.train import during, edge, flags, options, self_play
+from jaxrl.train.host import Actors, HostPlay, evaluate_on_host
 from jaxrl.train.trainer import Outcome, Task
+
+
+@dataclass(frozen=True)
+class Options(options.Options):
+    """The flags of trainers whose agents see arrays."""
+
+    actors: Actors = field(default_factory=Actors)
 
 
 def make_task(name: str, algorithm: ModuleType, args: Any) -> Task:
@@ -34,6 +45,7 @@ def make_task(name: str, algorithm: ModuleType, args: Any) -> Task:
     `trained_policy`; its Config is an `sgd.Sizes` or a `replay.Sizes`.
     """
     cfg, raw = args.algo, make_env(args)
+    host = host_play(raw, args, algorithm)
     wrapped = algorithm.wrap(raw, cfg)
     fresh = partial(algorithm.init, cfg=cfg, env=wrapped)
     trained = partial(algorithm.trained_policy, cfg=cfg, env=raw)
@@ -50,6 +62,8 @@ def make_task(name: str, algorithm: ModuleType, args: Any) -> Task:
         env = algorithm.wrap(member.env, member.cfg)
         return algorithm.update(state, key, cfg=member.cfg, env=env, axis=axis)
 
+    # On a CPU acting needs a core of its own, unless learning is the most of the work.
+    alone = host is not None and jax.default_backend() == "cpu" and row_weight(raw) == 1
     parts = memory.of_replay if isinstance(cfg, replay.Sizes) else memory.of_rollouts
     given = load_policy(args.init_from) if "init_from" in args.files() else None
     task = Task(
@@ -61,9 +75,10 @@ def make_task(name: str, algorithm: ModuleType, args: Any) -> Task:
         env=raw,
         num_iterations=cfg.num_iterations,
         steps_per_iteration=cfg.num_envs * cfg.num_steps,
-        num_blocks=cfg.num_blocks,
-        minibatch_rows=cfg.minibatch_rows,
-        outcome=outcome(trained, raw),
+        num_blocks=1 if alone else cfg.num_blocks,
+        minibatch_rows=cfg.minibatch_rows * row_weight(raw),
+        outcome=outcome(trained, raw, host),
+        host=host,
         parts=parts(cfg, wrapped, fresh),
         start=None if given is None else starter(given, policy, trained, algorithm, args.init_from),
     )
@@ -71,12 +86,30 @@ def make_task(name: str, algorithm: ModuleType, args: Any) -> Task:
         task = self_play.against_itself(task)
     if not args.eval_every:
         return task
+    if host is not None:
+        raise ValueError(
+            f"eval_every={args.eval_every} evaluates inside the program, and env={args.env} is "
+            "stepped by Python; leave it out."
+        )
     if args.eval_every > task.num_iterations:
         raise ValueError(
             f"eval_every={args.eval_every} is more than the run's {task.num_iterations} "
             f"iterations; try {max(task.num_iterations // 10, 1)}."
         )
     return during.watched(task, args.eval_every, args.eval_episodes)
+
+
+def row_weight(env: Environment) -> int:
+    """As how many small rows one counts where devices are chosen: images are much work."""
+    leaves = jax.tree.leaves(env.observation_space, is_leaf=is_space)
+    return 1 + sum(int(np.prod(x.shape)) // 4096 for x in leaves if is_image(x))
+
+
+def host_play(env: Environment, args: Any, algorithm: ModuleType | None = None) -> HostPlay | None:
+    """What plays an environment that Python steps; None for one that is part of the program."""
+    if not isinstance(env, HostEnvironment):
+        return None
+    return HostPlay(env, args.algo, args.actors, algorithm)
 
 
 def make_env(args: Any) -> Environment:
@@ -89,12 +122,12 @@ def make_env(args: Any) -> Environment:
     return env
 
 
-def outcome(trained: Any, env: Environment) -> Outcome:
+def outcome(trained: Any, env: Environment, host: HostPlay | None = None) -> Outcome:
     """Policies are saved, and play fresh episodes with sampled actions."""
     return Outcome(
         trained=trained,
         save=lambda folder, policies: save_policy(folder / "policy", policies),
-        evaluate=evaluate_policies,
+        evaluate=evaluate_policies if host is None else partial(evaluate_on_host, host),
         parts=partial(memory.of_evaluation, env),
         how_to_play="play it: jaxrl.load_policy('{}')",
     )
@@ -112,7 +145,7 @@ def reload(folder: Path, args: Any) -> tuple[Policy, Outcome]:
             f"{env.action_space}, but policy/policy.json {policies.spec.observation_space} and "
             f"{policies.action_space}; copy both again from one run."
         )
-    return policies, outcome(lambda policies: policies, env)
+    return policies, outcome(lambda policies: policies, env, host_play(env, args))
 
 
 def starter(

@@ -23,8 +23,10 @@ def before(host: Metrics, index: int) -> Before | None:
         return above, below
 
     successes, episodes = total("success")
+    if not episodes:
+        return None
     share = successes / episodes
-    failed = {name: total(f"failed_{name}") for name in FAILED}
+    failed = {name: total(f"failed_{name}") for name in FAILED if f"failed_{name}" in host}
     return {
         "success": share,
         "episodes": int(episodes),

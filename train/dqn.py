@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from jaxrl.algos import dqn
-from jaxrl.train import arrays, loop
+from jaxrl.train import arrays
 from jaxrl.train.trainer import Task, Trainer
 
 PRESETS = {
@@ -19,12 +19,29 @@ PRESETS = {
         exploration=0.2,
         epsilon_end=0.05,
     ),
+    # atari/Pong and the like: the paper's network; its replay of a million steps takes 53 GiB
+    "atari": dqn.Config(
+        total_steps=10_000_000,
+        train_every=4,
+        gradient_steps=8,
+        batch_size=32,
+        buffer_size=100_000,
+        learning_starts=20_000,
+        learning_rate=1e-4,
+        lr_schedule="constant",
+        n_step=1,
+        target_every=2_000,
+        epsilon_end=0.01,
+        exploration=0.1,
+        network="cnn",
+        hidden=(512,),
+    ),
 }
 
 
 @dataclass(frozen=True)
-class Args(loop.Options):
-    preset: str = "default"  # options to start from: default or mountain-car
+class Args(arrays.Options):
+    preset: str = "default"  # options to start from: default, mountain-car or atari
     algo: dqn.Config = field(default_factory=dqn.Config)
 
 

@@ -37,14 +37,16 @@ def parse_fields(pairs: Sequence[str]) -> dict[str, Any]:
 
 def reads_data(env_id: str) -> bool:
     """Whether `--data` names the environment's own rows, not conversations to imitate."""
-    field = fields_of(envs.spec(env_id).constructor).get("data")
-    return field is not None and field.default is inspect.Parameter.empty
+    return "data" in fields_of(envs.spec(env_id).constructor)
 
 
 def env_fields(args: Any) -> dict[str, Any]:
     """The fields that a trainer's options give the environment: `--env-args`, and its `--data`."""
     fields = parse_fields(args.env_args)
     if not hasattr(args, "data") or not reads_data(args.env):
+        return fields
+    field = fields_of(envs.spec(args.env).constructor)["data"]
+    if args.data is None and field.default is not inspect.Parameter.empty and "data" not in fields:
         return fields
     if args.data is None or "data" in fields:
         raise ValueError(

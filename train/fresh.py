@@ -11,6 +11,10 @@ import numpy as np
 
 from jaxrl import config, statistics
 from jaxrl.language import ANSWER
+from jaxrl.lm.host.player import EVALUATION, take_turns
+from jaxrl.lm.host.speaker import Parts, Speaker, jitted
+from jaxrl.lm.host.speaker import play as play_on_host
+from jaxrl.lm.host.worlds import Place
 from jaxrl.lm.learn.agent import Agent
 from jaxrl.lm.learn.report import kinds, last_cut, reasons
 from jaxrl.lm.learn.sizes import cache
@@ -56,7 +60,8 @@ def play(
     count = num_prompts(env, wanted)
     most = max(1, CACHE_BYTES // cache(agent.model_config, 1, agent.limits.first))
     size = -(-count // -(-count // most))
-    piece = jax.jit(partial(_piece, agent=agent, way=way, in_rows=env.num_rows > 0))
+    how: Any = {"agent": agent, "way": way, "in_rows": env.num_rows > 0}
+    piece = jax.jit(partial(_piece, **how)) if agent.host is None else _on_host(**how)
     models = jax.device_put(models)  # once, for all pieces
     found: list[Outcomes] = []
     for start in range(0, count, size):
@@ -75,20 +80,51 @@ def _piece(
     """(outcomes [K, N], the first episodes) from the prompts of these numbers [P]."""
 
     def one(model: Any, member: Member) -> tuple[dict[str, jax.Array], Episodes]:
-        cfg: Any = config.with_values(member.cfg, num_lanes=lanes(agent))
-        if way.greedy:
-            cfg = config.with_values(cfg, temperature=None)
-        player = replace(agent, env=member.env.held_out if way.held_out else member.env)
-        key = seed_keys(member.seed)[2]
-        record, _ = player.play(model, key, index, cfg, way.samples, in_rows=in_rows)
+        who, player = _player(member, agent, way)
+        key = jax.random.wrap_key_data(who.key)
+        record, _ = player.play(model, key, index, who.cfg, way.samples, in_rows=in_rows)
         return outcomes_of(record), jax.tree.map(lambda x: x[: way.kept], record)
 
     return over_members(one, one_by_one=True)(models, members)
 
 
+def _player(member: Member, agent: Agent, way: Way) -> tuple[Speaker, Agent]:
+    """How a member plays, without its policy; and where."""
+    cfg: Any = config.with_values(member.cfg, num_lanes=lanes(agent))
+    if way.greedy:
+        cfg = config.with_values(cfg, temperature=None)
+    env = member.env.held_out if way.held_out else member.env
+    key = jax.random.key_data(seed_keys(member.seed)[2])
+    return Speaker(None, key, cfg, env), replace(agent, env=env)
+
+
+def _on_host(agent: Agent, way: Way, in_rows: bool) -> Callable:
+    """The same of what the host plays and judges; nothing is written down of that."""
+    host, parts = agent.host, None
+
+    def piece(models: Any, members: Member, index: np.ndarray) -> tuple[Outcomes, Episodes]:
+        nonlocal parts
+        found = []
+        for k in range(len(members.seed)):
+            model, member = jax.tree.map(lambda x: x[k], (models, members))  # noqa: B023
+            who, player = _player(member, agent, way)
+            count = min(lanes(agent), len(index) * way.samples)
+            parts = parts or jitted(Parts(player, way.samples, count, in_rows))
+            place, out = Place(int(member.seed), EVALUATION, 0), {}
+            who = who.replace(policy=model)
+            take_turns([play_on_host(parts, host, who, index, way.samples, place, out)])
+            found.append(host.paid(out["record"], out["reward"], out["masked"]))
+        host.told = {name: total / n for name, (total, n) in host.ledger.take().items() if n}
+        record = jax.tree.map(lambda *x: jnp.stack(x), *found)
+        outcomes = jax.tree.map(lambda *x: jnp.stack(x), *map(outcomes_of, found))
+        return outcomes, jax.tree.map(lambda x: x[:, : way.kept], record)
+
+    return piece
+
+
 def outcomes_of(record: Episodes) -> dict[str, jax.Array]:
     """What is worth knowing of each episode [N]; the environment's own metrics among it."""
-    return record.metrics | {
+    told = record.metrics | {
         "episode_return": record.episode_return,
         "turns": record.num_turns.astype(jnp.float32),
         "cut_responses": record.cut.sum(1, dtype=jnp.float32),
@@ -96,6 +132,7 @@ def outcomes_of(record: Episodes) -> dict[str, jax.Array]:
         "tokens": record.action.sum(1, dtype=jnp.float32),
         "unread": record.unread,
     }
+    return told if record.masked is None else told | {"masked": record.masked}
 
 
 def summary(found: Outcomes, samples: int = 1, in_rows: bool = False) -> dict[str, Any]:
@@ -106,6 +143,10 @@ def summary(found: Outcomes, samples: int = 1, in_rows: bool = False) -> dict[st
     own = dict(found)
     returns, cut = own.pop("episode_return"), own.pop("cut")
     tokens, unread = own.pop("tokens"), own.pop("unread")
+    masked = own.pop("masked", np.zeros(returns.shape, bool))
+    if masked.any():  # the mean of a seed's others, so that it is that of those that are known
+        known = np.mean(returns, 1, where=~masked, keepdims=True)
+        returns = np.where(masked, known, returns)
     turns = found["turns"].sum()
     told = statistics.summarize_returns(returns, own) | {
         "response_tokens": float(tokens.sum() / turns),
@@ -113,6 +154,8 @@ def summary(found: Outcomes, samples: int = 1, in_rows: bool = False) -> dict[st
     }
     if unread.any():
         told["unread_share"] = float(unread.mean())
+    if masked.any():
+        told["masked_episodes"] = int(masked.sum())
     if "success" in found:
         told |= _success(found, cut, samples, in_rows)
     return told
@@ -151,4 +194,5 @@ def evaluate_models(trained: Any, members: Member, episodes: int, *, agent: Agen
     `members` have leaves [K]; of their options those of playing are read.
     """
     found = play(trained, members, episodes, agent, Way(held_out=True))
-    return summary(found, in_rows=agent.env.held_out.num_rows > 0)
+    told = summary(found, in_rows=agent.env.held_out.num_rows > 0)
+    return told if agent.host is None else told | {"host": agent.host.told}

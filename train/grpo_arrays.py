@@ -3,14 +3,14 @@
 from dataclasses import dataclass, field
 
 from jaxrl.algos import grpo_arrays
-from jaxrl.train import arrays, loop
+from jaxrl.train import arrays
 from jaxrl.train.trainer import Task, Trainer
 
 PRESETS = {"default": grpo_arrays.Config()}
 
 
 @dataclass(frozen=True)
-class Args(loop.Options):
+class Args(arrays.Options):
     preset: str = "default"  # options to start from: default
     algo: grpo_arrays.Config = field(default_factory=grpo_arrays.Config)
 

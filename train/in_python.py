@@ -11,7 +11,6 @@ import jax
 import numpy as np
 
 from jaxrl import envs
-from jaxrl.env import Environment
 from jaxrl.envs.fields import near
 from jaxrl.train import command, flags, loop
 from jaxrl.train.compiled import keep_compiled_programs
@@ -50,7 +49,7 @@ class Result:
 def train(
     trainer: str | Trainer = "ppo",
     *,
-    env: str | Environment | None = None,
+    env: Any = None,
     preset: str | None = None,
     run_dir: str | Path | None = None,
     resume: str | Path | None = None,
@@ -60,15 +59,15 @@ def train(
 ) -> Result:
     """Train as `python -m train.TRAINER` does, with the same options by their names.
 
-    `env` is an id or an Environment, `options` are the trainer's and its algorithm's
-    (`num_seeds=8, learning_rate=1e-3`); a network may be a class. Without `run_dir` nothing is kept
-    but the result. `callback` hears of every chunk, about a second of work, and ends the run with
-    True: it is saved, evaluated, and goes on with `resume`. Raises ValueError as commands do.
+    `env` is an id, an Environment, or a class of Gymnasium's API (or a function that returns one),
+    which is stepped by Python in processes of its own. `options` are the trainer's and its
+    algorithm's (`num_seeds=8, learning_rate=1e-3`); a network may be a class. Without `run_dir`
+    nothing is kept but the result. `callback` hears of every chunk, about a second of work, and
+    ends the run with True: it is saved, evaluated, and goes on with `resume`. Raises ValueError as
+    commands do.
     """
-    if isinstance(env, Environment):
+    if env is not None and not isinstance(env, str):
         env = envs.given(env)
-    elif env is not None and not isinstance(env, str):
-        raise ValueError(f"env={env!r} must be an id or an Environment; try env='CartPole-v1'.")
     named = {"env": env, "preset": preset, "run_dir": run_dir, "resume": resume}
     given = {name: str(value) for name, value in named.items() if value is not None}
     with tempfile.TemporaryDirectory(prefix="jaxrl-") as folder:
@@ -108,6 +107,7 @@ def _options(trainer: str | Trainer, given: dict[str, Any]) -> tuple[Trainer, An
     for name in words.keys() & hints.keys():
         if Path in (typing.get_args(hints[name]) or (hints[name],)):
             values[name] = Path(words[name])
+    values = {name: _part(name, hints.get(name), value) for name, value in values.items()}
     algo = {name: values.pop(name) for name in of_algo & values.keys()}
     args = dataclasses.replace(base, **values, algo=dataclasses.replace(base.algo, **algo))
     if args.resume is None:
@@ -115,6 +115,16 @@ def _options(trainer: str | Trainer, given: dict[str, Any]) -> tuple[Trainer, An
     before = flags.saved_options(trainer, args.resume)
     refuse_changes(read_config(args.resume), before, args)
     return trainer, args
+
+
+def _part(name: str, hint: Any, value: Any) -> Any:
+    """Options that belong together may come as a dict: `actors={"processes": 4}`."""
+    if not isinstance(value, dict) or not dataclasses.is_dataclass(hint):
+        return value
+    known = {f.name for f in dataclasses.fields(hint)}
+    for field in value.keys() - known:
+        raise ValueError(f"{name} has no option {field}; near: {near(field, known)}.")
+    return typing.cast(Any, hint)(**value)
 
 
 def _plain(value: Any) -> Any:

@@ -1,7 +1,7 @@
 """What the trainers of language agents share: their flags, the agent, evaluation, saving."""
 
 import datetime
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -21,12 +21,14 @@ from jaxrl.lm.learn.rows import longest_row, with_room
 from jaxrl.lm.learn.sizes import OF_A_TOKEN, evaluation_parts, training_parts
 from jaxrl.lm.model.config import check_lora
 from jaxrl.lm.model.transformer import Transformer
+from jaxrl.lm.play.episodes import Episodes
 from jaxrl.lm.play.limits import Limits, limits
 from jaxrl.lm.play.transcribe import Transcriber
 from jaxrl.policy import named_leaves
 from jaxrl.program import Member
 from jaxrl.text import Chat
 from jaxrl.train import chat_data, flags, fresh, loop
+from jaxrl.train.host_language import Hosted, host_run, introduced, is_hosted, with_host
 from jaxrl.train.paths import File, Model, TokenizerOf
 from jaxrl.train.run_folder import read_config
 from jaxrl.train.trainer import Outcome, Task, Trainer
@@ -62,7 +64,7 @@ AFTER_CHATS = 64  # episodes played after imitating conversations, where their n
 
 
 @dataclass(frozen=True)
-class Options(Spoken, loop.Options):
+class Options(Hosted, Spoken, loop.Options):
     env: str = "language/GuessTheNumber-easy"  # environment id; `python -m envs` lists them
     init_from: Model | None = None  # start from a run's first seed, or such a folder
     lora_rank: int = 0  # train adapters of this rank beside frozen matrices; 0: every parameter
@@ -79,6 +81,7 @@ class Options(Spoken, loop.Options):
             )
         check_lora(self.lora_rank, self.lora_alpha)
         self.check_spoken()
+        self.check_hosted()
 
     def files(self) -> dict[str, Path]:
         """Those that it reads whenever it starts: the form of conversations lies there too."""
@@ -92,11 +95,18 @@ class Options(Spoken, loop.Options):
         return {name: path for name, path in found.items() if path is not None}
 
 
+Read = Callable[[Path, folders.ChatTokenizer], Episodes]  # of --data
+
+
 def declare(
-    name: str, algorithm: ModuleType, presets: Mapping[str, Any], options: type[Any]
+    name: str,
+    algorithm: ModuleType,
+    presets: Mapping[str, Any],
+    options: type[Any],
+    read: Read = chat_data.read,
 ) -> Trainer:
-    """The trainer of an algorithm for language agents."""
-    setup = partial(make_task, name, algorithm)
+    """The trainer of an algorithm for language agents; `read` reads the file that it learns of."""
+    setup = partial(make_task, name, algorithm, read=read)
     return Trainer(name, algorithm, presets, options, setup, reload, complete)
 
 
@@ -106,6 +116,8 @@ def complete(args: Any) -> Any:
     A person knows them, who plays where `model` is "". Left as they are where the prompt is given,
     or the environment has none. Who imitates conversations asks little of the environment's game.
     """
+    if isinstance(args, Options) and is_hosted(args) and not args.devices:
+        args = replace(args, devices=1)
     imitates = getattr(args, "data", None) and not flags.reads_data(args.env)
     if imitates and getattr(args, "eval_episodes", 0) == Options.eval_episodes:
         args = replace(args, eval_episodes=AFTER_CHATS)
@@ -125,11 +137,12 @@ def complete(args: Any) -> Any:
     return replace(args, env_args=(*args.env_args, *given))
 
 
-def make_task(name: str, algorithm: ModuleType, args: Any) -> Task:
+def make_task(name: str, algorithm: ModuleType, args: Any, read: Read = chat_data.read) -> Task:
     """An algorithm for language agents as the host loop wants it; ValueError for what cannot be."""
     cfg = args.algo
-    tokenizer, agent, weights = make_agent(args, cfg)
+    tokenizer, agent, weights = make_agent(args, cfg, read)
     folders.check_saved(tokenizer, agent.model_config)  # before hours of training
+    host = host_run(args, algorithm, agent)
 
     def init(key, member, *, axis):
         return algorithm.init(key, cfg=member.cfg, agent=of(member, agent), axis=axis)
@@ -150,7 +163,7 @@ def make_task(name: str, algorithm: ModuleType, args: Any) -> Task:
         parts=training_parts(cfg, agent),
         unit="episodes",
         warm_up=cfg.sft_steps,
-        num_blocks=cfg.num_blocks,
+        num_blocks=1 if host else cfg.num_blocks,
         minibatch_rows=cfg.episodes * agent.limits.context,
         weights=agent.model_config.num_bytes,
         one_by_one=True,
@@ -158,6 +171,7 @@ def make_task(name: str, algorithm: ModuleType, args: Any) -> Task:
         shown=lambda state: state.shown,
         transcribe=Transcriber(agent.chat.tokenizer, cfg.group_size),
         refuse=partial(unread_reason, agent=agent) if cfg.unread == "stop" else None,
+        host=host,
     )
 
 
@@ -190,9 +204,10 @@ def reload_agent(folder: Path, args: Any) -> tuple[Any, folders.ChatTokenizer, A
             f"{folder}/policy/chat.json has a tokenizer of {tokenizer.tokenizer.vocab_size} tokens,"
             f" model.json a model of {model_config.vocab_size}; copy both again from one run."
         )
+    env, tokenizer = introduced(args, env, tokenizer)
     cfg = with_room(env, tokenizer, args.algo)
     agent = Agent(env, tokenizer.chat, sizes_of(env, tokenizer.chat, cfg), model_config)
-    return trained, tokenizer, agent
+    return trained, tokenizer, with_host(args, agent, cfg.group_size)
 
 
 def of(member: Member, agent: Agent) -> Agent:
@@ -201,7 +216,7 @@ def of(member: Member, agent: Agent) -> Agent:
 
 
 def make_agent(
-    args: Any, cfg: AgentConfig
+    args: Any, cfg: AgentConfig, read: Read = chat_data.read
 ) -> tuple[folders.ChatTokenizer, Agent, Transformer | None]:
     """The tokenizer of the agent that the options name, it, and its weights if not random.
 
@@ -213,6 +228,12 @@ def make_agent(
     data = None if flags.reads_data(args.env) else args.data
     imitates = bool(cfg.sft_steps) or cfg.sft_coef is not None or isinstance(cfg, sft.Config)
     scripted = imitates and data is None
+    if imitates and data is not None and read is not chat_data.read:
+        option = "sft_steps" if cfg.sft_steps else "sft_coef"
+        raise ValueError(
+            f"{option}={getattr(cfg, option)} imitates scripted play, and data={data} holds none; "
+            "leave one of them out, or imitate with train.sft and go on with --init-from."
+        )
     if scripted:
         check_player(args.env, env, cfg.sft_player)
     tokenizer, model, weights = folders.start(
@@ -224,12 +245,14 @@ def make_agent(
         args.dtype,
         args.date,
         args.thinking,
+        env.toolbox if env.in_words else (),
     )
+    env, tokenizer = introduced(args, env, tokenizer)
     if args.lora_rank:
         model = replace(model, lora_rank=args.lora_rank, lora_alpha=args.lora_alpha)
     sizes = sizes_of(env, tokenizer.chat, with_room(env, tokenizer, cfg))
     check_lengths(args.env, env, tokenizer.chat, sizes, cfg, scripted)
-    examples = None if data is None else chat_data.read(data, tokenizer)
+    examples = None if data is None else read(data, tokenizer)
     if examples is not None:
         longest = examples.token.shape[1]
         if 0 < cfg.context < longest:
@@ -251,7 +274,7 @@ def make_agent(
         )
     given = weights is not None
     agent = Agent(env, tokenizer.chat, sizes, model, given, args.split, examples)
-    return tokenizer, agent, weights
+    return tokenizer, with_host(args, agent, cfg.group_size), weights
 
 
 def make_env(env_id: str, fields: Mapping[str, Any]) -> LanguageEnvironment:

@@ -50,6 +50,8 @@ class Run:
         self.mesh, self.past = self._open()
         leave_with(self.left_at_once)
         self.newest = 0 if self.past is None else self.past.iteration
+        if task.host is not None:
+            task.host.open(self.folder.path, self.newest)
         self.of_env = jax.eval_shape(task.env.reset, jax.random.key(0))[1].metrics.keys()
         self.lines = Lines(args.log_every or -(-task.num_iterations // 1000))
         self.iteration = self.resumed_at = 0
@@ -192,11 +194,14 @@ class Run:
             if pending is not None:
                 self.record(*pending, progress)
             pending = (self.iteration, count, metrics)
+            if self.task.host is not None:  # its metrics are there: a chunk ends with its call
+                pending = self.record(*pending, progress)
             self.transcribe(state)  # before the next chunk takes its memory
             due = time.monotonic() - saved_at > self.args.checkpoint_every
             stopping, due, enough = agree(stop.signum, int(due), int(self.enough))
             if stopping or due or enough or self.iteration >= self.task.num_iterations:
-                self.record(*pending, progress)  # nothing is saved before it is known finite
+                if pending is not None:
+                    self.record(*pending, progress)  # nothing is saved before it is known finite
                 pending, saved_at = None, time.monotonic()
                 self.folder.flush()
                 with one_error(self.checkpoints.folder, self.iteration):
@@ -309,6 +314,8 @@ class Run:
             summary["before"] = self.before
         if lost := lost_lines(self.folder.config):
             summary["lost"] = lost
+        if task.host is not None:
+            summary |= task.host.summary()
         self.folder.write_json("summary.json", summary)
         if args.sweep:
             summary["sweep"] = swept.write(self.folder, args, task.name, final["per_seed"], lost)
@@ -354,6 +361,8 @@ def run(
         finally:
             progress.close()
             run.folder.close()
+            if task.host is not None:
+                task.host.close()
             with one_error(run.checkpoints.folder, run.iteration):
                 run.checkpoints.close()
     except BrokenPipeError:
@@ -365,13 +374,15 @@ def run(
 
 def program_of(task: Task, mesh: Any) -> Program:
     """The program of a task on a mesh, not compiled."""
+    if task.host is not None:
+        return task.host.program(task, mesh)
     how: Any = {"one_by_one": task.one_by_one, "look": task.look}
     return make_program(task.init, task.update, task.layout, mesh, MAX_CHUNK, **how)
 
 
-def to_host(x: jax.Array) -> np.ndarray:
+def to_host(x: jax.Array | np.ndarray) -> np.ndarray:
     """The whole array on this host, wherever its pieces lie."""
-    if x.is_fully_addressable or x.is_fully_replicated:
+    if isinstance(x, np.ndarray) or x.is_fully_addressable or x.is_fully_replicated:
         return np.asarray(x)
     return multihost_utils.process_allgather(x, tiled=True)
 

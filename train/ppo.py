@@ -6,7 +6,7 @@ On the id of a language environment `train.turn_ppo` takes over, PPO with a crit
 from dataclasses import dataclass, field
 
 from jaxrl.algos import ppo
-from jaxrl.train import arrays, loop
+from jaxrl.train import arrays
 from jaxrl.train.trainer import Task, Trainer
 
 PRESETS = {
@@ -45,12 +45,23 @@ PRESETS = {
     "memory": ppo.Config(
         total_steps=200_000, num_envs=64, num_steps=64, learning_rate=1e-3, network="gru"
     ),
+    # atari/Pong and the like, with the numbers of the paper
+    "atari": ppo.Config(
+        total_steps=10_000_000,
+        num_envs=8,
+        learning_rate=2.5e-4,
+        clip_eps=0.1,
+        value_clip=0.1,
+        network="jaxrl.networks.nature:Nature",
+        hidden=(512,),
+        activation="relu",
+    ),
 }
 
 
 @dataclass(frozen=True)
-class Args(loop.Options):
-    preset: str = "default"  # to start from: default, continuous, minatar, board or memory
+class Args(arrays.Options):
+    preset: str = "default"  # to start from: default, continuous, minatar, board, memory or atari
     algo: ppo.Config = field(default_factory=ppo.Config)
 
 

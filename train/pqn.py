@@ -6,7 +6,7 @@ Five seeds in one program (`--num-seeds 5`) take about a minute.
 from dataclasses import dataclass, field
 
 from jaxrl.algos import pqn
-from jaxrl.train import arrays, loop
+from jaxrl.train import arrays
 from jaxrl.train.trainer import Task, Trainer
 
 PRESETS = {
@@ -27,7 +27,7 @@ PRESETS = {
 
 
 @dataclass(frozen=True)
-class Args(loop.Options):
+class Args(arrays.Options):
     preset: str = "default"  # options to start from: default or minatar
     algo: pqn.Config = field(default_factory=pqn.Config)
 

@@ -23,7 +23,7 @@ from jaxrl.train.run_folder import METRICS, TRANSCRIPTS, differences, made_with,
 # Whatever is not in here must stay: of an option that is new, nobody has thought yet.
 MAY_CHANGE = (
     *("run_dir", "resume", "devices", "hosts", "checkpoint_every", "eval_episodes", "wandb"),
-    "profile",
+    *("profile", "deadline", "workers"),
 )
 MAY_GROW = ("algo.total_steps", "algo.total_episodes")
 # Read at the start alone: a checkpoint holds what became of them.

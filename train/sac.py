@@ -7,14 +7,14 @@ One environment, and a gradient step for each of its steps. With many, `--num-en
 from dataclasses import dataclass, field
 
 from jaxrl.algos import sac
-from jaxrl.train import arrays, loop
+from jaxrl.train import arrays
 from jaxrl.train.trainer import Task, Trainer
 
 PRESETS = {"default": sac.Config()}
 
 
 @dataclass(frozen=True)
-class Args(loop.Options):
+class Args(arrays.Options):
     env: str = "Pendulum-v1"  # environment id, or my_module:Id; `python -m envs` lists them
     preset: str = "default"  # options to start from: default
     algo: sac.Config = field(default_factory=sac.Config)

@@ -16,6 +16,8 @@ TRAINERS = {
     "grpo": "GRPO of a language agent: samples of one prompt compared",
     "reinforce": "REINFORCE of a language agent: turns compared over the batch",
     "turn_ppo": "PPO of a language agent, with a critic of turns",
+    "dpo": "DPO and its kin of a language agent: which of two responses is better",
+    "kto": "KTO of a language agent: responses that are good or bad",
     "sft": "a language agent imitates scripted play or a file of conversations",
 }
 TOOLS = {

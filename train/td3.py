@@ -7,7 +7,7 @@ train.sac.
 from dataclasses import dataclass, field
 
 from jaxrl.algos import td3
-from jaxrl.train import arrays, loop
+from jaxrl.train import arrays
 from jaxrl.train.trainer import Task, Trainer
 
 PRESETS = {
@@ -17,7 +17,7 @@ PRESETS = {
 
 
 @dataclass(frozen=True)
-class Args(loop.Options):
+class Args(arrays.Options):
     env: str = "Pendulum-v1"  # environment id, or my_module:Id; `python -m envs` lists them
     preset: str = "default"  # options to start from: default or ddpg
     algo: td3.Config = field(default_factory=td3.Config)

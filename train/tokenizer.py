@@ -14,7 +14,7 @@ import numpy as np
 from jaxrl.config import LARGEST, check_fields, check_range
 from jaxrl.files import write_text
 from jaxrl.language import LanguageEnvironment
-from jaxrl.lm.learn.lengths import Lengths, fixed_answers, longest, players
+from jaxrl.lm.learn.lengths import Lengths, fixed_answers, longest, one_of, players
 from jaxrl.text import FORMATS, BpeTokenizer, Text, make_chat
 from jaxrl.text.formats import special_tokens
 from jaxrl.text.pretokens import GPT2, PATTERNS
@@ -60,14 +60,17 @@ def texts(env: LanguageEnvironment, episodes: int, seed: int) -> Iterator[str]:
         yield from [text] * episodes
     who = players(env)
     keys = jax.random.split(jax.random.key(seed), len(who))
-    for key, player in zip(keys, who, strict=True):
-        play_turn = jax.jit(jax.vmap(lambda s, k, player=player: turn(env, player, s, k)))
+    play_turn = jax.jit(
+        jax.vmap(lambda n, s, k: turn(env, one_of(env, who, n), s, k), (None, 0, 0))
+    )
+    reset = jax.jit(jax.vmap(env.reset))
+    for number, key in enumerate(keys):
         reset_key, *turn_keys = jax.random.split(key, 1 + env.max_turns)
-        state, ts = jax.jit(jax.vmap(env.reset))(jax.random.split(reset_key, episodes))
+        state, ts = reset(jax.random.split(reset_key, episodes))
         yield from strings(ts.obs)
         live = np.ones(episodes, bool)
         for turn_key in turn_keys:
-            response, state, ts = play_turn(state, jax.random.split(turn_key, episodes))
+            response, state, ts = play_turn(number, state, jax.random.split(turn_key, episodes))
             yield from np.array(strings(response))[live]
             live &= ~np.asarray(ts.done)
             yield from np.array(strings(ts.obs))[live]

@@ -58,6 +58,7 @@ class Task:
     refuse: Callable[[dict], str | None] | None = None  # means of a chunk -> why not to go on
     look: Callable | None = None  # (states, members, *, axis) -> (states, metrics), of K members
     parts: Sequence[Part] = ()  # memory that a member takes
+    host: Any = None  # environments that Python steps: what plays them (train/host.py)
 
     def steps(self, iteration: int) -> int:
         """What a member has played after this many iterations, in `unit`."""

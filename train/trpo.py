@@ -6,14 +6,14 @@ Five seeds in one program (`--num-seeds 5`) take a few minutes.
 from dataclasses import dataclass, field
 
 from jaxrl.algos import trpo
-from jaxrl.train import arrays, loop
+from jaxrl.train import arrays
 from jaxrl.train.trainer import Task, Trainer
 
 PRESETS = {"default": trpo.Config()}
 
 
 @dataclass(frozen=True)
-class Args(loop.Options):
+class Args(arrays.Options):
     preset: str = "default"  # options to start from: default
     algo: trpo.Config = field(default_factory=trpo.Config)
 

@@ -2,18 +2,29 @@
 
 import importlib
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 from jaxrl.env import Environment
 
 BRIDGES: dict[str, str] = {  # suite -> its module, imported when an id of it is made or listed
+    "atari": "jaxrl.envs.bridges.atari",
     "brax": "jaxrl.envs.bridges.brax",
+    "craftax": "jaxrl.envs.bridges.craftax",
+    "gymnasium": "jaxrl.envs.bridges.gymnasium",
     "gymnax": "jaxrl.envs.bridges.gymnax",
+    "jaxatari": "jaxrl.envs.bridges.jaxatari",
+    "jumanji": "jaxrl.envs.bridges.jumanji",
+    "navix": "jaxrl.envs.bridges.navix",
     "pgx": "jaxrl.envs.bridges.pgx",
+    "playground": "jaxrl.envs.bridges.playground",
+    "xminigrid": "jaxrl.envs.bridges.xminigrid",
 }
 
 # Ids without a suite that mean one of a suite's. Fixed: what a plain name means never changes, so
 # a native environment of such a name needs another id, and new suites go by `suite/name` alone.
+OPEN = {"gymnasium"}  # suites that make more than they list
+ON_HOST = {"atari", "gymnasium"}  # suites that Python steps
+
 PLAIN: dict[str, str] = {
     "Asterix-MinAtar": "gymnax/Asterix-MinAtar",
     "BernoulliBandit-misc": "gymnax/BernoulliBandit-misc",
@@ -46,6 +57,7 @@ class Bridge(Protocol):
     """
 
     LANGUAGE: bool  # its environments are spoken to
+    MENDS: str  # what it does otherwise than the suite, in a sentence or two
     DOWNLOADS: Mapping[str, str]  # name -> what making it fetches from the network
 
     def ids(self) -> Sequence[str]:
@@ -60,6 +72,6 @@ class Bridge(Protocol):
         ...
 
 
-def bridge(suite: str) -> Bridge:
-    """The bridge to a suite of the table."""
-    return cast(Bridge, importlib.import_module(BRIDGES[suite]))
+def bridge(suite: str) -> Any:
+    """The bridge to a suite of the table, a `Bridge`."""
+    return importlib.import_module(BRIDGES[suite])

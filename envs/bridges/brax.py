@@ -1,7 +1,8 @@
-"""brax's environments (arXiv:2106.13281) behind our contract; conformance: tests/test_envs_brax.py.
+"""brax's environments (arXiv:2106.13281) behind our contract.
 
-Only the raw environment's `reset` and `step` are called: brax's `done` is our `terminated`, and its
-time limit of 1,000 steps, which lives in a wrapper there, is our `TimeLimit`.
+Conformance: tests/test_envs_suites.py. Only the raw environment's `reset` and `step` are called:
+brax's `done` is our `terminated`, and its time limit of 1,000 steps, which lives in a wrapper
+there, is our `TimeLimit`.
 """
 
 import functools
@@ -14,6 +15,7 @@ import jax.numpy as jnp
 
 from jaxrl.env import Environment, TimeStep, static, timestep
 from jaxrl.envs.bridges.avals import like, strong
+from jaxrl.envs.bridges.packages import package
 from jaxrl.envs.fields import KINDS, Field, check_fields, check_max_steps
 from jaxrl.spaces import Box
 from jaxrl.wrappers import TimeLimit
@@ -33,6 +35,10 @@ NAMES = (  # what brax 0.14.2 registers
 )
 BACKENDS = ("generalized", "positional", "spring", "mjx")
 MAX_STEPS = 1000  # of brax's own training
+MENDS = (
+    "brax's `done` is `terminated`, and its wrapper's time limit is a `TimeLimit` here, so the "
+    "value of a state at the limit is kept."
+)
 DOWNLOADS: dict[str, str] = {}
 LANGUAGE = False
 
@@ -44,7 +50,7 @@ class Brax(Environment):
 
     @property
     def observation_space(self) -> Box:
-        return Box(-jnp.inf, jnp.inf, (self.game.observation_size,))
+        return Box(-jnp.inf, jnp.inf, _observed(self.game))
 
     @property
     def action_space(self) -> Box:
@@ -83,25 +89,25 @@ def make(name: str, *, max_steps: Any = MAX_STEPS, **fields: Any) -> Environment
 
 def _known(name: str) -> dict[str, Field]:
     """The parameters of the constructor, and their defaults."""
-    parameters = inspect.signature(_suite(name)._envs[name]).parameters.values()
+    parameters = inspect.signature(_suite()._envs[name]).parameters.values()
     named = [p for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
     kinds = {p.name: type(p.default) if type(p.default) in KINDS else None for p in named}
     return {p.name: Field(p.default, kinds[p.name], False, structural=True) for p in named}
+
+
+@functools.cache
+def _observed(game: Any) -> tuple[int, ...]:
+    """The shape of an observation, by tracing: brax itself would play a reset to know it."""
+    return jax.eval_shape(game.reset, jax.random.key(0)).obs.shape
 
 
 @functools.cache  # equal structure is one object, so that jit does not compile again
 def _game(name: str, *options: tuple[str, Any]) -> Any:
     """brax's environment object."""
     with warnings.catch_warnings(action="ignore"):  # that brax is old: who asks for it knows
-        return _suite(name).get_environment(name, **dict(options))
+        return _suite().get_environment(name, **dict(options))
 
 
-def _suite(name: str) -> Any:
+def _suite() -> Any:
     """The module `brax.envs`."""
-    try:
-        with warnings.catch_warnings(action="ignore"):  # of what it imports
-            from brax import envs
-    except ImportError as error:
-        text = f"brax/{name} needs brax: pip install 'jaxrl[brax]' ({error})."
-        raise ImportError(text) from error
-    return envs
+    return package("brax", "brax.envs")

@@ -45,6 +45,10 @@ NAMES = (  # what gymnax 1.0.1 registers
     "UmbrellaChain-bsuite",
 )
 CLOCK = "max_steps_in_episode"  # `max_steps` here
+MENDS = (
+    "`step_env` and `reset_env` are called, never `step`, which computes a reset at every step; "
+    "dtypes, weak types and bounds that gymnax does not keep are put right."
+)
 DOWNLOADS = {"MNISTBandit-bsuite": "MNIST"}
 LANGUAGE = False
 UNBOUNDED = (  # their observations leave the bounds that gymnax declares

@@ -1,5 +1,6 @@
 r"""A fixed list of questions with answers, from a file of rows: GSM8K's shape and its likes."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -9,12 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl.env import TimeStep, static, timestep
-from jaxrl.envs.dataset.gold import CHOICE, NUMBER, STRING
+from jaxrl.envs.dataset.gold import CHOICE, MOST_BYTES, NUMBER, STRING
 from jaxrl.envs.dataset.rows import Row, read
 from jaxrl.envs.language.judged import outcome, unread
 from jaxrl.envs.reasoning.question import Question
 from jaxrl.language import LanguageEnvironment
-from jaxrl.text import Template, Text, concat, equal, resize, select, where
+from jaxrl.text import Template, Text, concat, equal, literal, resize, select, where
 from jaxrl.text.answers import Reading, ends, last_choice, last_ratio, normal, stated
 
 Array = Any  # of jax; of numpy where it is made
@@ -143,6 +144,29 @@ class DataSet(Question):
         return self.expert(other, key)
 
 
+class Prompts(DataSet):
+    """A prompt of a list, and one response, which is worth nothing here: see reward functions."""
+
+    system: str = static("")  # message of every row, before the prompt
+
+    expert = LanguageEnvironment.expert
+    random_player = LanguageEnvironment.random_player
+
+    @property
+    def prompt_bytes(self) -> int:
+        return self.rows.longest[0]
+
+    def reset_row(self, row: jax.Array | int, key: jax.Array) -> tuple[jax.Array, TimeStep]:
+        del key
+        row = self.first_row + jnp.clip(jnp.asarray(row, jnp.int32), 0, self.num_rows - 1)
+        text = piece(self.rows.question, self.rows.question_start, row, self.rows.longest[0])
+        return row, timestep(resize(text, self.observation_space.capacity))
+
+    def step(self, state: jax.Array, action: Text, key: jax.Array) -> tuple[jax.Array, TimeStep]:
+        del action, key
+        return state, timestep(literal("", self.observation_space.capacity), terminated=True)
+
+
 def piece(texts: jax.Array, start: jax.Array, row: jax.Array, capacity: int) -> Text:
     """The row's text; behind the last one there is room for one more."""
     length = start[row + 1] - start[row]
@@ -164,8 +188,10 @@ def data_set(
         raise ValueError(f"split={split} must be train, test or all; try train.")
     if not isinstance(instruction, str) or "\0" in instruction:
         raise ValueError(f"instruction={instruction!r} must be a text; try {INSTRUCTION!r}.")
-    rows = packed(read(Path(data)))
-    env = DataSet(
+    found = read(Path(data))
+    rows, system = packed(found), found[0].system
+    kind: Any = DataSet if system is None else partial(Prompts, system=system)
+    env = kind(
         prompt=prompt,  # type: ignore
         thought_bytes=thought_bytes,
         format=format,
@@ -202,7 +228,7 @@ def packed(read: list[Row]) -> Rows:
         kinds=tuple(sorted({row.gold.kind for row in rows})),
         has_ratio=any(row.gold.ratio[1] for row in rows),
         split=(len(rows) - test, test),
-        longest=(longest_question, longest_solution),
+        longest=(longest_question, longest_solution or MOST_BYTES),
     )
     return jax.tree.map(jnp.asarray, on_host)
 

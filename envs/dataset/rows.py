@@ -1,7 +1,9 @@
 """Questions with answers from a JSONL file: one validating reader, and the split by a hash.
 
 Each line is {"question": "...", "answer": "..."}; the answer may be a number. Other fields, as an
-id or a source, are not read.
+id or a source, are a reward function's. Or each is {"prompt": ...}, a text or a list of messages as
+[{"role": "user", "content": "..."}], which a system message may precede, the same in every row:
+then nothing is judged but by reward functions.
 """
 
 import hashlib
@@ -12,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from jaxrl import files
-from jaxrl.envs.dataset.gold import Gold, gold, stated
+from jaxrl.envs.dataset.gold import STRING, Gold, gold, stated
 
 MOST_BYTES = 2**16  # of a question or an answer
 CHANGES_MEANING = ("choices", "options", "messages", "image", "images", "tools", "context")
@@ -26,6 +28,7 @@ class Row(NamedTuple):
     solution: str  # as a model should say it: the row's own words, then #### and the answer
     gold: Gold
     held_out: bool  # of the test split
+    system: str | None = None  # message before a prompt that no answer belongs to
 
 
 def read(path: Path) -> list[Row]:
@@ -43,9 +46,16 @@ def read(path: Path) -> list[Row]:
         if line.strip():
             with files.reading(path_line(path, number)):
                 row = _row(number, line)
-                first = rows.setdefault(row.question, row)
+                name = row.question if row.system is None else line.decode()
+                first = rows.setdefault(name, row)
                 if first.gold != row.gold:
                     raise ValueError(f"the question of line {first.line} has another answer here.")
+                if row.system != next(iter(rows.values())).system:
+                    raise ValueError(
+                        "its prompt has another system message than line "
+                        f"{next(iter(rows.values())).line}, or it is a question among prompts; "
+                        "write it into each user's text."
+                    )
     if not rows:
         raise ValueError(f'{path} holds no rows; each line is {{"question": .., "answer": ..}}.')
     return list(rows.values())
@@ -64,6 +74,10 @@ def _row(number: int, line: bytes) -> Row:
     entry = files.parse_json(text, "it")
     if not isinstance(entry, dict):
         raise ValueError('an object with "question" and "answer" is needed.')
+    if "prompt" in entry and "question" not in entry:
+        system, said = user_text(entry["prompt"])
+        said = _text({"prompt": said}, "prompt")
+        return Row(number, said, "", Gold(STRING, "-"), held_out(said), system)
     if meant := [name for name in CHANGES_MEANING if entry.get(name)]:
         raise ValueError(f'the row has "{meant[0]}", which is not read; write it into "question".')
     question, answer = _text(entry, "question"), _text(entry, "answer")
@@ -101,3 +115,21 @@ def _solution(answer: str) -> str:
 def held_out(question: str) -> bool:
     """Whether a question is of the test split, a tenth: a function of its text alone."""
     return int.from_bytes(hashlib.sha256(question.encode()).digest()[:8], "big") % 10 == 0
+
+
+def user_text(prompt: Any) -> tuple[str, str]:
+    """(system message, the user's text) of a prompt; ValueError for any other conversation."""
+    if isinstance(prompt, str):
+        return "", prompt
+    known = isinstance(prompt, list) and all(
+        isinstance(x, dict) and isinstance(x.get("content"), str) for x in prompt
+    )
+    roles = [x.get("role") for x in prompt] if known else []
+    if roles == ["user"]:
+        return "", prompt[0]["content"]
+    if roles == ["system", "user"]:
+        return prompt[0]["content"], prompt[1]["content"]
+    raise ValueError(
+        '"prompt" must be a text or [{"role": "user", "content": ..}], with a system message '
+        "before it or none."
+    )

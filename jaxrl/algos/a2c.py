@@ -12,6 +12,7 @@ import jax
 import optax
 
 from jaxrl import config, losses, mesh, networks, on_policy, sgd
+from jaxrl.hosted import Hosted
 from jaxrl.metrics import Metrics, Sums, mean, merged, value
 from jaxrl.on_policy import Batch, State
 
@@ -61,7 +62,14 @@ def init(key: jax.Array, *, cfg: Config, env: Any, axis: str | None = None) -> S
 
 def update(state: State, key: jax.Array, *, cfg: Config, env: Any, axis: Any = None) -> tuple:
     """(State, Metrics) after T*B steps and one step of the optimizer."""
-    carry, steps, ended = on_policy.play(state, *jax.random.split(key), cfg=cfg, env=env, axis=axis)
+    played = on_policy.play(state, *jax.random.split(key), cfg=cfg, env=env, axis=axis)
+    return learn(state, *played, cfg=cfg, axis=axis)
+
+
+def learn(
+    state: State, carry: Any, steps: Any, ended: Any, _: Any = None, *, cfg: Config, axis: Any
+) -> tuple[State, Metrics]:
+    """What follows a rollout, wherever it was played; nothing in it is drawn."""
     state, steps = on_policy.scale_rewards(state, steps, cfg, axis)
     rows = on_policy.prepare(state, steps, cfg)
     total = sgd.over_devices(axis)
@@ -72,6 +80,11 @@ def update(state: State, key: jax.Array, *, cfg: Config, env: Any, axis: Any = N
     log |= on_policy.of_values(learner[0], rows, axis) | {"learning_rate": value(rate)}
     state = on_policy.advance(state, learner, carry, steps, axis)
     return state, merged(log, ended.means(lambda sums: mesh.psum(sums, axis)))
+
+
+def hosted(cfg: Config, env: Any) -> Hosted:
+    """For environments that are stepped outside of the program."""
+    return on_policy.hosted(cfg, env, learn, lambda key: (jax.random.split(key)[1], key))
 
 
 def loss(policy: Any, rows: Batch, cfg: Config) -> tuple[Sums, Metrics]:

@@ -14,6 +14,7 @@ import optax
 from jax.sharding import PartitionSpec as P
 
 from jaxrl import config, mesh, metrics, priorities, q_learning, replay, resets, returns, sgd
+from jaxrl.hosted import Hosted, Played, round_keys
 from jaxrl.networks import q_network
 from jaxrl.policy import Policy
 from jaxrl.rollout import Carry, Decision, begin, rollout
@@ -135,7 +136,7 @@ def update(state: State, key: jax.Array, *, cfg: Config, env: Any, axis: Any = N
     pool_key, rounds_key = jax.random.split(key)
     index = mesh.global_index(cfg.num_envs // mesh.axis_size(axis), axis)
     epsilon = cfg.epsilon(state.iteration, cfg.num_iterations)
-    pool = resets.fill_all(env, pool_key, index, cfg.pool_size)
+    pool = resets.fill_all(env, pool_key, index, resets.pool_size(cfg, env))
 
     def play_and_learn(carry, key):
         state, pool = carry
@@ -153,6 +154,25 @@ def update(state: State, key: jax.Array, *, cfg: Config, env: Any, axis: Any = N
     log = {"epsilon": metrics.value(epsilon)} | metrics.add_up(metrics.until_broken(parts))
     log = metrics.merged(log, ended.means(lambda sums: mesh.psum(sums, axis)))
     return state.replace(iteration=state.iteration + 1), log
+
+
+def hosted(cfg: Config, env: Any) -> Hosted:
+    """The parts of an iteration for environments that are stepped outside of the program."""
+    del env
+
+    def learned(state: State, played: Played, key: jax.Array, axis: str | None) -> tuple:
+        state = state.replace(buffer=replay.cut_last(state.buffer, played.cut))
+        return learn(remember(state, played.steps, cfg), key, cfg, axis)
+
+    return Hosted(
+        num_rounds=cfg.num_rounds,
+        num_steps=cfg.train_every,
+        keys=lambda key, i: round_keys(key, cfg.num_rounds, i),
+        player=lambda state: (state.network, cfg.epsilon(state.iteration, cfg.num_iterations)),
+        act=lambda player, *seen: act(*player, *seen),
+        noise=q_network.draw_noise,
+        learn=learned,
+    )
 
 
 def remember(state: State, steps: Any, cfg: Config) -> State:

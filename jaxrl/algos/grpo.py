@@ -72,9 +72,10 @@ def prepare(
     del axis  # a group lies on one device
     reward = learn.learned_reward(episodes, cfg)
     total, relative = jnp.sum(reward, 1), None
+    known = None if episodes.masked is None else ~episodes.masked
     if cfg.best:
         index, relative = advantages.best_of_groups(
-            total, cfg.group_size, cfg.best, cfg.divide_by_std
+            total, cfg.group_size, cfg.best, cfg.divide_by_std, known
         )
         episodes = jax.tree.map(lambda x: x[index], episodes)
     rows, turn = learn.learned_from(episodes, cfg)
@@ -96,12 +97,12 @@ def prepare(
         total = jnp.sum(reward, 1)
     if relative is None:
         relative = advantages.group_advantage(
-            total, cfg.group_size, cfg.divide_by_std, supposed=cfg.supposed
+            total, cfg.group_size, cfg.divide_by_std, supposed=cfg.supposed, known=known
         )
     else:
         mask = mask & (relative > 0)[:, None]
     advantage = jnp.where(mask, relative[:, None], 0.0)
-    uniform = Sums(*advantages.uniform_groups(total, cfg.group_size))
+    uniform = Sums(*advantages.uniform_groups(total, cfg.group_size, known))
     batch = rows.replace(mask=mask).judged(sampled, advantage)
     batch = batch.replace(log_prob=log_prob, ref_log_prob=ref_log_prob)
     return batch, {"uniform_groups": uniform}

@@ -26,7 +26,7 @@ from jax.sharding import PartitionSpec as P
 from jaxrl import advantages, config, distributions, losses, mesh, networks, normalize, sgd
 from jaxrl.metrics import Metrics, Sums, add_up, mean, merged, value
 from jaxrl.on_policy import ActorOptions, act, network_spec, trained_policy, with_policy, wrap
-from jaxrl.resets import fill_all
+from jaxrl.resets import fill_all, pool_size
 from jaxrl.rollout import Carry, Transition, begin, rollout
 
 
@@ -118,7 +118,7 @@ def update(state: State, key: jax.Array, *, cfg: Config, env: Any, axis: Any = N
     """(State, Metrics): branches from every start, their comparison, epochs of minibatches."""
     pool_key, play_key, order_key = jax.random.split(key, 3)
     branch = mesh.global_index(cfg.num_envs // mesh.axis_size(axis), axis)
-    pool = fill_all(env, pool_key, branch, cfg.pool_size)
+    pool = fill_all(env, pool_key, branch, pool_size(cfg, env))
     starts = jax.tree.map(lambda x: jnp.repeat(x, cfg.group_size, 0), state.carry)
     player = partial(act, state.policy, state.obs_stats)
     draw = partial(distributions.noise, env.action_space)

@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxrl import config, losses, mesh, networks, on_policy, sgd
+from jaxrl.hosted import Hosted
 from jaxrl.metrics import Metrics, Sums, add_up, mean, merged, quotient, value
 from jaxrl.on_policy import (
     Batch,
@@ -142,6 +143,11 @@ def learn(
     state = advance(state, (policy, opt_state), carry, steps, axis)
     metrics = summarize(policy, learning, rows, axis) | {"learning_rate": value(rate)}
     return state, merged(metrics, ended.means(lambda sums: mesh.psum(sums, axis)))
+
+
+def hosted(cfg: Config, env: EpisodeStats) -> Hosted:
+    """The parts of an iteration for environments that are stepped outside of the program."""
+    return on_policy.hosted(cfg, env, learn, lambda key: jax.random.split(key, 3)[1:])
 
 
 def advantage_moments(

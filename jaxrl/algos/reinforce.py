@@ -37,7 +37,7 @@ def prepare(
     """What is learned from: every token with the advantage of its turn."""
     del params, reference
     rows, turn = learn.learned_from(episodes, cfg)
-    of_turn = compared(learn.learned_reward(episodes, cfg), episodes.played, cfg, axis)
+    of_turn = compared(learn.learned_reward(episodes, cfg), episodes.judged, cfg, axis)
     advantage = advantages.to_tokens(of_turn, turn, rows.mask)
     return rows.judged(episodes.log_prob[:, 1:], advantage), {}
 
@@ -48,7 +48,8 @@ def compared(reward: jax.Array, played: jax.Array, cfg: Config, axis: str | None
         return advantages.turn_return(reward, played, cfg.gamma)
     if cfg.advantage == "rebn":
         return advantages.rebn_advantage(reward, played, cfg.gamma, axis, cfg.sample_std)
-    relative = advantages.rloo_advantage(jnp.sum(reward, 1), cfg.group_size)
+    known = jnp.any(played, 1)  # others are masked: a turn is played in every episode
+    relative = advantages.rloo_advantage(jnp.sum(reward, 1), cfg.group_size, known)
     return jnp.broadcast_to(relative[:, None], reward.shape)
 
 

@@ -17,6 +17,7 @@ import optax
 from jax.sharding import PartitionSpec as P
 
 from jaxrl import actions, config, distributions, losses, mesh, metrics, networks, off_policy, sgd
+from jaxrl.hosted import Hosted
 from jaxrl.networks import actors
 from jaxrl.networks.critics import each_q, make_critics
 from jaxrl.policy import Policy
@@ -107,12 +108,25 @@ def update(
     state: State, key: jax.Array, *, cfg: Config, env: Any, axis: str | None = None
 ) -> tuple[State, metrics.Metrics]:
     """Rounds of steps by samples of the policy, and of gradient steps of all that is trained."""
-    space = env.action_space
-    step = partial(gradient_step, cfg=cfg, goal=entropy_target(cfg, space), axis=axis)
-    noises = partial(distributions.noise, space), partial(noise_of_row, space)
-    before = state.learner, state.carry, state.buffer
-    *after, log = off_policy.iterate(env, *before, act, step, noises, key, cfg, axis)
+    step, noises = parts(cfg, env.action_space)
+    before = state.learner, state.carry, state.buffer, act, partial(step, axis=axis)
+    *after, log = off_policy.iterate(env, *before, noises, key, cfg, axis)
     return State(*after, state.iteration + 1), log  # pyright: ignore
+
+
+def parts(cfg: Config, space: Any) -> tuple[Any, tuple]:
+    """(the gradient step, noises of a step that is played and of a row)."""
+    step = partial(gradient_step, cfg=cfg, goal=entropy_target(cfg, space))
+    return step, (partial(distributions.noise, space), partial(noise_of_row, space))
+
+
+def hosted(cfg: Config, env: Any) -> Hosted:
+    """For environments that are stepped outside of the program."""
+
+    def put(state: State, learner: Learner, buffer: Replay) -> State:
+        return state.replace(learner=learner, buffer=buffer)
+
+    return off_policy.hosted(cfg, act, *parts(cfg, env.action_space), put)
 
 
 def noise_of_row(space: Any, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:

@@ -16,6 +16,7 @@ from jax.sharding import PartitionSpec as P
 from jaxrl import config, losses, mesh, metrics, networks, off_policy, replay
 from jaxrl.distributions import noise
 from jaxrl.env import Environment
+from jaxrl.hosted import Hosted
 from jaxrl.networks import actors
 from jaxrl.networks.critics import each_q, make_critics
 from jaxrl.policy import Policy
@@ -126,6 +127,17 @@ def update(
         axis,
     )
     return State(learner, tuple(play), state.iteration + 1), log  # pyright: ignore
+
+
+def hosted(cfg: Config, env: Environment) -> Hosted:
+    """The parts of an iteration for environments on the host."""
+    draw = partial(noise, env.action_space)
+    player = partial(act, std=cfg.exploration_noise)
+
+    def put(state: State, learner: Learner, buffer: replay.Replay) -> State:
+        return state.replace(learner=learner, play=(state.play[0], buffer))
+
+    return off_policy.hosted(cfg, player, partial(gradient_step, cfg=cfg), (draw, draw), put)
 
 
 def gradient_step(

@@ -54,7 +54,7 @@ def prepare(
     log_prob, value, last_value = sgd.map_pieces(
         reading, params, (rows, episodes.length), cfg.micro_batch
     )
-    played = episodes.played
+    played = episodes.judged
     opens = first_tokens(episodes.action)[:, 1:]
     turn_value = at_turns(value, turn, opens, played.shape[1])
     reward = learn.learned_reward(episodes, cfg)

@@ -2,6 +2,7 @@
 
 from jaxrl.lm.learn.agent import Agent, State, init, layout
 from jaxrl.lm.learn.batch import (
+    Prediction,
     Sequences,
     TokenBatch,
     idle,
@@ -10,29 +11,38 @@ from jaxrl.lm.learn.batch import (
     predict,
     predict_responses,
     ratio_metrics,
+    response_log_prob,
+    response_mean,
     token_means,
     without_unread,
 )
 from jaxrl.lm.learn.imitation import imitate
-from jaxrl.lm.learn.iteration import update
+from jaxrl.lm.learn.iteration import improve_on_examples, update
 from jaxrl.lm.learn.options import AgentConfig, GroupConfig, MinibatchConfig
+from jaxrl.lm.learn.pairs import MARGIN, PairBatch, PairConfig, in_order, preferred
 from jaxrl.lm.learn.report import outcome_metrics
 from jaxrl.lm.model.params import Critic, Params
 from jaxrl.lm.play.episodes import Episodes
 
 __all__ = [
+    "MARGIN",
     "Agent",
     "AgentConfig",
     "Critic",
     "Episodes",
     "GroupConfig",
     "MinibatchConfig",
+    "PairBatch",
+    "PairConfig",
     "Params",
+    "Prediction",
     "Sequences",
     "State",
     "TokenBatch",
     "idle",
     "imitate",
+    "improve_on_examples",
+    "in_order",
     "init",
     "layout",
     "learned_from",
@@ -40,7 +50,10 @@ __all__ = [
     "outcome_metrics",
     "predict",
     "predict_responses",
+    "preferred",
     "ratio_metrics",
+    "response_log_prob",
+    "response_mean",
     "token_means",
     "update",
     "without_unread",

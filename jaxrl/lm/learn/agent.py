@@ -22,7 +22,7 @@ from jaxrl.lm.model.shards import Layout, part_of, state_specs
 from jaxrl.lm.model.transformer import Transformer
 from jaxrl.lm.play.episodes import Episodes, empty, metric_names
 from jaxrl.lm.play.limits import Limits
-from jaxrl.lm.play.rounds import Work, play
+from jaxrl.lm.play.rounds import Prompts, Work, play
 from jaxrl.policy import named_leaves
 
 
@@ -51,6 +51,7 @@ class Agent:
     split: bool = False  # parameters and optimiser state over the devices of a member
     examples: Episodes | None = None  # conversations to imitate instead of scripted play
     num_shown: int = 4  # episodes kept of every iteration, for the transcripts
+    host: Any = None  # a user's Python that it meets (jaxrl.lm.host); None: there is none
 
     def make_params(self, key: jax.Array, has_critic: bool) -> Params:
         """A policy with random weights, or those to be given; a critic that is 0 everywhere."""
@@ -77,6 +78,19 @@ class Agent:
         in_rows: bool = False,
     ) -> tuple[Episodes, Work]:
         """Episodes of a whole policy from the prompts with these global indices."""
+        return self.play_from(policy, key, prompt_index, cfg, group_size, axis, in_rows)[:2]
+
+    def play_from(
+        self,
+        policy: Transformer,
+        key: jax.Array,
+        prompt_index: jax.Array,
+        cfg: PlayConfig,
+        group_size: int = 1,
+        axis: str | None = None,
+        in_rows: bool = False,
+    ) -> tuple[Episodes, Work, Prompts]:
+        """The same, and how the episodes began."""
         return play(
             policy,
             self.env,

@@ -117,8 +117,12 @@ def learned_from(episodes: Episodes, cfg: GroupConfig) -> tuple[Sequences, jax.A
 
 
 def without_unread(mask: jax.Array, episodes: Episodes, cfg: AgentConfig) -> jax.Array:
-    """A mask [N, C-1] without episodes in which something was not read, if so wanted."""
-    return mask if cfg.unread == "stop" else mask & ~episodes.unread[:, None]
+    """A mask [N, C-1] without episodes in which something was not read, if so wanted.
+
+    And without those that the host has masked.
+    """
+    mask = mask if cfg.unread == "stop" else mask & ~episodes.unread[:, None]
+    return mask if episodes.masked is None else mask & ~episodes.masked[:, None]
 
 
 def learned_reward(episodes: Episodes, cfg: GroupConfig) -> jax.Array:
@@ -135,6 +139,18 @@ def idle(
     """
     still = ~jnp.any(batch.mask & (batch.advantage != 0)) & (cfg.entropy_coef == 0)
     return still, mean(jnp.zeros_like(batch.advantage), batch.mask)
+
+
+def response_log_prob(policy: Transformer, rows: Sequences, cfg: GroupConfig) -> jax.Array:
+    """float32 [N]: of each whole response."""
+    predicted = predict_responses(policy, rows, cfg)
+    return objectives.sequence_log_prob(predicted.log_prob, rows.mask)
+
+
+def response_mean(x: jax.Array, mask: jax.Array) -> jax.Array:
+    """float32 [N]: the mean of [N, C-1] over each response's tokens; 0 where it has none."""
+    length = jnp.maximum(jnp.sum(mask, 1, dtype=jnp.float32), 1.0)
+    return objectives.sequence_log_prob(x, mask) / length
 
 
 def token_means(mask: jax.Array, **tokens: jax.Array) -> Metrics:
@@ -185,3 +201,14 @@ def shuffled(
     prompt = jax.vmap(epoch)(epochs).reshape(num_epochs * size, -1)
     rows = prompt[..., None] * group_size + jnp.arange(group_size, dtype=jnp.int32)
     return rows.reshape(rows.shape[0], -1)
+
+
+def drawn(key: jax.Array, index: jax.Array, total: int, size: int = 1) -> jax.Array:
+    """int32 [n * size]: for each global index a group of `size` rows that lie side by side.
+
+    Of `total` such groups one each, with replacement, by (key, global index).
+    """
+    group = jax.vmap(lambda k: jax.random.randint(k, (), 0, total, jnp.int32))(
+        per_env_keys(key, index)
+    )
+    return (group[:, None] * size + jnp.arange(size, dtype=jnp.int32)).reshape(-1)

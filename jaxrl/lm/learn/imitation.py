@@ -4,9 +4,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxrl import mesh, objectives, sgd
-from jaxrl.env import per_env_keys
 from jaxrl.lm.learn.agent import Agent, State
-from jaxrl.lm.learn.batch import predict, token_means, without_unread
+from jaxrl.lm.learn.batch import drawn, predict, token_means, without_unread
 from jaxrl.lm.learn.optimizer import descend
 from jaxrl.lm.learn.options import AgentConfig
 from jaxrl.lm.learn.report import unread_share
@@ -44,10 +43,7 @@ def scripted(key: jax.Array, *, cfg: AgentConfig, agent: Agent, axis: str | None
     count = cfg.sft_episodes // mesh.axis_size(axis)
     index = mesh.global_index(count, axis)
     if agent.examples is not None:
-        total = agent.examples.length.shape[0]
-        row = jax.vmap(lambda k: jax.random.randint(k, (), 0, total, jnp.int32))(
-            per_env_keys(key, index)
-        )
+        row = drawn(key, index, agent.examples.length.shape[0])
         return jax.tree.map(lambda x: x[row], agent.examples)
     player = agent.env.expert if cfg.sft_player == "expert" else agent.env.random_player
     return demonstrate(agent.env, agent.chat, agent.limits, player, key, index)

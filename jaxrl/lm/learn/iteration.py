@@ -9,13 +9,15 @@ import jax.numpy as jnp
 
 from jaxrl import mesh, metrics, sgd
 from jaxrl.lm.learn.agent import Agent, State
-from jaxrl.lm.learn.batch import shuffled
+from jaxrl.lm.learn.batch import drawn, shuffled
 from jaxrl.lm.learn.imitation import imitate, rehearsal, with_rehearsal
 from jaxrl.lm.learn.optimizer import descend
 from jaxrl.lm.learn.options import GroupConfig
 from jaxrl.lm.learn.report import played_metrics, shown
 from jaxrl.lm.model.params import Params
 from jaxrl.lm.model.transformer import unstack
+from jaxrl.lm.play.episodes import Episodes
+from jaxrl.lm.play.rounds import Work
 from jaxrl.metrics import Metrics, Sums
 
 # An algorithm's own: (params, reference, episodes, cfg, axis) -> what is learned from, metrics of
@@ -36,13 +38,19 @@ def update(
     agent: Agent,
     axis: str | None = None,
     idle: Idle | None = None,
+    played: tuple[Episodes, Work] | None = None,
 ) -> tuple[State, Metrics]:
     """One iteration: of the warm start while its `sft_steps` last, then of `improve`.
 
-    Both are branches of the one program.
+    Both are branches of the one program. With what was `played` on the host it is of `improve`, and
+    where an agent has examples, of those.
     """
-    how = {"cfg": cfg, "agent": agent, "axis": axis}
+    how: Any = {"cfg": cfg, "agent": agent, "axis": axis}
+    if agent.examples is not None:
+        return improve_on_examples(prepare, loss, state, key, **how)
     improving = jax.jit(partial(improve, prepare, loss, idle=idle, **how))  # traced once, below too
+    if played is not None:
+        return improving(state, key, played=played)
     if not cfg.sft_steps:
         return improving(state, key)
     _, like = jax.eval_shape(improving, state, key)
@@ -77,6 +85,7 @@ def improve(
     agent: Agent,
     axis: str | None,
     idle: Idle | None = None,
+    played: tuple[Episodes, Work] | None = None,
 ) -> tuple[State, Metrics]:
     """Play P*G episodes, see what was worth more than expected, learn it in minibatches."""
     play_key, order_key, scripted_key = jax.random.split(key, 3)
@@ -84,11 +93,67 @@ def improve(
     layout = agent.layout(cfg, axis)
     whole = in_layers(layout.gather(state.params), cfg)
     index = mesh.global_index(cfg.num_prompts // mesh.axis_size(axis), axis)
-    episodes, work = agent.play(whole.policy, play_key, index, cfg, cfg.group_size, axis)
+    if played is None:
+        played = agent.play(whole.policy, play_key, index, cfg, cfg.group_size, axis)
+    episodes, work = played
     rows, known = prepare(whole, layout.gather(state.reference), episodes, cfg, axis)
     known |= played_metrics(episodes, work, rows.mask)
     order = shuffled(order_key, index, cfg.num_epochs, cfg.num_minibatches, cfg.learned_of_group)
     examples = rehearsal(scripted_key, cfg.num_minibatches, cfg=cfg, agent=agent, axis=axis)
+    how: Any = {"cfg": cfg, "agent": agent, "axis": axis, "idle": idle}
+    state, learning = take_steps(loss, state, whole, rows, order, examples, **how)
+    state = state.replace(shown=shown(episodes, agent.num_shown, axis))
+    return state, metrics.merged(learning, mesh.psum(known, axis))
+
+
+def improve_on_examples(
+    prepare: Prepare,
+    loss: Loss,
+    state: State,
+    key: jax.Array,
+    *,
+    cfg: GroupConfig,
+    agent: Agent,
+    axis: str | None,
+) -> tuple[State, Metrics]:
+    """The same of groups that nobody has played: P of the agent's examples, drawn at random.
+
+    The rows of a group lie side by side. Drawn with replacement, each by (key, global index).
+    """
+    assert agent.examples is not None
+    draw_key, order_key = jax.random.split(key)
+    cfg = cfg.at_iteration(state.iteration)
+    layout = agent.layout(cfg, axis)
+    whole = in_layers(layout.gather(state.params), cfg)
+    index = mesh.global_index(cfg.num_prompts // mesh.axis_size(axis), axis)
+    row = drawn(draw_key, index, agent.examples.length.shape[0] // cfg.group_size, cfg.group_size)
+    episodes = jax.tree.map(lambda x: x[row], agent.examples)
+    rows, known = prepare(whole, layout.gather(state.reference), episodes, cfg, axis)
+    order = shuffled(order_key, index, cfg.num_epochs, cfg.num_minibatches, cfg.learned_of_group)
+    state, learning = take_steps(
+        loss, state, whole, rows, order, None, cfg=cfg, agent=agent, axis=axis
+    )
+    return state, metrics.merged(learning, mesh.psum(known, axis))
+
+
+def take_steps(
+    loss: Loss,
+    state: State,
+    whole: Params,
+    rows: Any,
+    order: jax.Array,
+    examples: Any,
+    *,
+    cfg: GroupConfig,
+    agent: Agent,
+    axis: str | None,
+    idle: Idle | None = None,
+) -> tuple[State, Metrics]:
+    """An optimizer step on each minibatch of rows that `order` lists.
+
+    All numbers of `cfg` are the iteration's. `examples` are rehearsed beside, a part for each
+    minibatch of an epoch.
+    """
 
     def step(carry, indices):
         """One optimizer step; its only collective is the sum of gradients and metrics."""
@@ -103,18 +168,12 @@ def improve(
 
     frozen = whole if agent.model_config.lora_rank else None
     idle = None if cfg.keeps_reference else idle  # a KL pulls at every row
-    how: Any = {"cfg": cfg, "layout": layout}
+    how: Any = {"cfg": cfg, "layout": agent.layout(cfg, axis)}
     minibatch = jnp.arange(cfg.num_steps, dtype=jnp.int32) % cfg.num_minibatches
     carry = (state.params, state.opt_state)
     (params, opt_state), learning = jax.lax.scan(step, carry, (order, minibatch))
-    state = state.replace(
-        params=params,
-        opt_state=opt_state,
-        shown=shown(episodes, agent.num_shown, axis),
-        iteration=state.iteration + 1,
-    )
-    learning = metrics.add_up(metrics.until_broken(learning))
-    return state, metrics.merged(learning, mesh.psum(known, axis))
+    state = state.replace(params=params, opt_state=opt_state, iteration=state.iteration + 1)
+    return state, metrics.add_up(metrics.until_broken(learning))
 
 
 def learn(

@@ -9,13 +9,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxrl.host_world import HostWorld
 from jaxrl.language import LanguageEnvironment
 from jaxrl.lm.learn.agent import Agent
 from jaxrl.lm.learn.options import AgentConfig
 from jaxrl.lm.play.demonstrate import PlayerFunction, demonstrate
 from jaxrl.lm.play.episodes import Episodes
 from jaxrl.lm.play.limits import Limits, limits
-from jaxrl.text import Chat, Text, literal
+from jaxrl.text import Chat, Text, literal, resize
 
 EPISODES = 256  # played to see how long things get
 
@@ -44,6 +45,12 @@ def _say_nothing(env: LanguageEnvironment, state: Any, key: jax.Array) -> Text:
     return literal("", env.response_bytes)
 
 
+def one_of(env: LanguageEnvironment, who: Sequence[PlayerFunction], number: Any) -> PlayerFunction:
+    """The player of this number, which may be traced: one program plays them all."""
+    said = [lambda *x, play=play: resize(play(*x), env.response_bytes) for play in who]
+    return lambda state, key: jax.lax.switch(number, said, state, key)
+
+
 def longest(
     env: LanguageEnvironment,
     chat: Chat,
@@ -54,10 +61,14 @@ def longest(
     """The longest in whole fresh episodes by each of these players, and of what may be answered."""
     sizes = limits(env, chat)
     found = [(0, _longest_answer(env, chat, sizes), 0)]
-    for number, player in enumerate(who):
-        play = jax.jit(partial(demonstrate, env, chat, sizes, player))
-        key = jax.random.fold_in(jax.random.key(seed), number)
-        found.append(_lengths(play(key, jnp.arange(episodes, dtype=jnp.int32))))
+
+    @jax.jit
+    def play(number, key):
+        index = jnp.arange(episodes, dtype=jnp.int32)
+        return demonstrate(env, chat, sizes, one_of(env, who, number), key, index)
+
+    for number in range(len(who)):
+        found.append(_lengths(play(number, jax.random.fold_in(jax.random.key(seed), number))))
     return Lengths(*np.max(found, 0).tolist())
 
 
@@ -103,6 +114,8 @@ def check_lengths(
 
     Sizes that hold whatever can be said need no look.
     """
+    if isinstance(env, HostWorld):  # what it will say nobody knows
+        return
     enough = limits(env, chat)
     checks = []
     if cfg.unread == "stop":

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxrl.language import OF
 from jaxrl.lm.play.episodes import Episodes
 from jaxrl.lm.play.rounds import Work
-from jaxrl.metrics import HIDDEN, Metrics, Sums, hidden, mean
+from jaxrl.metrics import HIDDEN, Metrics, Sums, hidden, mean, value
 
 FAILED = ("wrong", "no_answer", "wrong_form", "cut")  # why an episode has no success
 VARIED = HIDDEN + "return"  # metric: episodes whose return is not that of the device's first
@@ -58,8 +58,11 @@ def outcome_metrics(episodes: Episodes) -> Metrics:
     told = episodes.metrics
     own = {name: mean(x) for name, x in told.items() if not hidden(name)}
     own |= {f"success_{kind}": mean(told["success"], x) for kind, x in kinds(told).items()}
+    known = None if episodes.masked is None else ~episodes.masked
+    if known is not None:
+        own["masked_episodes"] = value(jnp.sum(~known, dtype=jnp.float32))
     return own | {
-        "episode_return": mean(episodes.episode_return),
+        "episode_return": mean(episodes.episode_return, known),
         "turns": mean(episodes.num_turns),
         "truncated_share": mean(episodes.truncated),
     }
@@ -89,7 +92,13 @@ def played_metrics(episodes: Episodes, work: Work, mask: jax.Array) -> Metrics:
 
 
 def shown(episodes: Episodes, count: int, axis: str | None) -> Episodes:
-    """The first `count` episodes of the first device, on every device; empty ones if it lacks."""
+    """The first `count` episodes of the first device, on every device; empty ones if it lacks.
+
+    What a masked one was worth is NaN.
+    """
+    if episodes.masked is not None:
+        reward = jnp.where(episodes.masked[:, None], jnp.nan, episodes.reward)
+        episodes = episodes.replace(reward=reward, masked=None)
 
     def first(x: jax.Array) -> jax.Array:
         missing = max(count - x.shape[0], 0)

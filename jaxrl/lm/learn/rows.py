@@ -7,6 +7,7 @@ import jax
 import numpy as np
 
 from jaxrl import config
+from jaxrl.host_world import HostWorld
 from jaxrl.language import LanguageEnvironment
 from jaxrl.lm.folders import ChatTokenizer
 from jaxrl.lm.host_chat import HostChat
@@ -26,6 +27,8 @@ def with_room(env: LanguageEnvironment, tokenizer: ChatTokenizer, cfg: C) -> C:
     For the rows of a list, or for the widest of its templates; of any others as many as bytes.
     ValueError, with the row, where less was asked for and what is not read stops a run.
     """
+    if isinstance(env, HostWorld) and env.world:  # which says more than the row
+        return cfg
     if env.num_rows:
         return with_rows(env, tokenizer, cfg)
     if tokenizer.tokenizer_json is None:  # a token is a byte

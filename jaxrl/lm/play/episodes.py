@@ -23,6 +23,8 @@ class Episodes(flax.struct.PyTreeNode):
     terminated: jax.Array  # bool [N]
     truncated: jax.Array  # bool [N]: the clock ended it, and nothing else
     metrics: dict[str, jax.Array]  # float32 [N] each: the environment's own, at the end
+    # bool [N]: the host failed to answer, nothing is known of its worth; None: there is no host.
+    masked: jax.Array | None = None
     first: int = flax.struct.field(pytree_node=False, default=0)  # room for a prompt; 0: not known
 
     @property
@@ -34,6 +36,11 @@ class Episodes(flax.struct.PyTreeNode):
     def num_turns(self) -> jax.Array:
         """int32 [N]."""
         return jnp.sum(self.played, 1, dtype=jnp.int32)
+
+    @property
+    def judged(self) -> jax.Array:
+        """bool [N, U]: turns that were played in episodes that are not masked."""
+        return self.played if self.masked is None else self.played & ~self.masked[:, None]
 
     @property
     def start(self) -> jax.Array:

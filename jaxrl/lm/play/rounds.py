@@ -28,6 +28,7 @@ class Prompts(flax.struct.PyTreeNode):
     """P episodes at their first prompt; leaves [P, ...]."""
 
     env_state: Any
+    told: Text  # first observations
     token: jax.Array  # int32 [P, F]
     cache: Cache  # capacity F
     hidden: jax.Array  # [P, D]: after the last token
@@ -67,7 +68,6 @@ class PlayContext(flax.struct.PyTreeNode):
     limits: Limits = flax.struct.field(pytree_node=False)
     num_episodes: int = flax.struct.field(pytree_node=False)  # N on this device
     group_size: int = flax.struct.field(pytree_node=False)
-    in_rows: bool = flax.struct.field(pytree_node=False, default=False)
 
     def ends_turn(self, token: jax.Array) -> jax.Array:
         """bool [...]: the form's end of turn, or another that the model's own config names."""
@@ -88,7 +88,7 @@ def play(
     temperature: float | jax.Array | None = 1.0,
     refill_at: float | jax.Array = 0.5,
     in_rows: bool = False,
-) -> tuple[Episodes, Work]:
+) -> tuple[Episodes, Work, Prompts]:
     """`group_size` episodes from each of the prompts with these global indices [P].
 
     Row p * group_size + g of the record is sample g of prompt p. What is played depends on (key,
@@ -96,28 +96,16 @@ def play(
     have finished their responses, the environments answer and free lanes take up new episodes;
     the others then go on with theirs. With `in_rows` prompt i is row i of the environment's list.
     """
-    prompt_key, env_key, noise_key = jax.random.split(key, 3)
-    context = PlayContext(
-        env=env,
-        chat=chat,
-        model=unstack(model),
-        env_key=env_key,
-        noise_key=noise_key,
-        first_episode=prompt_index[0] * group_size,
-        temperature=temperature,
-        refill_at=refill_at,
-        limits=sizes,
-        num_episodes=prompt_index.shape[0] * group_size,
-        group_size=group_size,
-        in_rows=in_rows,
-    )
-    prompts = open_prompts(context, prompt_key, prompt_index)
+    how: Any = {"group_size": group_size, "temperature": temperature, "refill_at": refill_at}
+    context, opening_key = make_context(model, env, chat, sizes, key, prompt_index, **how)
+    env_state, ts = resets(env, opening_key, prompt_index, in_rows)
+    prompts = read_prompts(context, env_state, ts.obs)
     names = metric_names(env)
     record = empty(context.num_episodes, sizes.context, sizes.max_turns, names, sizes.first)
 
     def unfinished(carry):
         lanes, _, queue, _ = carry
-        return jnp.any(_active(context, lanes)) | (queue < context.num_episodes)
+        return jnp.any(active(context, lanes)) | (queue < context.num_episodes)
 
     def play_round(carry):
         lanes, record, queue, work = carry
@@ -130,23 +118,58 @@ def play(
     zero = jnp.zeros((), jnp.float32)
     start = (lanes, record, jnp.zeros((), jnp.int32), Work(zero, zero))
     _, record, _, work = jax.lax.while_loop(unfinished, play_round, start)
-    return record, work
+    return record, work, prompts
+
+
+def make_context(
+    model: Transformer,
+    env: LanguageEnvironment,
+    chat: Any,
+    sizes: Limits,
+    key: jax.Array,
+    prompt_index: jax.Array,
+    *,
+    group_size: int,
+    temperature: float | jax.Array | None,
+    refill_at: float | jax.Array,
+) -> tuple[PlayContext, jax.Array]:
+    """What stays the same, and the key by which the environments begin."""
+    opening_key, env_key, noise_key = jax.random.split(key, 3)
+    context = PlayContext(
+        env=env,
+        chat=chat,
+        model=unstack(model),
+        env_key=env_key,
+        noise_key=noise_key,
+        first_episode=prompt_index[0] * group_size,
+        temperature=temperature,
+        refill_at=refill_at,
+        limits=sizes,
+        num_episodes=prompt_index.shape[0] * group_size,
+        group_size=group_size,
+    )
+    return context, opening_key
 
 
 @jax.named_scope("prompt")
-def open_prompts(context: PlayContext, key: jax.Array, prompt_index: jax.Array) -> Prompts:
-    """Fresh episodes, and the model's reading of their prompts."""
+def resets(
+    env: LanguageEnvironment, key: jax.Array, prompt_index: jax.Array, in_rows: bool
+) -> tuple[Any, TimeStep]:
+    """(state, TimeStep) [P] of fresh episodes with these global indices."""
     keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(prompt_index)
-    if context.in_rows:
-        env_state, ts = jax.vmap(context.env.reset_row)(prompt_index, keys)
-    else:
-        env_state, ts = jax.vmap(context.env.reset)(keys)
+    return jax.vmap(env.reset_row)(prompt_index, keys) if in_rows else jax.vmap(env.reset)(keys)
+
+
+@jax.named_scope("prompt")
+def read_prompts(context: PlayContext, env_state: Any, told: Text) -> Prompts:
+    """The model's reading of what episodes say first [P]."""
     size = context.limits.first
     with jax.named_scope("encode"):
-        tokens = jax.vmap(lambda text: context.chat.first(text, size))(ts.obs)
-    cache = init_cache(context.model.cfg, prompt_index.shape[0], size)
+        tokens = jax.vmap(lambda text: context.chat.first(text, size))(told)
+    cache = init_cache(context.model.cfg, told.length.shape[0], size)
     hidden, cache = forward(context.model, tokens.ids, tokens.length, cache)
-    return Prompts(env_state, tokens.ids, cache, _last(hidden, tokens.length), tokens.cut)
+    last = _last(hidden, tokens.length)
+    return Prompts(env_state, told, tokens.ids, cache, last, tokens.cut)
 
 
 def idle_lanes(context: PlayContext, prompts: Prompts, num_lanes: int) -> Lanes:
@@ -164,7 +187,8 @@ def idle_lanes(context: PlayContext, prompts: Prompts, num_lanes: int) -> Lanes:
     )
 
 
-def _active(context: PlayContext, lanes: Lanes) -> jax.Array:
+def active(context: PlayContext, lanes: Lanes) -> jax.Array:
+    """bool [B]: the lane has an episode."""
     return lanes.episode < context.num_episodes
 
 
@@ -178,15 +202,15 @@ def respond(
     context: PlayContext, lanes: Lanes, record: Episodes, work: Work
 ) -> tuple[Lanes, Episodes, Work]:
     """Every active lane writes on its response, until enough of them are complete."""
-    active = _active(context, lanes)
-    enough = jnp.maximum(jnp.ceil(context.refill_at * jnp.sum(active, dtype=jnp.float32)), 1)
+    busy = active(context, lanes)
+    enough = jnp.maximum(jnp.ceil(context.refill_at * jnp.sum(busy, dtype=jnp.float32)), 1)
 
     def writing(lanes):
-        return active & ~lanes.waiting
+        return busy & ~lanes.waiting
 
     def unfinished(carry):
         lanes, _, _ = carry
-        return jnp.any(writing(lanes)) & (jnp.sum(active & lanes.waiting) < enough)
+        return jnp.any(writing(lanes)) & (jnp.sum(busy & lanes.waiting) < enough)
 
     def step(carry):
         lanes, record, work = carry
@@ -265,7 +289,7 @@ def answer(
     `env_state` and `ts` [B, ...] are what stepping every lane gave; that of a lane which still
     writes is ignored. Both kinds of lane end with the first token of their next response drawn.
     """
-    ready = _active(context, lanes) & lanes.waiting
+    ready = active(context, lanes) & lanes.waiting
     record = keep_outcome(context, lanes, record, ts, ready)
     over = ready & ts.done
     lanes = lanes.replace(
@@ -349,7 +373,7 @@ def take_episodes(
 
     Returns lanes, record, queue, which lanes took one, and their hidden state [B, D].
     """
-    free = ~_active(context, lanes)
+    free = ~active(context, lanes)
     candidate = queue + jnp.cumsum(free, dtype=jnp.int32) - 1
     fresh = free & (candidate < context.num_episodes)
     episode = jnp.where(fresh, candidate, lanes.episode)

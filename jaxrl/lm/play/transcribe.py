@@ -62,7 +62,7 @@ class Transcriber:
         turns = [
             {
                 "observation": self.observation(token[(turn == t) & ~action]),
-                "response": self.text(_said(token[(turn == t) & action], cut[t])),
+                "response": self.text(said(token[(turn == t) & action], cut[t])),
                 "reward": _number(one.reward[t]),
                 "cut": cut[t],
             }
@@ -78,7 +78,7 @@ class Transcriber:
         }
 
 
-def _said(tokens: np.ndarray, cut: bool) -> np.ndarray:
+def said(tokens: np.ndarray, cut: bool) -> np.ndarray:
     """A response without the end of turn, which it has unless it was cut."""
     return tokens if cut else tokens[:-1]
 

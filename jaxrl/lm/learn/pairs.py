@@ -1,0 +1,68 @@
+"""Pairs of responses to one prompt, of which one is preferred: what DPO and reward models read."""
+
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+
+from jaxrl import config, mesh
+from jaxrl.env import per_env_keys
+from jaxrl.lm.learn.batch import Sequences
+from jaxrl.lm.learn.options import GroupConfig
+
+MARGIN = "margin of the pair"  # metric of given pairs: by how much the chosen one should be ahead
+
+
+@config.pytree_dataclass
+class PairConfig(GroupConfig):
+    """Options of the algorithms that learn from pairs, given or played by the agent itself."""
+
+    total_episodes: config.Count = 100_000  # responses learned from, two of each pair
+    num_prompts: int = 64  # pairs in an iteration, P
+    group_size: ClassVar[int] = 2
+    oracle: float | None = None  # log-odds of preferring a return 1 higher; by default always
+
+    def __post_init__(self):
+        config.check_positive("oracle", self.oracle, 1.0)
+        if self.micro_batch % 2:
+            raise ValueError(
+                f"micro_batch={self.micro_batch} is odd, and pairs lie side by side; try "
+                f"{self.micro_batch + 1}."
+            )
+        super().__post_init__()
+
+
+class PairBatch(Sequences, kw_only=True):
+    """2P sequences, those of a pair side by side and in either order."""
+
+    sign: jax.Array  # float32 [2P]: 1 for the chosen one, -1 for the rejected one; 0, 0: no pair
+    margin: jax.Array  # float32 [2P]: of the pair, by how much the chosen one should be ahead
+    ref_log_prob: jax.Array | None = None  # float32 [2P]: of the whole response
+
+
+def preferred(
+    score: jax.Array, key: jax.Array | None, oracle: float | None, axis: str | None
+) -> jax.Array:
+    """The sign [2P] of each response by its score: the higher one is chosen; 0 for equal ones.
+
+    With a key by a noisy oracle: the first is preferred with log-odds of `oracle` times the
+    difference of the scores (Bradley & Terry 1952). A function of (key, global pair).
+    """
+    ahead = score[::2] - score[1::2]
+    sign = jnp.sign(ahead)
+    if key is not None and oracle is not None:
+        keys = per_env_keys(key, mesh.global_index(len(ahead), axis))
+        told = jax.vmap(lambda k, p: jax.random.bernoulli(k, p))(
+            keys, jax.nn.sigmoid(oracle * ahead)
+        )
+        sign = jnp.where(ahead == 0, 0.0, jnp.where(told, 1.0, -1.0))
+    return jnp.stack([sign, -sign], 1).reshape(-1).astype(jnp.float32)
+
+
+def in_order(x: jax.Array, sign: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """(of the chosen, of the rejected) [P] of what there is of each response [2P]; 0 for none."""
+    pair, which = x.reshape(-1, 2), sign.reshape(-1, 2)
+    return (
+        jnp.sum(jnp.where(which > 0, pair, 0.0), 1),
+        jnp.sum(jnp.where(which < 0, pair, 0.0), 1),
+    )
