@@ -18,7 +18,7 @@ from jaxrl.policy import Policy, load_policy
 from jaxrl.spaces import LEGAL
 
 E = TypeVar("E", bound=Environment)
-CHOICES = "random (any legal action alike), self (the learner's own policy) or a run's folder"
+CHOICES = "random (any legal action alike), self (the learner itself) or a run's folder"
 
 
 class Random(flax.struct.PyTreeNode):
@@ -31,7 +31,7 @@ class Random(flax.struct.PyTreeNode):
 
 
 class Self(Random):
-    """In training the learner's policy of the same iteration (`against`); Random elsewhere."""
+    """In training a policy of the learner's, which `against` puts there; Random elsewhere."""
 
 
 def chosen(id: str, given: Any, env: Environment) -> Any:

@@ -19,12 +19,12 @@ from jaxrl.policy import load_policy
 from jaxrl.program import Member
 from jaxrl.spaces import LEGAL
 from tests.nim import Nim
-from train import arrays
+from train import arrays, self_play
 from train import ppo as trainer
 from train.resume import files_of, refuse_changes
 
 NIM = Nim()
-SMALL = ppo.Config(num_envs=4, num_steps=4, total_steps=64, num_minibatches=2, hidden=(8,))
+SMALL = ppo.Config(num_envs=4, num_steps=4, total_steps=1024, num_minibatches=2, hidden=(8,))
 
 
 class Takes(opponents.Random):
@@ -98,21 +98,36 @@ def task_of(env, algorithm, cfg=SMALL):
     return task, Member(jnp.uint32(0), cfg, env)
 
 
-def test_against_itself_an_iteration_plays_the_policy_of_its_own_state():
-    """Of now, not of the begin: the opponent changes with the learner."""
+def test_against_itself_an_iteration_plays_a_policy_of_now_or_before():
+    """Of the state as it is then, drawn by the iteration's key; what it learns with is another."""
     seen = []
     spy = SimpleNamespace(**vars(ppo))
     spy.update = lambda state, key, *, cfg, env, axis: seen.append(env.env.env) or (state, {})
     task, member = task_of(Pgx(NIM, opponents.Self()), spy)
     shapes = jax.eval_shape(lambda key: task.init(key, member, axis=None), jax.random.key(0))
     state = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-    later = state.replace(policy=jax.tree.map(lambda x: x + 1, state.policy))
-    for now in (state, later):
-        task.update(now, jax.random.key(0), member, axis=None)
-        assert not opponents.plays_itself(seen[-1])
-        jax.tree.map(np.testing.assert_array_equal, seen[-1].opponent.network, now.policy)
+    learner = state.learner
+    now = learner.replace(
+        policy=jax.tree.map(lambda x: x + 1, learner.policy), iteration=learner.iteration + 1
+    )
+    for seed in range(8):
+        again, _ = task.update(state.replace(learner=now), jax.random.key(seed), member, axis=None)
+        jax.tree.map(np.testing.assert_array_equal, again.past, state.past)
+    assert not any(map(opponents.plays_itself, seen))
+    assert {float(jax.tree.leaves(env.opponent.network)[0].max()) for env in seen} == {0.0, 1.0}
     obs = {"observation": jnp.zeros(9, jnp.bool_).at[1].set(True), LEGAL: jnp.arange(3) < 1}
     assert seen[-1].opponent(obs, jax.random.key(0)) == 0
+
+
+def test_the_policies_of_before_are_equally_spaced():
+    past = jnp.zeros(self_play.PAST)
+    for iteration in range(20):
+        now = jnp.float32(iteration)
+        past = self_play.remembered(past, now, jnp.int32(iteration), every=2)
+    np.testing.assert_array_equal(past, [16, 18, 4, 6, 8, 10, 12, 14])
+    keys = jax.random.split(jax.random.key(0), 400)
+    who = np.asarray(jax.vmap(lambda k: self_play.drawn(past, jnp.float32(19), k))(keys))
+    assert 160 < np.sum(who == 19) < 240 and set(who) == {19, *np.asarray(past)}
 
 
 def test_another_opponent_stays_as_it_is():

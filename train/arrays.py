@@ -26,7 +26,7 @@ from jaxrl.policy import (
 from jaxrl.program import Member, seed_keys
 from jaxrl.spaces import is_image, is_space
 from jaxrl.statistics import summarize_returns
-from jaxrl.train import during, edge, flags, options
+from jaxrl.train import during, edge, flags, options, self_play
 from jaxrl.train.host import Actors, HostPlay, evaluate_on_host
 from jaxrl.train.trainer import Outcome, Task
 
@@ -59,7 +59,7 @@ def make_task(name: str, algorithm: ModuleType, args: Any) -> Task:
         return algorithm.init(key, cfg=member.cfg, env=env, axis=axis)
 
     def update(state, key, member, *, axis):
-        env = algorithm.wrap(opponents.against(member.env, trained(state)), member.cfg)
+        env = algorithm.wrap(member.env, member.cfg)
         return algorithm.update(state, key, cfg=member.cfg, env=env, axis=axis)
 
     # On a CPU acting needs a core of its own, unless learning is the most of the work.
@@ -82,6 +82,8 @@ def make_task(name: str, algorithm: ModuleType, args: Any) -> Task:
         parts=parts(cfg, wrapped, fresh),
         start=None if given is None else starter(given, policy, trained, algorithm, args.init_from),
     )
+    if opponents.plays_itself(raw):
+        task = self_play.against_itself(task)
     if not args.eval_every:
         return task
     if host is not None:

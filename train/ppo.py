@@ -29,7 +29,7 @@ PRESETS = {
         num_minibatches=8,
         activation="relu",
     ),
-    # pgx/connect_four against itself: wins 95 % and more against random play after 3 M steps
+    # pgx/connect_four against itself: then wins 96 % and more against random play
     "board": ppo.Config(
         total_steps=3_000_000,
         num_envs=256,
