@@ -71,12 +71,7 @@ def prepare(
     """Which response of each pair is chosen, and how likely both were to the reference."""
     del params
     rows, _ = learn.learned_from(episodes, cfg)
-    score = jnp.sum(learn.learned_reward(episodes, cfg), 1)
-    sign = learn.preferred(score, oracle_key, cfg.oracle, axis)
-    if episodes.masked is not None:
-        unknown = jnp.repeat(jnp.any(episodes.masked.reshape(-1, 2), 1), 2)
-        sign = jnp.where(unknown, 0.0, sign)
-    margin = episodes.metrics.get(learn.MARGIN, jnp.zeros_like(sign))
+    sign, margin = learn.judge(episodes, oracle_key, cfg, axis)
     ref = None
     if reference is not None:
 

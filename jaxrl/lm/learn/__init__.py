@@ -17,7 +17,7 @@ from jaxrl.lm.learn.batch import (
 from jaxrl.lm.learn.imitation import imitate
 from jaxrl.lm.learn.iteration import improve_on_examples, update
 from jaxrl.lm.learn.options import AgentConfig, GroupConfig, MinibatchConfig
-from jaxrl.lm.learn.pairs import MARGIN, PairBatch, PairConfig, in_order, preferred
+from jaxrl.lm.learn.pairs import MARGIN, PairBatch, PairConfig, in_order, judge, preferred
 from jaxrl.lm.learn.report import outcome_metrics
 from jaxrl.lm.model.params import Critic, Params
 from jaxrl.lm.play.episodes import Episodes
@@ -42,6 +42,7 @@ __all__ = [
     "improve_on_examples",
     "in_order",
     "init",
+    "judge",
     "layout",
     "learned_from",
     "learned_reward",

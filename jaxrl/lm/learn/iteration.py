@@ -88,12 +88,13 @@ def improve(
     play_key, order_key, scripted_key = jax.random.split(key, 3)
     cfg = cfg.at_iteration(state.iteration)
     layout = agent.layout(cfg, axis)
-    whole = in_layers(layout.gather(state.params), cfg)
+    whole, reference = in_layers(layout.gather(state.params), cfg), layout.gather(state.reference)
     index = mesh.global_index(cfg.num_prompts // mesh.axis_size(axis), axis)
     if played is None:
-        played = agent.play(whole.policy, play_key, index, cfg, cfg.group_size, axis)
+        player = reference if cfg.reference_plays else whole
+        played = agent.play(player.policy, play_key, index, cfg, cfg.group_size, axis)
     episodes, work = played
-    rows, known = prepare(whole, layout.gather(state.reference), episodes, cfg, axis)
+    rows, known = prepare(whole, reference, episodes, cfg, axis)
     known |= played_metrics(episodes, work, rows.mask)
     order = shuffled(order_key, index, cfg.num_epochs, cfg.num_minibatches, cfg.learned_of_group)
     examples = rehearsal(scripted_key, cfg.num_minibatches, cfg=cfg, agent=agent, axis=axis)

@@ -7,8 +7,9 @@ import jax.numpy as jnp
 
 from jaxrl import config, mesh
 from jaxrl.env import per_env_keys
-from jaxrl.lm.learn.batch import Sequences
+from jaxrl.lm.learn.batch import Sequences, learned_reward
 from jaxrl.lm.learn.options import GroupConfig
+from jaxrl.lm.play.episodes import Episodes
 
 MARGIN = "margin of the pair"  # metric of given pairs: by how much the chosen one should be ahead
 
@@ -38,6 +39,18 @@ class PairBatch(Sequences, kw_only=True):
     sign: jax.Array  # float32 [2P]: 1 for the chosen one, -1 for the rejected one; 0, 0: no pair
     margin: jax.Array  # float32 [2P]: of the pair, by how much the chosen one should be ahead
     ref_log_prob: jax.Array | None = None  # float32 [2P]: of the whole response
+
+
+def judge(
+    episodes: Episodes, oracle_key: jax.Array | None, cfg: PairConfig, axis: str | None
+) -> tuple[jax.Array, jax.Array]:
+    """(sign, margin) [2P] of pairs by their returns; none where the host failed to judge one."""
+    score = jnp.sum(learned_reward(episodes, cfg), 1)
+    sign = preferred(score, oracle_key, cfg.oracle, axis)
+    if episodes.masked is not None:
+        unknown = jnp.repeat(jnp.any(episodes.masked.reshape(-1, 2), 1), 2)
+        sign = jnp.where(unknown, 0.0, sign)
+    return sign, episodes.metrics.get(MARGIN, jnp.zeros_like(sign))
 
 
 def preferred(
