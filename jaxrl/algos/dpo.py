@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxrl import config, objectives, preferences, sgd
 from jaxrl.lm import learn
@@ -30,7 +31,8 @@ class Config(learn.PairConfig):
         config.check_positive("beta", self.beta, 0.1)
         config.check_range("flipped", self.flipped, 0.0, 0.49, 0.1)
         config.check_range("gamma", self.gamma, 0.0, 1e6, 0.5)
-        if config.is_known(self.flipped) and self.flipped and self.loss not in ("dpo", "robust"):
+        used = self.loss in ("dpo", "robust")
+        if config.is_known(self.flipped) and np.any(self.flipped) and not used:
             raise ValueError(
                 f"flipped={self.flipped} is not used with loss={self.loss}; leave it out."
             )

@@ -32,6 +32,7 @@ class Config(learn.GroupConfig):
         config.check_positive("beta", self.beta, 0.1)
         for name in ("good_weight", "bad_weight"):
             config.check_range(name, getattr(self, name), 0.0, 1e6, 1.0)
+        config.check_range("good_return", self.good_return, -1e6, 1e6, 0.5)
         if self.micro_batch % 2:
             raise ValueError(
                 f"micro_batch={self.micro_batch} is odd, and neighbours lie side by side; try "
