@@ -166,7 +166,7 @@ def test_every_trainer_of_the_table_is_a_module_that_says_what_it_promises(name)
 @pytest.mark.parametrize(
     ("words", "error"),
     [
-        (("pppo",), "error: 'pppo' is no trainer and no tool; did you mean ppo or turn_ppo"),
+        (("pppo",), "error: 'pppo' is no trainer and no tool; did you mean ppo or dpo or turn_ppo"),
         (("", "x"), "error: '' is no trainer and no tool; `jaxrl` lists them.\n"),
         (("a  b\0",), "error: 'a b\\x00' is no trainer and no tool; `jaxrl` lists them.\n"),
         (

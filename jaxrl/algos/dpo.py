@@ -8,7 +8,7 @@ episode may have many turns, of which the policy's tokens alone count.
 """
 
 from functools import partial
-from typing import Any, Literal
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -43,25 +43,6 @@ class Config(learn.PairConfig):
         return self.loss != "simpo"
 
 
-def update(
-    state: learn.State,
-    key: jax.Array,
-    *,
-    cfg: Config,
-    agent: learn.Agent,
-    axis: str | None = None,
-    played: tuple[learn.Episodes, Any] | None = None,
-) -> tuple[learn.State, Metrics]:
-    """One optimizer step on P pairs: fresh ones of the policy's own, or some of the given ones."""
-    oracle_key = None
-    if cfg.oracle is not None:
-        key, oracle_key = jax.random.split(key)
-    how: Any = {"cfg": cfg, "agent": agent, "axis": axis}
-    if agent.examples is not None:
-        return learn.improve_on_examples(partial(prepare, None), loss, state, key, **how)
-    return learn.update(partial(prepare, oracle_key), loss, state, key, **how, played=played)
-
-
 def prepare(
     oracle_key: jax.Array | None,
     params: learn.Params,
@@ -90,15 +71,8 @@ def log_prob_of(
 ) -> tuple[jax.Array, learn.Prediction]:
     """(log-prob [2P] of each response, with simpo of its tokens on average; those of the tokens)"""
     predicted = learn.predict_responses(params.policy, rows, cfg)
-    total = objectives.sequence_log_prob(predicted.log_prob, rows.mask)
-    if cfg.loss == "simpo":
-        total = total / length_of(rows)
-    return total, predicted
-
-
-def length_of(rows: learn.Sequences) -> jax.Array:
-    """float32 [2P]: tokens of each response; 1 for none."""
-    return jnp.maximum(jnp.sum(rows.mask, 1, dtype=jnp.float32), 1.0)
+    whole = objectives.of_sequences if cfg.loss == "simpo" else objectives.sequence_log_prob
+    return whole(predicted.log_prob, rows.mask), predicted
 
 
 def loss(params: learn.Params, batch: learn.PairBatch, cfg: Config) -> tuple[Sums, Metrics]:
@@ -117,7 +91,7 @@ def loss(params: learn.Params, batch: learn.PairBatch, cfg: Config) -> tuple[Sum
         "hinge": lambda: preferences.hinge(further, cfg.beta),
         "simpo": lambda: preferences.simpo(chosen, rejected, cfg.beta, cfg.gamma + asked),
     }[cfg.loss]()
-    entropy = objectives.sequence_log_prob(predicted.entropy, batch.mask) / length_of(batch)
+    entropy = objectives.of_sequences(predicted.entropy, batch.mask)
     each = each - cfg.entropy_coef * jnp.mean(entropy.reshape(-1, 2), 1)
     known = {
         "accuracy": mean(margin > 0, told),
@@ -131,3 +105,4 @@ def loss(params: learn.Params, batch: learn.PairBatch, cfg: Config) -> tuple[Sum
 
 
 init, layout = learn.init, learn.layout
+update = partial(learn.update_from_pairs, prepare, loss)

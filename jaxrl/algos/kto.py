@@ -50,22 +50,6 @@ class JudgedBatch(learn.Sequences, kw_only=True):
     baseline: jax.Array  # float32 [P], the same for all
 
 
-def update(
-    state: learn.State,
-    key: jax.Array,
-    *,
-    cfg: Config,
-    agent: learn.Agent,
-    axis: str | None = None,
-    played: tuple[learn.Episodes, Any] | None = None,
-) -> tuple[learn.State, Metrics]:
-    """One optimizer step on P responses: fresh ones of the policy's own, or some given ones."""
-    how: Any = {"cfg": cfg, "agent": agent, "axis": axis}
-    if agent.examples is not None:
-        return learn.improve_on_examples(prepare, loss, state, key, **how)
-    return learn.update(prepare, loss, state, key, **how, played=played)
-
-
 def prepare(
     params: learn.Params,
     reference: learn.Params,
@@ -125,8 +109,7 @@ def loss(params: learn.Params, batch: JudgedBatch, cfg: Config) -> tuple[Sums, M
     each = preferences.kto(
         ratio, batch.good, batch.baseline[0], cfg.beta, cfg.good_weight, cfg.bad_weight
     )
-    length = jnp.maximum(jnp.sum(batch.mask, 1, dtype=jnp.float32), 1.0)
-    entropy = objectives.sequence_log_prob(predicted.entropy, batch.mask) / length
+    entropy = objectives.of_sequences(predicted.entropy, batch.mask)
     good, bad = batch.known & batch.good, batch.known & ~batch.good
     known = {
         "good_reward": mean(cfg.beta * ratio, good),
@@ -140,3 +123,4 @@ def loss(params: learn.Params, batch: JudgedBatch, cfg: Config) -> tuple[Sums, M
 
 
 init, layout = learn.init, learn.layout
+update = partial(learn.update_from_groups, prepare, loss)

@@ -6,7 +6,7 @@ wanted. The head is 0 at first, and so is its bias, on which no difference depen
 """
 
 from functools import partial
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -34,25 +34,6 @@ class JudgedPairs(learn.PairBatch, kw_only=True):
     """Pairs with where they end."""
 
     length: jax.Array  # int32 [2P]
-
-
-def update(
-    state: learn.State,
-    key: jax.Array,
-    *,
-    cfg: Config,
-    agent: learn.Agent,
-    axis: str | None = None,
-    played: tuple[learn.Episodes, Any] | None = None,
-) -> tuple[learn.State, Metrics]:
-    """One optimizer step on P pairs: fresh ones of the model at the start, or some given ones."""
-    oracle_key = None
-    if cfg.oracle is not None:
-        key, oracle_key = jax.random.split(key)
-    how: Any = {"cfg": cfg, "agent": agent, "axis": axis}
-    if agent.examples is not None:
-        return learn.improve_on_examples(partial(prepare, None), loss, state, key, **how)
-    return learn.update(partial(prepare, oracle_key), loss, state, key, **how, played=played)
 
 
 def prepare(
@@ -99,3 +80,4 @@ def loss(params: learn.Params, batch: JudgedPairs, cfg: Config) -> tuple[Sums, M
 
 
 init, layout = learn.init, learn.layout
+update = partial(learn.update_from_pairs, prepare, loss)

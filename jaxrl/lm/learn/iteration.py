@@ -104,6 +104,24 @@ def improve(
     return state, metrics.merged(learning, mesh.psum(known, axis))
 
 
+def update_from_groups(
+    prepare: Prepare,
+    loss: Loss,
+    state: State,
+    key: jax.Array,
+    *,
+    cfg: GroupConfig,
+    agent: Agent,
+    axis: str | None = None,
+    played: tuple[Episodes, Work] | None = None,
+) -> tuple[State, Metrics]:
+    """One iteration on P fresh groups of play, as `update`; or of the given ones, if there are."""
+    how: Any = {"cfg": cfg, "agent": agent, "axis": axis}
+    if agent.examples is not None:
+        return improve_on_examples(prepare, loss, state, key, **how)
+    return update(prepare, loss, state, key, **how, played=played)
+
+
 def improve_on_examples(
     prepare: Prepare,
     loss: Loss,

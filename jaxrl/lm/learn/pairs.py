@@ -1,15 +1,20 @@
 """Pairs of responses to one prompt, of which one is preferred: what DPO and reward models read."""
 
-from typing import ClassVar
+from collections.abc import Callable
+from functools import partial
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 
 from jaxrl import config, mesh
 from jaxrl.env import per_env_keys
+from jaxrl.lm.learn.agent import State
 from jaxrl.lm.learn.batch import Sequences, learned_reward
+from jaxrl.lm.learn.iteration import update_from_groups
 from jaxrl.lm.learn.options import GroupConfig
 from jaxrl.lm.play.episodes import Episodes
+from jaxrl.metrics import Metrics, Sums
 
 MARGIN = "margin of the pair"  # metric of given pairs: by how much the chosen one should be ahead
 
@@ -39,6 +44,22 @@ class PairBatch(Sequences, kw_only=True):
     sign: jax.Array  # float32 [2P]: 1 for the chosen one, -1 for the rejected one; 0, 0: no pair
     margin: jax.Array  # float32 [2P]: of the pair, by how much the chosen one should be ahead
     ref_log_prob: jax.Array | None = None  # float32 [2P]: of the whole response
+
+
+def update_from_pairs(
+    prepare: Callable[..., tuple[Any, Metrics]],
+    loss: Callable[..., tuple[Sums, Metrics]],
+    state: State,
+    key: jax.Array,
+    *,
+    cfg: PairConfig,
+    **how: Any,
+) -> tuple[State, Metrics]:
+    """`update_from_groups` with an oracle of its own randomness: `prepare(oracle_key, ...)`."""
+    oracle_key = None
+    if cfg.oracle is not None:
+        key, oracle_key = jax.random.split(key)
+    return update_from_groups(partial(prepare, oracle_key), loss, state, key, cfg=cfg, **how)
 
 
 def judge(
