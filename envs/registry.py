@@ -34,6 +34,9 @@ from jaxrl.envs.outside import (
 from jaxrl.envs.probe import legal, loop, value
 from jaxrl.envs.reasoning.chain_sum import ChainSum
 from jaxrl.envs.reasoning.countdown import Countdown
+from jaxrl.envs.tools.calculator import Calculator
+from jaxrl.envs.tools.office import Office
+from jaxrl.envs.tools.search import Search
 from jaxrl.language import LanguageEnvironment
 from jaxrl.theirs import telling
 from jaxrl.wrappers import TimeLimit
@@ -67,6 +70,9 @@ TABLE: dict[str, tuple[Constructor, int | None]] = {
     "probe/TwoStepDiscount-v0": (value.TwoStepDiscount, None),
     "reasoning/chain_sum": (ChainSum, None),
     "reasoning/countdown": (Countdown, None),
+    "tools/Calculator": (Calculator, None),
+    "tools/Office": (Office, None),
+    "tools/Search": (Search, None),
 }
 
 
@@ -80,7 +86,7 @@ class Spec:
     source: str = "native"
     downloads: str = ""  # what making it fetches from the network
     language: bool | None = None  # whether it is spoken to, where the class does not tell
-    needs: str = ""  # the field without which it cannot be made
+    needs: str = ""  # the field without which it cannot be made, as NAME=VALUE
 
     @property
     def is_language(self) -> bool:
@@ -119,7 +125,9 @@ def spec(id: str) -> Spec:
     if suite in BRIDGES and (suite in OPEN or name in bridge(suite).ids()):
         found = bridge(suite)
         make_it = functools.partial(found.make, name)
-        return Spec(id, make_it, None, suite, found.DOWNLOADS.get(name, ""), found.LANGUAGE)
+        needs = vars(found).get("NEEDS", {}).get(name, "")
+        downloads = found.DOWNLOADS.get(name, "")
+        return Spec(id, make_it, None, suite, downloads, found.LANGUAGE, needs)
     if id.startswith(GIVEN):
         raise ValueError(
             f"The environment {id!r} was given as an object in Python, and is not known here; give "

@@ -9,6 +9,7 @@ from jaxrl.env import Environment, TimeStep, static
 from jaxrl.metrics import HIDDEN
 from jaxrl.spaces import TextSpace
 from jaxrl.text import Template, Text, resize, select
+from jaxrl.text.tools import Tool
 
 ANSWER = HIDDEN + "answer"  # metric: what was answered, as a number; -1 where nothing was
 OF = HIDDEN + "of_"  # begins metrics, as of_minus: 1 where the task is of this kind, else 0
@@ -66,6 +67,11 @@ class LanguageEnvironment(Environment):
     def response(self) -> Template:
         """The longest move, as a scripted player says it."""
         raise NotImplementedError(f"{type(self).__name__} must define response or response_bytes")
+
+    @property
+    def toolbox(self) -> tuple[Tool, ...]:
+        """Tools that a response may call; in words a model is told of them before all else."""
+        return ()
 
     @property
     def prompt_bytes(self) -> int:

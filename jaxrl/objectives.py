@@ -83,11 +83,6 @@ def sequence_log_prob(
     return jnp.sum(jnp.where(mask, log_prob, 0.0), 1)
 
 
-def of_sequences(x: Float[Array, "N S"], mask: Bool[Array, "N S"]) -> Float[Array, " N"]:
-    """Of each sequence the mean over its tokens; 0 for an empty one."""
-    return sequence_log_prob(x, mask) / jnp.maximum(jnp.sum(mask, 1, dtype=jnp.float32), 1.0)
-
-
 def without_cut(
     mask: Bool[Array, "N S"], turn: Int[Array, "N S"], cut: Bool[Array, "N U"]
 ) -> Bool[Array, "N S"]:

@@ -17,7 +17,7 @@ from jaxrl import actions, distributions, files, memory, networks, spaces
 from jaxrl.actions import Scaling
 from jaxrl.config import check_range
 from jaxrl.networks import NetworkSpec
-from jaxrl.normalize import RunningStats, normalize_obs
+from jaxrl.normalize import RunningStats, normalize_obs, normalized_space
 
 WEIGHTS, DESCRIPTION = "weights.npz", "policy.json"
 COPY = "copy policy/ again from its run, or train again"
@@ -96,6 +96,12 @@ class Policy(flax.struct.PyTreeNode):
         """V of raw observations, in units of the (possibly scaled) training reward."""
         self._check_memory()
         return self.network.value(normalize_obs(self.obs_stats, obs))
+
+    def plays(self, env: Any) -> bool:
+        """Whether an environment has the spaces that it was trained for."""
+        seen = env.observation_space
+        seen = seen if self.obs_stats is None else normalized_space(seen)
+        return (self.spec.observation_space, self.action_space) == (seen, env.action_space)
 
 
 def save_policy(folder: Path, policies: Policy) -> None:

@@ -24,20 +24,14 @@ FLOORS = [
     },  # mathematics and strings: each other downwards
     {"env", "spaces", "language", "host_world", "actions", "distributions"}
     | {"networks", "mesh"},  # objects
-    {"checkpoint", "evaluate", "memory", "normalize", "off_policy", "on_policy", "policy"}
+    {"checkpoint", "evaluate", "memory", "normalize", "off_policy", "on_policy", "opponents"}
+    | {"policy"}
     | {"priorities", "program", "q_learning", "replay", "resets", "rollout"}
-    | {
-        "check",
-        "host",
-        "hosted",
-        "lm",
-        "sgd",
-        "vec",
-        "wrappers",
-    },  # loops and the state of the world
+    | {"check", "host", "hosted", "lm", "sandbox", "sgd", "vec"}
+    | {"wrappers"},  # loops and the state of the world
     {"algos"},  # one file for each algorithm
 ]
-ENVS_MAY_USE = FLOORS[0] | FLOORS[1] | {"host", "wrappers", "vec"}
+ENVS_MAY_USE = FLOORS[0] | FLOORS[1] | {"host", "opponents", "wrappers", "vec"}
 FORBIDDEN_NAMES = {"utils", "util", "common", "helpers", "misc", "base"}
 
 

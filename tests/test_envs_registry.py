@@ -241,8 +241,9 @@ def test_a_spec_says_whether_its_environment_is_spoken_to(registered, monkeypatc
     registered("test/Talk-v0", lambda: envs.make("reasoning/countdown"))
     assert envs.spec("test/Talk-v0").is_language and not envs.spec("test/Night-v0").is_language
     monkeypatch.setattr("jaxrl.envs.registry.make", None)  # nothing is made where the class tells
+    kinds = ("gem", "language", "reasoning", "tools")
     spoken = {id for id in envs.ids() if id in TABLE and envs.spec(id).is_language}
-    assert spoken == {id for id in TABLE if id.split("/")[0] in ("gem", "language", "reasoning")}
+    assert spoken == {id for id in TABLE if id.split("/")[0] in kinds}
     assert not envs.spec("Breakout-MinAtar").is_language
 
 

@@ -15,6 +15,7 @@ from gymnasium.utils.env_match import check_environments_match
 from gymnasium.vector import AutoresetMode
 
 import envs
+from envs.bridges import BRIDGES
 from envs.gymnasium import gymnasium_id, own_ids
 from envs.gymnasium.spaces import from_numpy, to_gymnasium, to_numpy
 from envs.registry import TABLE
@@ -174,7 +175,8 @@ def test_environments_of_one_structure_share_their_programs():
 
 def test_every_id_is_one_of_gymnasiums_and_its_spec_can_be_written_down():
     assert "jaxrl/gymnasium.CartPole-v1" not in gymnasium.registry
-    for id in own_ids():
+    native = (id for id in own_ids() if envs.spec(id).source in ("native", *BRIDGES))
+    for id in native:
         spec = gymnasium.spec(gymnasium_id(id))
         assert gymnasium.envs.registration.EnvSpec.from_json(spec.to_json()) == spec
     assert gymnasium_id("language/Mastermind-easy") == "jaxrl/language.Mastermind-easy"
@@ -242,14 +244,19 @@ def test_bad_input_is_refused_in_one_line(monkeypatch):
         envs.to_gymnasium("CartPole-v1")
 
 
+@pytest.mark.slow
 def test_stable_baselines3_learns_cartpole_of_ours():
     pytest.importorskip("stable_baselines3", reason="pip install 'jaxrl[sb3]'")
+    torch = pytest.importorskip("torch")
     from stable_baselines3 import PPO
     from stable_baselines3.common.env_util import make_vec_env
+    from stable_baselines3.common.evaluation import evaluate_policy
 
-    env = make_vec_env("jaxrl/CartPole-v1", n_envs=8, seed=0)
+    torch.set_num_threads(1)  # its networks are too small to share
+    env, other = (make_vec_env("jaxrl/CartPole-v1", n_envs=8, seed=seed) for seed in (0, 1000))
     options = dict(n_steps=128, batch_size=256, learning_rate=1e-3, gamma=0.98, gae_lambda=0.8)
     model = PPO("MlpPolicy", env, seed=0, device="cpu", **options)
-    model.learn(4096)
-    means = [np.mean([e["r"] for e in list(model.ep_info_buffer)[i:][:20]]) for i in (0, -20)]
-    assert means[1] > 2 * 22  # a random policy's mean return is 22
+    played = partial(evaluate_policy, env=other, n_eval_episodes=16, deterministic=False)
+    before, _ = played(model)  # drawn from a policy that knows nothing, about 22
+    after, _ = played(model.learn(8192))
+    assert before < 30 < 90 < after

@@ -1,5 +1,6 @@
 """Environments that Python steps: processes, what becomes of dead ones, spaces, the rollout."""
 
+import time
 from functools import partial
 
 import gymnasium
@@ -97,6 +98,21 @@ def test_a_process_that_dies_again_and_again_is_given_up_with_its_error(tmp_path
     with pytest.raises(ValueError, match=r"died 4 times in a row .* a broken pipe in the plant"):
         for _ in range(5):
             one.step(right(1))
+
+
+def test_processes_that_hang_are_ended_with_the_rest(tmp_path, opened):
+    one = opened(partial(worlds.Mortal, str(tmp_path), "always hang", 1), 1, 1, deadline=0.5)
+    one.reset([0])
+    begun = time.monotonic()
+    with pytest.raises(ValueError, match=r"died 4 times in a row .*took longer than 0.5 s; try"):
+        for _ in range(5):
+            one.step(right(1))
+    one.close()
+    assert time.monotonic() - begun < 40
+
+
+def test_lists_are_observations_too():
+    assert envs.make("worlds:Listed").observation_space == spaces.Box(0, 1, (2,))
 
 
 def test_an_observation_outside_of_its_space_is_refused(opened):
@@ -239,7 +255,9 @@ def test_a_space_without_a_form_here_is_refused():
         ("gymnasium/Nope-v1", "Gymnasium knows no 'Nope-v1'; near: "),
         ("LunarLander-v3", "Gymnasium knows it, try gymnasium/LunarLander-v3; near: "),
         ("worlds:NoBeginning", "first episode could not begin .KeyError: 'no such level'"),
-        ("worlds:Wide", r"observation has the shape \(3,\), not \(2,\); declare a space"),
+        ("worlds:Late", r"its first step \(ValueError: not enough values.*worlds.py, line"),
+        ("worlds:Paid", "a reward is nan; rewards must be finite"),
+        ("worlds:Wide", r"observation has the shape \(3,\), not \(2,\) as its space; give both"),
         ("worlds:Nope", "defines no 'Nope'"),
         ("no_such_module:Env", "No module 'no_such_module'"),
     ],

@@ -1,5 +1,6 @@
 """Worlds and tools in Python: the same episodes as inside the program, and what may fail."""
 
+import itertools
 import json
 from dataclasses import replace
 
@@ -14,7 +15,7 @@ from jaxrl.algos import grpo
 from jaxrl.host_world import HostWorld
 from jaxrl.lm.host.answers import Answers
 from jaxrl.lm.host.ledger import Ledger
-from jaxrl.lm.host.player import Host
+from jaxrl.lm.host.player import Host, take_turns
 from jaxrl.lm.host.pool import Pool
 from jaxrl.lm.host.speaker import Parts, Speaker, jitted, play
 from jaxrl.lm.host.texts import encoded
@@ -44,9 +45,12 @@ class Fragile(Parrot):
     """In its first episode's second turn the process ends, once; in another it raises."""
 
     def step(self, action):
-        if self.turn == 1 and not os.path.exists(os.environ["ONCE"]):
-            open(os.environ["ONCE"], "w").close()
-            os._exit(3)
+        if self.turn == 1:
+            try:
+                open(os.environ["ONCE"], "x").close()  # of several processes, one
+                os._exit(3)
+            except FileExistsError:
+                pass
         return super().step(action)
 
 class Fickle(Parrot):
@@ -195,6 +199,34 @@ def test_a_replayed_episode_asks_nobody(table, told, shelf):
     record, masked = table.play(host)
     assert not masked.any()
     np.testing.assert_array_equal(record.log_prob, told[0].log_prob)
+
+
+def test_while_the_host_answers_one_half_the_other_decodes(table, monkeypatch):
+    host, events = table.host("Parrot"), []
+
+    def logged(name, f, half):
+        def call(*args):
+            events.append((name, half(*args)))
+            return f(*args)
+
+        return call
+
+    go_on = logged("decode", table.parts["go_on"], lambda who, index, *_: int(index[0]) // 4)
+    for name in ("settle", "ask"):
+        one = (lambda x: x[0].episode) if name == "settle" else (lambda place, episode, _: episode)
+        f = logged(name, getattr(host.worlds, name), lambda *x, one=one: one(*x).index // 8)
+        monkeypatch.setattr(host.worlds, name, f)
+    halves = [np.arange(4, dtype=np.int32), np.arange(4, 8, dtype=np.int32)]
+    parts = table.parts | {"go_on": go_on}
+    take_turns([play(parts, host, table.who, i, 2, Place(0, 0, 1), {}) for i in halves])
+    host.close()
+    order = [event for event, _ in itertools.groupby(events)]
+    asked = [i for i, (name, _) in enumerate(order) if name == "ask"]
+    assert len(asked) >= 6  # rounds of both halves
+    for i in asked[1:-2]:
+        half = order[i][1]
+        between = order[i + 1 : order.index(("settle", half), i)]
+        assert ("decode", 1 - half) in between
 
 
 @pytest.fixture(scope="module")

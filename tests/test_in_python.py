@@ -104,7 +104,7 @@ def test_a_callback_stops_a_run_which_then_goes_on_to_the_same_end(whole, tmp_pa
     ("options", "words"),
     [
         ({"learning_rte": 1}, "no option learning_rte; near: learning_rate"),
-        ({"env": 5}, "env=5 must be an id or an Environment"),
+        ({"env": 5}, "env=5 must be an id, an Environment, or a class of Gymnasium"),
         ({"env": "CartPole"}, "No environment 'CartPole'"),
         ({"num_seeds": 0}, "num_seeds=0 must lie in"),
         ({"hidden": 8}, "hidden=8 must be a tuple"),

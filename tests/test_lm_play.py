@@ -2,7 +2,7 @@
 
 import json
 from dataclasses import replace
-from functools import partial
+from functools import cache
 
 import agents
 import jax
@@ -39,16 +39,14 @@ def model():
 
 
 def run(model, key=7, lanes=4, refill_at=0.5, prompts=P, response=0):
+    return program(lanes, refill_at, response)(model, jax.random.key(key), jnp.arange(prompts))
+
+
+@cache
+def program(lanes, refill_at, response):
     sizes = limits(ENV, CHAT, response)
-    playing = partial(
-        play, env=ENV, chat=CHAT, sizes=sizes, group_size=G, num_lanes=lanes, refill_at=refill_at
-    )
-
-    @jit
-    def played(model, key, index):
-        return playing(model, key=key, prompt_index=index)
-
-    return played(model, jax.random.key(key), jnp.arange(prompts))
+    how = {"group_size": G, "num_lanes": lanes, "refill_at": refill_at}
+    return jit(lambda model, key, index: play(model, ENV, CHAT, sizes, key, index, **how)[:2])
 
 
 @pytest.fixture(scope="module")

@@ -173,7 +173,10 @@ def test_every_trainer_of_the_table_is_a_module_that_says_what_it_promises(name)
             ("envs", "Cart"),
             "error: Unrecognized options: Cart; python -m envs has --markdown alone.\n",
         ),
-        (("ppo", "--preset", "fast"), "error: preset=fast is none of train.ppo; try continuous, "),
+        (
+            ("ppo", "--preset", "fast"),
+            "error: preset=fast is none of train.ppo; try atari, board, ",
+        ),
         (("ppo", "--algo.gama", "1"), "error: Unrecognized options: --algo.gama, 1; Perhaps"),
         (("evaluate", "--run", "nowhere"), "error: run=nowhere is not there; give a folder"),
         (("aot", "--trainer", "pppo"), "error: trainer=pppo is none; try one of ppo, pqn, "),

@@ -263,3 +263,8 @@ def test_episodes_that_do_not_end_are_told_of_and_counted(plain, monkeypatch, ca
     found = json.loads(out)
     assert found["unfinished"] == 4 and found["metrics"]["episode_length"]["mean"] == 3
     assert err.startswith("note: 4 of 4 episodes did not end in ") and err.count("\n") == 1
+
+
+def test_a_run_is_evaluated_in_an_environment_with_other_fields(plain, capfd):
+    evaluate.run(["--run", str(plain), "--episodes", "4", "--env-args", "max_steps=2"])
+    assert json.loads(capfd.readouterr().out)["metrics"]["episode_length"]["mean"] == 2

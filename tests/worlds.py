@@ -59,9 +59,9 @@ class Mortal(Path):
     def step(self, action):
         self.steps += 1
         mark = os.path.join(self.folder, "died")
-        if self.steps == self.at and (self.how == "always" or not os.path.exists(mark)):
+        if self.steps == self.at and (self.how.startswith("always") or not os.path.exists(mark)):
             open(mark, "w").close()
-            if self.how == "hang":
+            if self.how.endswith("hang"):
                 time.sleep(60)
             if self.how in ("raise", "always"):
                 raise RuntimeError("a broken pipe in the plant")
@@ -79,6 +79,30 @@ class Leaves(Path):
 class NoBeginning(Path):
     def reset(self, *, seed=None, options=None):
         raise KeyError("no such level")
+
+
+class Listed(Path):
+    """Shows a list."""
+
+    def _see(self):
+        return super()._see().tolist()
+
+
+class Late(Path):
+    """Answers as the old gym did."""
+
+    def step(self, action):
+        _, reward, done, *_ = super().step(action)
+        obs, info = self._see(), {}
+        one, two, three, four, five = obs, reward, done, info  # noqa: F841
+        return one
+
+
+class Paid(Path):
+    """Its rewards are no numbers."""
+
+    def step(self, action):
+        return self._see(), float("nan"), False, False, {}
 
 
 class Wide(Path):

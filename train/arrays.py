@@ -10,12 +10,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrl import envs, memory, replay
+from jaxrl import envs, memory, opponents, replay
 from jaxrl.env import Environment
 from jaxrl.evaluate import Evaluation, evaluate
 from jaxrl.host.environment import HostEnvironment
 from jaxrl.language import LanguageEnvironment
-from jaxrl.normalize import normalized_space
 from jaxrl.policy import (
     Policy,
     check_saved,
@@ -52,15 +51,19 @@ def make_task(name: str, algorithm: ModuleType, args: Any) -> Task:
     trained = partial(algorithm.trained_policy, cfg=cfg, env=raw)
     policy = jax.eval_shape(lambda key: trained(fresh(key)), jax.random.key(0))
     check_saved(policy)  # before hours of training
+    if opponents.plays_itself(raw):
+        opponents.check(args.env, policy, raw)
 
     def init(key, member, *, axis):
         env = algorithm.wrap(member.env, member.cfg)
         return algorithm.init(key, cfg=member.cfg, env=env, axis=axis)
 
     def update(state, key, member, *, axis):
-        env = algorithm.wrap(member.env, member.cfg)
+        env = algorithm.wrap(opponents.against(member.env, trained(state)), member.cfg)
         return algorithm.update(state, key, cfg=member.cfg, env=env, axis=axis)
 
+    # On a CPU acting needs a core of its own, unless learning is the most of the work.
+    alone = host is not None and jax.default_backend() == "cpu" and row_weight(raw) == 1
     parts = memory.of_replay if isinstance(cfg, replay.Sizes) else memory.of_rollouts
     given = load_policy(args.init_from) if "init_from" in args.files() else None
     task = Task(
@@ -72,7 +75,7 @@ def make_task(name: str, algorithm: ModuleType, args: Any) -> Task:
         env=raw,
         num_iterations=cfg.num_iterations,
         steps_per_iteration=cfg.num_envs * cfg.num_steps,
-        num_blocks=cfg.num_blocks,
+        num_blocks=1 if alone else cfg.num_blocks,
         minibatch_rows=cfg.minibatch_rows * row_weight(raw),
         outcome=outcome(trained, raw, host),
         host=host,
@@ -134,14 +137,11 @@ def reload(folder: Path, args: Any) -> tuple[Policy, Outcome]:
     ValueError where they are not those of the environment that the options name.
     """
     policies, env = load_policies(folder), make_env(args)
-    known = policies.spec.observation_space, policies.action_space
-    seen = env.observation_space
-    seen = seen if policies.obs_stats is None else normalized_space(seen)
-    if known != (seen, env.action_space):
+    if not policies.plays(env):
         raise ValueError(
-            f"{folder}/config.json has env={args.env} with the spaces {seen} and "
-            f"{env.action_space}, but policy/policy.json {known[0]} and {known[1]}; copy both "
-            "again from one run."
+            f"{folder}/config.json has env={args.env} with the spaces {env.observation_space} and "
+            f"{env.action_space}, but policy/policy.json {policies.spec.observation_space} and "
+            f"{policies.action_space}; copy both again from one run."
         )
     return policies, outcome(lambda policies: policies, env, host_play(env, args))
 
@@ -185,6 +185,10 @@ def evaluate_policies(policies: Policy, members: Member, episodes: int) -> dict[
         return evaluate(policy.step, member.env, key, episodes, memory=policy.begin())
 
     played = jax.device_get(jax.jit(jax.vmap(play))(policies, jax.tree.map(jnp.asarray, members)))
+    if opponents.plays_itself(members.env):
+        edge.say(
+            "note: in these episodes the others play at random: opponent=self is for training."
+        )
     summary, cut = summarize_returns(played.episode_return, played.metrics), ~played.finished
     if cut.any():
         summary["unfinished"] = int(cut.sum())

@@ -32,7 +32,7 @@ from jaxrl.train.paths import Folder, NewFile
 from jaxrl.train.run_folder import read_config
 
 SIZES = ("temperature", "response_tokens", "prompt_tokens", "feedback_tokens", "context")
-OF_MODELS = ("env", "env_args", *(field.name for field in fields(language.Spoken)))
+OF_MODELS = ("env", *(field.name for field in fields(language.Spoken)))
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Args(language.Spoken):
     run: Folder | None = None  # folder of a finished run, with its own environment and options
     model: str = ""  # or a model: nano, tiny, small, base, ./FOLDER of transformers or of a run
     env: str = ""  # what the model plays; `python -m envs` lists them
-    env_args: tuple[str, ...] = ()  # fields of the environment, as NAME=VALUE
+    env_args: tuple[str, ...] = ()  # fields of the environment, as NAME=VALUE, over those of a run
     data: language.File | None = None  # rows of --env dataset
     episodes: int = 128  # prompts, of each seed; 0: every row of --env dataset
     seed: int = 1_000_000  # of the episodes
@@ -175,11 +175,15 @@ def evaluate_run(args: Args, folder: Path) -> dict[str, Any]:
     trainer = table.trainer(made_by)
     options = flags.saved_options(trainer, folder)
     if isinstance(options, language.Options):
+        if args.env_args:
+            raise ValueError(f"env_args={args.env_args[0]}: the run has its own; leave it out.")
         return play(args, of_run(args, options))
     for name in given(args, ("samples", "greedy", "show", "out", *SIZES)):
         raise ValueError(f"{name}={getattr(args, name)} is for language agents; leave it out.")
     if not args.episodes:
         raise ValueError("episodes=0 must be at least 1; try 128.")
+    pairs = {pair.partition("=")[0]: pair for pair in (*options.env_args, *args.env_args)}
+    options = replace(options, env_args=tuple(pairs.values()))
     trained, outcome = trainer.reload(folder, options)
     env = envs.make(options.env, **flags.env_fields(options))
     count = jax.tree.leaves(trained)[0].shape[0]

@@ -16,7 +16,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from jaxrl.config import check_fields, check_positive, check_range
@@ -33,6 +33,7 @@ from jaxrl.program import ONE_CORE, Member, Program, make_program, over_members,
 from jaxrl.rollout import Ended, Transition, forget
 from jaxrl.spaces import by_leaf, is_space
 from jaxrl.statistics import summarize_returns
+from jaxrl.train import edge
 from jaxrl.train.devices import num_cores
 
 RESUMES = "the learner exactly; environments begin new episodes"  # told in summary.json
@@ -79,6 +80,8 @@ class HostPlay:
                 f"actors.ray={actors.ray} plays on other machines, and env={env.world.id} in "
                 "threads of this one; try --env-args engine=ale."
             )
+        if algorithm is not None and env.world.note:
+            edge.say(f"note: {env.world.note}")
         if actors.ray is not None:
             machines.join(actors.ray)
         self.wrap = getattr(algorithm, "wrap", None)
@@ -116,6 +119,8 @@ class HostProgram:
         self.waiting: Future | None = None  # the rollout that is being played
         self.treedef: Any = None  # of what acting reads of a state
         self.thread = ThreadPoolExecutor(1)
+        self.acting = acting_mesh(base.mesh)
+        self.there = NamedSharding(self.acting, P(SEED))
 
     def compile(self, members: Member, one_core: bool = True) -> tuple[Callable, Callable]:
         """(init, run): `run(state, members, count)` is as that of the one program."""
@@ -135,18 +140,17 @@ class HostProgram:
 
     def _parts(self, one_core: bool) -> None:
         """What a rollout and an iteration are made of, jitted."""
-        mesh, layout = self.mesh, self.base.layout
-        axis = DATA if mesh.shape[DATA] > 1 else None
-        on_cpu = mesh.devices.flat[0].platform == "cpu"
+        layout = self.base.layout
+        axis = DATA if self.mesh.shape[DATA] > 1 else None
+        on_cpu = self.mesh.devices.flat[0].platform == "cpu"
         options = ONE_CORE if on_cpu and one_core else None
         whole, split, in_time = P(SEED), P(SEED, DATA), P(SEED, None, DATA)
         hosted = self._hosted(Member(0, self.host.cfg, self.host.env))
         self.num_rounds, self.num_steps = hosted.num_rounds, hosted.num_steps
 
-        def mapped(f: Callable, ins: Any, outs: Any, **how: Any) -> Callable:
-            over = jax.shard_map(
-                over_members(f), mesh=mesh, in_specs=ins, out_specs=outs, check_vma=False
-            )
+        def mapped(f: Callable, ins: Any, outs: Any, acts: bool = False, **how: Any) -> Callable:
+            where: Any = {"mesh": self.acting if acts else self.mesh, "check_vma": False}
+            over = jax.shard_map(over_members(f), in_specs=ins, out_specs=outs, **where)
             return jax.jit(over, compiler_options=options, **how)
 
         def key_of(state: Any, member: Member) -> jax.Array:
@@ -184,8 +188,9 @@ class HostProgram:
         of_all = whole, whole
         self.start = mapped(start, (layout, whole), (layout, split), donate_argnums=0)
         self.snapshot = mapped(snapshot, (layout, whole), whole)
-        self.noise = mapped(noise, (whole, *of_all), in_time)
-        self.act = mapped(act, (*of_all, split, split, split, in_time, whole), split)
+        self.noise = mapped(noise, (whole, *of_all), in_time, acts=True)
+        seen = *of_all, split, split, split, in_time, whole
+        self.act = mapped(act, seen, split, acts=True)
         self.learn = mapped(learn, (layout, whole, given, whole), (layout, whole), donate_argnums=0)
 
     def _compiled(self, state: Any, members: Member) -> None:
@@ -195,13 +200,16 @@ class HostProgram:
         flag: Any = jax.ShapeDtypeStruct((K, B), np.bool_)
         _, memory = jax.eval_shape(self.start, state, members)
         player = jax.eval_shape(self.snapshot, state, members)
-        noise = jax.eval_shape(self.noise, members, number, number)
+        elsewhere: Any = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=self.there), members
+        )
+        noise = jax.eval_shape(self.noise, elsewhere, number, number)
         obs = jax.tree.map(
             lambda s: jax.ShapeDtypeStruct((K, B, *s.shape), s.dtype),
             by_leaf(self.host.env.observation_space),
             is_leaf=is_space,
         )
-        seen = player, members, memory, flag, obs, noise, number
+        seen = player, elsewhere, memory, flag, obs, noise, number
         memory, action, aux, _ = jax.eval_shape(self.act, *seen)
         reward: Any = jax.ShapeDtypeStruct((K, B), np.float32)
         one = Transition(obs, action, aux, reward, flag, flag, obs)
@@ -210,7 +218,7 @@ class HostProgram:
         played = Played(steps, Ended(ended, reward, reward, reward), obs, memory, flag)
         self.start = self.start.lower(state, members).compile()
         self.snapshot = self.snapshot.lower(state, members).compile()
-        self.noise = self.noise.lower(members, number, number).compile()
+        self.noise = self.noise.lower(elsewhere, number, number).compile()
         self.act = self.act.lower(*seen).compile()
         self.learn = self.learn.lower(state, members, played, number).compile()
 
@@ -240,8 +248,8 @@ class HostProgram:
         shape = len(seeds), self.task.cfg.num_envs
         self.actor = Actor(self.host.start(shape[0] * shape[1]), shape, self._act, self.num_steps)
         state, memory = self.start(state, members)
-        self.actor.begin(env_seeds(seeds, iteration, shape[1]), memory)
-        self.members = members
+        self.actor.begin(env_seeds(seeds, iteration, shape[1]), jax.tree.map(np.asarray, memory))
+        self.members = jax.device_put(members, self.there)
         return state
 
     def _act(self, player: Any, *seen: Any) -> Any:
@@ -253,8 +261,8 @@ class HostProgram:
         """The rollout before round i of an iteration; with `overlap` the one after it begins."""
 
         def begin(iteration: int, i: int) -> Future:
-            player = self.snapshot(state, members)
-            noise = self.noise(members, self._whole(iteration), self._whole(i))
+            player = jax.device_put(self.snapshot(state, members), self.there)
+            noise = self.noise(self.members, self._whole(iteration), self._whole(i))
             return self.thread.submit(self.actor.play, player, noise)
 
         if self.waiting is None:
@@ -278,6 +286,18 @@ class HostProgram:
         lost = np.full(shape[0], sum(one.lost for one in noted) / shape[0], np.float32)
         told = of_episodes(episodes, shape) | {"lost_episodes": sums(lost, np.ones_like(lost))}
         return learned | told
+
+
+def acting_mesh(mesh: Mesh) -> Mesh:
+    """Where acting is computed: beside a learner of one device, if there is another of its kind.
+
+    A device takes one program after the other, so that on the learner's own acting would wait.
+    """
+    one = mesh.devices.flat[0]
+    others = [d for d in jax.local_devices() if d.platform == one.platform and d != one]
+    if mesh.devices.size > 1 or not others:
+        return mesh
+    return Mesh(np.asarray(others[:1]).reshape(mesh.devices.shape), mesh.axis_names)
 
 
 def sums(numerator: Any, denominator: Any) -> Sums:

@@ -254,6 +254,7 @@ def make_agent(
         args.dtype,
         args.date,
         args.thinking,
+        env.toolbox if env.in_words else (),
     )
     env, tokenizer = introduced(args, env, tokenizer)
     if args.lora_rank:

@@ -66,6 +66,11 @@ class Options:
 
     def files(self) -> dict[str, Path]:
         """option -> the file or folder whose content the run depends on from here on."""
-        if self.init_from is None or self.begun:
-            return {}
-        return {"init_from": self.init_from}
+        found = {}
+        for pair in self.env_args:
+            name, _, text = pair.partition("=")
+            if name == "opponent" and Path(text).is_dir():
+                found[name] = Path(text)
+        if self.init_from is not None and not self.begun:
+            found["init_from"] = self.init_from
+        return found

@@ -29,6 +29,18 @@ PRESETS = {
         num_minibatches=8,
         activation="relu",
     ),
+    # pgx/connect_four against itself: wins 95 % and more against random play after 3 M steps
+    "board": ppo.Config(
+        total_steps=3_000_000,
+        num_envs=256,
+        num_steps=32,
+        num_minibatches=8,
+        learning_rate=1e-3,
+        entropy_coef=0.02,
+        network="cnn",
+        hidden=(128,),
+        activation="relu",
+    ),
     # MemoryChain-v0: the bit of 20 steps ago is told right in 0.2 M steps
     "memory": ppo.Config(
         total_steps=200_000, num_envs=64, num_steps=64, learning_rate=1e-3, network="gru"
@@ -49,7 +61,7 @@ PRESETS = {
 
 @dataclass(frozen=True)
 class Args(arrays.Options):
-    preset: str = "default"  # options to start from: default, continuous, minatar, memory or atari
+    preset: str = "default"  # to start from: default, continuous, minatar, board, memory or atari
     algo: ppo.Config = field(default_factory=ppo.Config)
 
 

@@ -112,7 +112,7 @@ def refuse_changes(config: Mapping[str, Any], before: Any, args: Any) -> None:
         )
     for name, path in args.files().items():
         if name in known:
-            _refuse_another(name, path, known[name], args.begun, vars(before)[name])
+            _refuse_another(name, path, known[name], args.begun, vars(before).get(name, path))
 
 
 def _files(config: Mapping[str, Any]) -> dict[str, dict[str, str]]:

@@ -15,6 +15,7 @@ BRIDGES: dict[str, str] = {  # suite -> its module, imported when an id of it is
     "jaxatari": "jaxrl.envs.bridges.jaxatari",
     "jumanji": "jaxrl.envs.bridges.jumanji",
     "navix": "jaxrl.envs.bridges.navix",
+    "pgx": "jaxrl.envs.bridges.pgx",
     "playground": "jaxrl.envs.bridges.playground",
     "xminigrid": "jaxrl.envs.bridges.xminigrid",
 }
@@ -50,7 +51,10 @@ PLAIN: dict[str, str] = {
 
 
 class Bridge(Protocol):
-    """A module of this package. Importing it, and `ids`, work without the suite's package."""
+    """A module of this package. Importing it, and `ids`, work without the suite's package.
+
+    A suite of which some ids cannot be made without a field has `NEEDS`, name -> NAME=VALUE.
+    """
 
     LANGUAGE: bool  # its environments are spoken to
     MENDS: str  # what it does otherwise than the suite, in a sentence or two

@@ -78,25 +78,29 @@ def ids() -> tuple[str, ...]:
 def make(name: str, *, max_steps: Any = 0, **fields: Any) -> Craftax:
     """Craftax's `name` with fields: of its static parameters (structure) or the others (numbers).
 
-    `max_steps` is its `max_timesteps`: 0 keeps Craftax's, None stops the clock.
+    `max_steps` is its `max_timesteps`: 0 keeps Craftax's, None stops the clock. `map_size` is the
+    side of a world.
     """
     game = _game(name)
     params, structure = game.default_params, vars(game.static_env_params)
+    structure = structure | {"map_size": structure["map_size"][0]}
     numbers = {k: v for k, v in vars(params).items() if type(v) in KINDS and k != CLOCK}
     known = {
-        field: Field(default, type(default) if type(default) in KINDS else None, False, structural)
+        field: Field(default, type(default), structural=structural)
         for given, structural in ((structure, True), (numbers, False))
         for field, default in given.items()
     }
     fields = check_fields(f"craftax/{name}", fields, known)
-    chosen = [(k, _hashable(fields.pop(k))) for k in sorted(structure) if k in fields]
+    chosen = [(k, fields.pop(k)) for k in sorted(structure) if k in fields]
+    for field, value in chosen:
+        least = 16 if field == "map_size" else 1  # the noise of a world's heights has 16 cells
+        if value < least:
+            raise ValueError(
+                f"craftax/{name}: {field}={value} must be at least {least}; try {structure[field]}."
+            )
     if max_steps is None or not isinstance(max_steps, int) or max_steps > 0:
         fields[CLOCK] = LARGEST if max_steps is None else max_steps
     return Craftax(_game(name, *chosen), params.replace(**fields))
-
-
-def _hashable(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
 
 
 def _keyless(state: Any) -> Any:
@@ -114,4 +118,7 @@ def _game(name: str, *structure: tuple[str, Any]) -> Any:
     game = package("craftax", "craftax.craftax_env").make_craftax_env_from_name(name, False)
     if not structure:
         return game
-    return type(game)(dataclasses.replace(game.static_env_params, **dict(structure)))
+    chosen: dict[str, Any] = dict(structure)
+    if "map_size" in chosen:
+        chosen["map_size"] = (chosen["map_size"],) * 2
+    return type(game)(dataclasses.replace(game.static_env_params, **chosen))

@@ -8,11 +8,11 @@ import functools
 import hashlib
 import importlib
 import sys
+import traceback
 import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import jax
 import numpy as np
 
 from jaxrl.envs.fields import check_max_steps, near
@@ -109,7 +109,11 @@ def hosted(
     _check_beginning(id, env, seen)
     env.close()
     begin = functools.partial(opened, id, one, gym, seen)
-    return HostEnvironment(World(id, seen, acts, begin, repr(sorted(fields.items())), limit))
+    note = ""
+    if any(spaces.starts(space) for space in gym):
+        note = f"choices of {id} do not count from 0; those of load_policy will: add their start."
+    options = repr(sorted(fields.items()))
+    return HostEnvironment(World(id, seen, acts, begin, options, limit, note=note))
 
 
 def _made(id: str, make: Callable[[], Any]) -> Any:
@@ -127,16 +131,26 @@ def _made(id: str, make: Callable[[], Any]) -> Any:
 
 
 def _check_beginning(id: str, env: Any, seen: Any) -> None:
-    """ValueError where an environment does not begin as its space says."""
+    """ValueError where an environment does not begin, or go on, as its spaces say: one step."""
+    problem, when = None, "its first episode could not begin"
     try:
-        obs, _ = env.reset(seed=0)
-        batch = jax.tree.map(lambda x: np.asarray(x)[None], obs)
-        problem = spaces.outside(seen, spaces.observed(env.observation_space, seen, batch))
+        problem = spaces.outside(
+            seen, spaces.single(env.observation_space, seen, env.reset(seed=0)[0])
+        )
+        when = "its first step"
+        env.action_space.seed(0)
+        obs, reward, terminated, truncated, info = env.step(env.action_space.sample())
+        problem = problem or spaces.outside(seen, spaces.single(env.observation_space, seen, obs))
+        if not np.isfinite(float(reward)):
+            problem = problem or f"a reward is {reward}; rewards must be finite."
+        bool(terminated), bool(truncated), dict(info)
     except Exception as error:
+        last = traceback.extract_tb(error.__traceback__)[-1]
         words = f"{type(error).__name__}: {' '.join(str(error).split())}"
-        raise ValueError(f"{id}: its first episode could not begin ({words}).") from error
+        place = "" if last.filename == __file__ else f", {last.filename}, line {last.lineno}"
+        raise ValueError(f"{id}: {when} ({words}{place}).") from error
     if problem:
-        raise ValueError(f"{id}: {problem}; {spaces.WAY_OUT}")
+        raise ValueError(f"{id}: {problem}")
 
 
 def repeated(env: Any) -> tuple[str, Callable[..., Any]]:

@@ -114,6 +114,10 @@ def make(name: str, *, max_steps: Any = 0, **fields: Any) -> Environment:
     id = f"jumanji/{name}"
     own = _own(name)
     fields = check_fields(id, fields, _known(own))
+    for field, value in fields.items():
+        if type(value) is int and value < 1:  # the size of something
+            default = _known(own)[field].default
+            raise ValueError(f"{id}: {field}={value} must be at least 1; try {default}.")
     clock = getattr(own, CLOCK, None)
     max_steps = clock if type(max_steps) is int and max_steps == 0 else max_steps
     check_max_steps(id, max_steps)

@@ -66,7 +66,7 @@ HIGHEST = (10, 5, 3)  # tag, colour and state of what lies on a square
 MENDS = (
     "NAVIX's `step` begins the next episode on the step after an end: here the loop does. Bounds "
     "hold (NAVIX says 8 for all numbers of a square), and the key and the rendered tiles are no "
-    "part of the state, which is 245 bytes so in place of 5,245 (5x5)."
+    "part of the state, which is 241 bytes so in place of 5,241 (5x5)."
 )
 DOWNLOADS: dict[str, str] = {}
 LANGUAGE = False

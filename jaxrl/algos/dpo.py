@@ -71,7 +71,7 @@ def log_prob_of(
 ) -> tuple[jax.Array, learn.Prediction]:
     """(log-prob [2P] of each response, with simpo of its tokens on average; those of the tokens)"""
     predicted = learn.predict_responses(params.policy, rows, cfg)
-    whole = objectives.of_sequences if cfg.loss == "simpo" else objectives.sequence_log_prob
+    whole = learn.response_mean if cfg.loss == "simpo" else objectives.sequence_log_prob
     return whole(predicted.log_prob, rows.mask), predicted
 
 
@@ -91,7 +91,7 @@ def loss(params: learn.Params, batch: learn.PairBatch, cfg: Config) -> tuple[Sum
         "hinge": lambda: preferences.hinge(further, cfg.beta),
         "simpo": lambda: preferences.simpo(chosen, rejected, cfg.beta, cfg.gamma + asked),
     }[cfg.loss]()
-    entropy = objectives.of_sequences(predicted.entropy, batch.mask)
+    entropy = learn.response_mean(predicted.entropy, batch.mask)
     each = each - cfg.entropy_coef * jnp.mean(entropy.reshape(-1, 2), 1)
     known = {
         "accuracy": mean(margin > 0, told),

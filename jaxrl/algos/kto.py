@@ -50,21 +50,15 @@ class JudgedBatch(learn.Sequences, kw_only=True):
     baseline: jax.Array  # float32 [P], the same for all
 
 
-def prepare(
-    params: learn.Params,
-    reference: learn.Params,
-    episodes: learn.Episodes,
-    cfg: Config,
-    axis: str | None,
-) -> tuple[JudgedBatch, Metrics]:
+def prepare(params: Any, reference: Any, episodes: learn.Episodes, cfg: Config, axis: Any) -> tuple:
     """Which responses are good, how likely they were to the reference, and the baseline."""
     rows, _ = learn.learned_from(episodes, cfg)
     good = jnp.sum(learn.learned_reward(episodes, cfg), 1) >= cfg.good_return
     known = jnp.ones_like(good) if episodes.masked is None else ~episodes.masked
 
     def log_prob(params: learn.Params, rows: learn.Sequences) -> jax.Array:
-        piece = partial(log_prob_of, cfg=cfg)
-        return sgd.map_pieces(piece, params, rows, cfg.micro_batch)
+        piece = partial(learn.response_log_prob, cfg=cfg)
+        return sgd.map_pieces(piece, params.policy, rows, cfg.micro_batch)
 
     others = with_neighbours(rows)
     ratio = jax.lax.stop_gradient(log_prob(params, others) - log_prob(reference, others))
@@ -95,12 +89,6 @@ def with_neighbours(rows: learn.Sequences) -> learn.Sequences:
     return learn.Sequences(token=token, mask=drew[:, 1:], start=rows.start, first=rows.first)
 
 
-def log_prob_of(params: learn.Params, rows: learn.Sequences, cfg: Config) -> jax.Array:
-    """float32 [P]: of each whole response."""
-    predicted = learn.predict_responses(params.policy, rows, cfg)
-    return objectives.sequence_log_prob(predicted.log_prob, rows.mask)
-
-
 def loss(params: learn.Params, batch: JudgedBatch, cfg: Config) -> tuple[Sums, Metrics]:
     """The mean over responses, less the entropy of all tokens."""
     predicted = learn.predict_responses(params.policy, batch, cfg)
@@ -109,7 +97,7 @@ def loss(params: learn.Params, batch: JudgedBatch, cfg: Config) -> tuple[Sums, M
     each = preferences.kto(
         ratio, batch.good, batch.baseline[0], cfg.beta, cfg.good_weight, cfg.bad_weight
     )
-    entropy = objectives.of_sequences(predicted.entropy, batch.mask)
+    entropy = learn.response_mean(predicted.entropy, batch.mask)
     good, bad = batch.known & batch.good, batch.known & ~batch.good
     known = {
         "good_reward": mean(cfg.beta * ratio, good),

@@ -102,7 +102,8 @@ class Actor:
                 sums[name][at] += metrics[name]
         none: Any = np.zeros_like(count)
         ended = Ended(sums, count, np.minimum(truncations, count), none)
-        return Played(Transition(**kept), ended, self.obs, self.memory, cut)
+        memory = jax.tree.map(np.asarray, self.memory)
+        return Played(Transition(**kept), ended, self.obs, memory, cut)
 
 
 OUTCOME = ("final_obs", "reward", "terminated", "truncated")

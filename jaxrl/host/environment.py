@@ -23,6 +23,7 @@ class World:
     options: str = ""  # what tells worlds of one id apart
     max_steps: int | None = None  # their time limit, where it is known
     threads: bool = False  # of this process: no other machine can play them
+    note: str = ""  # what who trains on it should know
 
 
 class HostEnvironment(Environment):

@@ -89,7 +89,7 @@ class Lanes:
         """The observations of one process in our types; ValueError where they leave the space."""
         obs = spaces.observed(self.gym[0], self.observation_space, obs)
         if problem := spaces.outside(self.observation_space, obs):
-            raise ValueError(f"{self.id}: {problem}; {spaces.WAY_OUT}")
+            raise ValueError(f"{self.id}: {problem}")
         return obs
 
     def step(self, action: np.ndarray, only: np.ndarray | None = None) -> Outcome:
@@ -122,12 +122,16 @@ class Lanes:
         obs = self._seen(said.obs)
         final_obs, ended = jax.tree.map(np.copy, obs), list[Episode]()
         for index, final, metrics in said.ended:
-            one = jax.tree.map(lambda x: np.asarray(x)[None], final)
-            one = spaces.observed(self.gym[0], self.observation_space, one)
+            one = spaces.single(self.gym[0], self.observation_space, final)
             jax.tree.map(lambda x, new, at=index: x.__setitem__(at, new[0]), final_obs, one)
             self.losses[i] = 0
             if metrics is not None:
                 ended.append((rows.start + index, metrics))
+        if not np.isfinite(said.reward).all():
+            raise ValueError(
+                f"{self.id}: a reward is {said.reward[~np.isfinite(said.reward)][0]}; an "
+                "environment's rewards must be finite."
+            )
         lost = np.zeros(rows.stop - rows.start, np.bool_)
         flags = said.terminated, said.truncated & ~said.terminated
         return obs, final_obs, said.reward.astype(np.float32), *flags, lost, ended
@@ -136,13 +140,13 @@ class Lanes:
         """Process i started again; ValueError where that does not help."""
         self.restarts += 1
         self.losses[i] += 1
+        self.lanes[i].kill()
         if self.losses[i] > PATIENCE:
             raise ValueError(
                 f"{self.id}: a process of environments died {self.losses[i]} times in a row before "
                 f"an episode ended ({_words(error, self.deadline)})."
             ) from error
         rows = self.rows[i]
-        self.lanes[i].kill()
         lane = self.lanes[i] = self._started(rows)
         lane.begin([(seed + self.restarts * 7919) % 2**31 for seed in self.seeds[rows]])
         return _nothing(self._first(lane), np.ones(rows.stop - rows.start, np.bool_))

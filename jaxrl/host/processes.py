@@ -46,8 +46,11 @@ class Process:
         return Answer(jax.tree.map(_inner, obs), *map(_inner, arrays), info["ended"][0])  # pyright: ignore
 
     def end(self) -> None:
-        with quiet():
-            self.envs.close(timeout=5.0)
+        for pipe in self.envs.parent_pipes:
+            if pipe is not None:
+                pipe.send(("close", None))
+                pipe.poll(5.0)  # an environment that hangs does not answer
+        self.kill()
 
     def kill(self) -> None:
         for process in self.envs.processes:

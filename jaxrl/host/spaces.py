@@ -6,7 +6,6 @@ import numpy as np
 
 from jaxrl.spaces import Box, Discrete, MultiDiscrete, Space
 
-WAY_OUT = "declare a space that holds what the environment shows, infinite bounds for example."
 NARROW = {np.dtype(np.float64): np.float32, np.dtype(np.int64): np.int32}
 
 
@@ -59,6 +58,27 @@ def observed(gym: Any, space: Space, x: Any) -> Any:
     return (np.asarray(x) - start if np.any(start) else np.array(x)).astype(space.dtype, copy=False)
 
 
+def single(gym: Any, space: Space, x: Any) -> Any:
+    """One observation as `step` gives it, in a batch of one."""
+
+    def batch(gym: Any, x: Any) -> Any:
+        if isinstance(getattr(gym, "spaces", None), dict):
+            return {name: batch(part, x[name]) for name, part in gym.spaces.items()}
+        if hasattr(gym, "spaces"):
+            return tuple(batch(*parts) for parts in zip(gym.spaces, x, strict=True))
+        return np.asarray(x)[None]
+
+    return observed(gym, space, batch(gym, x))
+
+
+def starts(gym: Any) -> bool:
+    """Whether choices of the space, or of a part of it, do not count from 0."""
+    parts = getattr(gym, "spaces", None)
+    if parts is not None:
+        return any(starts(part) for part in (parts.values() if hasattr(parts, "values") else parts))
+    return bool(np.any(getattr(gym, "start", 0)))
+
+
 def acted(gym: Any, action: np.ndarray) -> Any:
     """A batch of our actions [N, ...] as Gymnasium's space takes it."""
     return (action + getattr(gym, "start", 0)).astype(gym.dtype, copy=False)
@@ -70,10 +90,14 @@ def outside(space: Space, x: Any, path: str = "") -> str | None:
         items = space.items() if isinstance(space, dict) else enumerate(space)
         parts = (outside(part, x[name], f"{path}[{name!r}]") for name, part in items)
         return next((part for part in parts if part), None)
-    if np.issubdtype(space.dtype, np.inexact) and np.isnan(x).any():
-        return f"observation{path} has a NaN"
     if x.shape[1:] != space.shape:
-        return f"observation{path} has the shape {x.shape[1:]}, not {space.shape}"
+        return (
+            f"observation{path} has the shape {x.shape[1:]}, not {space.shape} as its space; give "
+            "both the same."
+        )
+    if np.issubdtype(space.dtype, np.inexact) and not np.isfinite(x).all():
+        odd = x[~np.isfinite(x)][0]
+        return f"observation{path} holds {odd}; what an environment shows must be finite."
     if isinstance(space, Box) and _all_values(space):
         return None
     low, high = (np.broadcast_to(bound, x.shape) for bound in (space.low, space.high))
@@ -82,7 +106,10 @@ def outside(space: Space, x: Any, path: str = "") -> str | None:
         return None
     at = tuple(bad[0])
     entry = ", ".join(str(i) for i in at[1:])
-    return f"observation{path}[{entry}] is {x[at]}, outside of {low[at]} to {high[at]}"
+    return (
+        f"observation{path}[{entry}] is {x[at]}, outside of {low[at]} to {high[at]}; declare a "
+        "space that holds what the environment shows, infinite bounds for example."
+    )
 
 
 def _all_values(space: Box) -> bool:

@@ -19,6 +19,7 @@ from jaxrl.text import BpeTokenizer, ByteTokenizer, Chat, Tokenizer, make_chat
 from jaxrl.text.chat import matching
 from jaxrl.text.chat_template import template_words
 from jaxrl.text.formats import Opening, Words, words_after, words_of
+from jaxrl.text.tools import Tool, system_with
 
 WEIGHTS, MODEL, CHAT, TOKENIZER = "weights.npz", "model.json", "chat.json", "tokenizer.json"
 
@@ -142,6 +143,22 @@ def chat_tokenizer(
     return ChatTokenizer(chat, form, text, template, date, thinking)
 
 
+def _told(
+    tools: tuple[Tool, ...], tokenizer: Path | None, form: str, system: str, *how: str
+) -> ChatTokenizer:
+    """The conversation whose system message tells of tools too."""
+    try:
+        return chat_tokenizer(tokenizer, form, system_with(system, tools), *how)
+    except ValueError as error:
+        if not tools or "system" not in str(error):
+            raise
+        raise ValueError(
+            f"{tools[0].name} and the environment's other tools stand in a system message, which "
+            f"chat={form or 'the one of this tokenizer'} has no place for; try --chat chatml or "
+            "--env-args prompt=terse."
+        ) from None
+
+
 def load_chat_tokenizer(folder: Path) -> ChatTokenizer:
     """The conversation that a run's `policy/` keeps; ValueError where its tokenizer is another."""
     path, file = folder / CHAT, folder / TOKENIZER
@@ -205,8 +222,11 @@ def start(
     dtype: str,
     date: str = "",
     thinking: str = "",
+    tools: tuple[Tool, ...] = (),
 ) -> tuple[ChatTokenizer, ModelConfig, Transformer | None]:
     """What a run starts with: its conversation, the model's structure, and weights if not random.
+
+    Of `tools` the system message tells; a run's own conversation stays as it is.
 
     `model` is a preset's name or else a folder saved by `transformers` (`./nano` is one, `nano` is
     not) or an id of Hugging Face; `init_from`, a run's folder or such a one, replaces it.
@@ -226,13 +246,13 @@ def start(
         config, first = lora.merge(config, jax.tree.map(lambda x: x[0], found))
         return load_chat_tokenizer(folder / "policy"), config, first
     if folder is None:
-        spoken = chat_tokenizer(tokenizer, form, system, date, thinking)
+        spoken = _told(tools, tokenizer, form, system, date, thinking)
         return spoken, preset(model, spoken.tokenizer.vocab_size, dtype), None
     config = weights.read_config(folder)
     found = files.inside(folder, TOKENIZER)
     if tokenizer is None and not os.path.lexists(found):
         raise ValueError(f"{folder} has no tokenizer.json; give one with --tokenizer FILE.")
-    spoken = chat_tokenizer(tokenizer or found, form, system, date, thinking)
+    spoken = _told(tools, tokenizer or found, form, system, date, thinking)
     if spoken.tokenizer.vocab_size > config.vocab_size:
         raise ValueError(
             f"the tokenizer has {spoken.tokenizer.vocab_size} tokens, the model in {folder} "

@@ -43,8 +43,9 @@ class Answers:
             entry = files.parse_json(line.decode(errors="replace"), f"{path}, line {number}")
             with files.reading(Path(f"{path}, line {number}"), "move it away"):
                 entry = files.as_type(dict, entry, "it")
-                where = Where(*files.as_type(list, entry.get("at"), "at"), entry.get("of", ""))
-                self.found[(*where, entry.get("asked"))] = Reply(entry["kind"], entry["answer"])
+                at = files.as_type(list[int], entry.get("at"), "at")
+                reply = Reply(files.as_type(str, entry.get("kind"), "kind"), entry.get("answer"))
+                self.found[(*at, entry.get("of"), entry.get("asked"))] = reply
 
     def before(self, iteration: int) -> None:
         """Forget what came before an iteration: it is not asked for again."""

@@ -85,7 +85,7 @@ class Host:
 
     def heard(self, heard: Heard, lane: int) -> str:
         """The text of a lane's response."""
-        tokens = heard.response[lane, : heard.written[lane]]
+        tokens = np.asarray(heard.response)[lane, : heard.written[lane]]
         return self.write.text(tokens[:-1] if heard.ended[lane] else tokens)
 
     def ask(self, half: Half, group_size: int, place: Place) -> list[list[Asked]]:

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from multiprocessing import Pipe
@@ -30,20 +31,25 @@ class Worker:
         self.first = requests  # asked of every process when it starts, without the deadline
         self.process: subprocess.Popen | None = None
         self.pipe: Any = None
+        self.closed = False  # no process is started any more
+        self.lock = threading.Lock()
 
     def start(self) -> None:
         ours, theirs = Pipe()
         # On a system with an accelerator that belongs to the trainer.
         settings = os.environ | {"JAX_PLATFORMS": "cpu"}
-        self.process = subprocess.Popen(
-            [sys.executable, "-P", WORKER, str(theirs.fileno())],
-            stdin=subprocess.DEVNULL,
-            pass_fds=[theirs.fileno()],
-            env=settings,
-            start_new_session=True,  # a Ctrl-C is the trainer's to hear, and its children end too
-        )
+        with self.lock:
+            if self.closed:
+                raise EOFError
+            self.pipe = ours
+            self.process = subprocess.Popen(
+                [sys.executable, "-P", WORKER, str(theirs.fileno())],
+                stdin=subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()],
+                env=settings,
+                start_new_session=True,  # a Ctrl-C is the trainer's to hear, its children end too
+            )
         theirs.close()
-        self.pipe = ours
         ours.send(sys.path)
         for request in self.first:
             self.exchange(request, START_SECONDS)
@@ -80,6 +86,12 @@ class Worker:
         process.wait()
         return f"exit code {code}" if code is not None else "killed"
 
+    def close(self) -> None:
+        """End the process for good; another thread may be about to start one."""
+        with self.lock:
+            self.closed = True
+        self.end()
+
 
 class Pool:
     """Workers, each with a thread that waits for it."""
@@ -98,4 +110,4 @@ class Pool:
         for thread in self.threads:
             thread.shutdown(wait=False, cancel_futures=True)
         for worker in self.workers:
-            worker.end()
+            worker.close()

@@ -150,8 +150,8 @@ def answered(lanes: list[int], answers: list[Answer], count: int, env: HostWorld
         obs[lane], reward[lane] = answer.obs, answer.reward
         terminated[lane], truncated[lane] = answer.terminated, answer.truncated
     text = encoded(obs, size, most)
-    given: Any = (text, reward, terminated, truncated, text)
-    return TimeStep(*given, {})
+    given: Any = {"reward": reward, "terminated": terminated, "truncated": truncated}
+    return TimeStep(obs=text, final_obs=text, metrics={}, **given)
 
 
 def _texts(told: Any) -> list[str]:

@@ -260,8 +260,8 @@ class Live:
 
     def paid(self) -> float:
         """What an episode was worth that ends here."""
-        has = self.made is not None and hasattr(self.made, "get_reward")
-        return float(self.made.get_reward()) if has else 0.0
+        pay = getattr(self.made, "get_reward", None)
+        return 0.0 if pay is None else float(pay())
 
 
 def called(known: dict[str, Any], call: dict[str, Any]) -> tuple[str, bool]:

@@ -11,6 +11,8 @@ from jaxrl.lm.learn.batch import (
     predict,
     predict_responses,
     ratio_metrics,
+    response_log_prob,
+    response_mean,
     token_means,
     without_unread,
 )
@@ -58,6 +60,8 @@ __all__ = [
     "predict_responses",
     "preferred",
     "ratio_metrics",
+    "response_log_prob",
+    "response_mean",
     "token_means",
     "update",
     "update_from_groups",

@@ -141,6 +141,18 @@ def idle(
     return still, mean(jnp.zeros_like(batch.advantage), batch.mask)
 
 
+def response_log_prob(policy: Transformer, rows: Sequences, cfg: AgentConfig) -> jax.Array:
+    """float32 [N]: of each whole response."""
+    predicted = predict_responses(policy, rows, cfg)
+    return objectives.sequence_log_prob(predicted.log_prob, rows.mask)
+
+
+def response_mean(x: jax.Array, mask: jax.Array) -> jax.Array:
+    """float32 [N]: the mean of [N, C-1] over each response's tokens; 0 where it has none."""
+    length = jnp.maximum(jnp.sum(mask, 1, dtype=jnp.float32), 1.0)
+    return objectives.sequence_log_prob(x, mask) / length
+
+
 def token_means(mask: jax.Array, **tokens: jax.Array) -> Metrics:
     """Of each of these arrays [N, C-1] over the tokens that the mask keeps."""
     return {name: mean(x, mask) for name, x in tokens.items()}

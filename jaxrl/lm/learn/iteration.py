@@ -44,7 +44,7 @@ def update(
 
     Both are branches of the one program. With what was `played` on the host it is of `improve`.
     """
-    how = {"cfg": cfg, "agent": agent, "axis": axis}
+    how: Any = {"cfg": cfg, "agent": agent, "axis": axis}
     improving = jax.jit(partial(improve, prepare, loss, idle=idle, **how))  # traced once, below too
     if played is not None:
         return improving(state, key, played=played)

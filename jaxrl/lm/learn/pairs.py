@@ -84,7 +84,7 @@ def preferred(
     """
     ahead = score[::2] - score[1::2]
     sign = jnp.sign(ahead)
-    if key is not None:
+    if key is not None and oracle is not None:
         keys = per_env_keys(key, mesh.global_index(len(ahead), axis))
         told = jax.vmap(lambda k, p: jax.random.bernoulli(k, p))(
             keys, jax.nn.sigmoid(oracle * ahead)

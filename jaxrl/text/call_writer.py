@@ -1,0 +1,84 @@
+"""Tool calls written inside jit, as a scripted player says them."""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxrl.text.calls import NUMBER_BYTES
+from jaxrl.text.text import Text, pack
+from jaxrl.text.tools import Tool
+
+SEPARATOR, TAIL = b", ", b"}}"
+LONGEST = {"string": 2, "integer": 11, "number": NUMBER_BYTES, "boolean": 5}
+
+
+def call_bytes(tools: Sequence[Tool]) -> int:
+    """Bytes of the longest call that `write_call` writes, of strings without escapes."""
+    sizes = []
+    for tool in tools:
+        sizes.append(len(_head(tool)) + len(TAIL))
+        for p in tool.parameters:
+            size = LONGEST[p.type] + p.size * (p.type == "string")
+            sizes[-1] += len(SEPARATOR) + len(_key(p.name)) + size
+    return max(sizes)
+
+
+def _head(tool: Tool) -> bytes:
+    return f'{{"name": "{tool.name}", "arguments": {{'.encode()
+
+
+def _key(name: str) -> bytes:
+    return f'"{name}": '.encode()
+
+
+def write_call(tools: Sequence[Tool], tool: jax.Array | int, value: Text, given: jax.Array) -> Text:
+    """A call as `json.dumps` writes it; `value` [P] are the arguments, of which `given` [P] count.
+
+    A string as it is, anything else as it is spelled in JSON.
+    """
+    words = [_head(tool) for tool in tools]
+    keys = [[_key(p.name) for p in tool.parameters] for tool in tools]
+    types = [[p.type == "string" for p in tool.parameters] for tool in tools]
+    size = given.shape[0]
+    head, head_length = (x[tool] for x in _rows(words))
+    flat = [key for row in keys for key in row + [b""] * (size - len(row))]
+    key, key_length = (x.reshape(len(words), size, *x.shape[1:])[tool] for x in _rows(flat))
+    strings = np.asarray([row + [False] * (size - len(row)) for row in types])
+    value = jax.vmap(quoted)(value, jnp.asarray(strings)[tool])
+    comma = given & (jnp.cumsum(given) > 1)
+    ones = jnp.broadcast_to(jnp.asarray(list(SEPARATOR), jnp.uint8), (size, len(SEPARATOR)))
+    rows = jnp.concatenate([ones, key, value.bytes], 1)  # [P, ...]
+    lengths = jnp.stack([comma * len(SEPARATOR), given * key_length, given * value.length], 1)
+    within = np.cumsum([0, ones.shape[1], key.shape[1]])
+    starts = head.shape[0] + np.arange(size)[:, None] * rows.shape[1] + within
+    buffer = jnp.concatenate([head, rows.ravel(), jnp.asarray(list(TAIL), jnp.uint8)])
+    start = np.concatenate([[0], starts.ravel(), [buffer.shape[0] - len(TAIL)]])
+    ends = jnp.asarray([len(TAIL)], jnp.int32)
+    length = jnp.concatenate([head_length[None], lengths.astype(jnp.int32).ravel(), ends])
+    return pack(buffer, start, length, call_bytes(tools), jnp.any(value.cut))
+
+
+def _rows(words: Sequence[bytes]) -> tuple[jax.Array, jax.Array]:
+    """uint8 [n, L], int32 [n]: texts and their lengths."""
+    data = np.zeros((len(words), max(1, *map(len, words))), np.uint8)
+    for i, word in enumerate(words):
+        data[i, : len(word)] = np.frombuffer(word, np.uint8)
+    return jnp.asarray(data), jnp.asarray([len(word) for word in words], jnp.int32)
+
+
+def quoted(text: Text, is_string: jax.Array | bool = True) -> Text:
+    """A string without control characters as JSON writes it; where it is none the text as it is."""
+    room = 2 * text.capacity + 2
+    is_string = jnp.asarray(is_string)
+    inside = jnp.arange(text.capacity, dtype=jnp.int32) < text.length
+    marked = inside & is_string & ((text.bytes == ord('"')) | (text.bytes == ord("\\")))
+    end = jnp.cumsum(inside + marked.astype(jnp.int32), dtype=jnp.int32)  # behind each byte
+    at = end - 1 + is_string
+    total = end[-1] + 2 * is_string
+    data = jnp.zeros(room, jnp.uint8)
+    data = data.at[jnp.where(inside, at, room)].set(text.bytes, mode="drop")
+    data = data.at[jnp.where(marked, at - 1, room)].set(ord("\\"), mode="drop")
+    edges = jnp.where(is_string, jnp.stack([0 * total, total - 1]), room)
+    return Text(data.at[edges].set(ord('"'), mode="drop"), total, text.cut)
