@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from quick import jit
 
-from jaxrl.algos import dpo
+from jaxrl.algos import dpo, grpo
 from jaxrl.lm import folders, learn
 from jaxrl.metrics import quotient
 from train import dpo as train_dpo
@@ -140,6 +140,15 @@ def test_pairs_of_a_file_are_learned_and_the_first_loss_is_log_2(tmp_path):
     assert last["accuracy"] == 1 and last["loss"] < 0.6
     assert last["chosen_reward"] > last["rejected_reward"] + 0.2
     assert state.iteration.tolist() == [40] and "episode_return" not in first
+
+
+def test_who_imitates_a_file_before_play_still_plays():
+    given = agents.episodes(REWARD)
+    mine = agents.agent(examples=given.replace(metrics={}, first=0))
+    cfg = grpo.Config(**agents.SMALL, group_size=2, sft_steps=1)
+    state = jax.eval_shape(partial(grpo.init, cfg=cfg, agent=mine), jax.random.key(0))
+    _, told = jax.eval_shape(partial(grpo.update, cfg=cfg, agent=mine), state, jax.random.key(1))
+    assert {"episode_return", "success", "lane_occupancy"} <= told.keys()
 
 
 def test_an_agent_that_learns_from_pairs_of_its_own_play_says_what_pays():
