@@ -62,7 +62,8 @@ def judged():
         margin = jnp.repeat(jnp.asarray([0.5, 0.0, -0.25]), 2)
         given = record.replace(metrics={learn.MARGIN: margin})
         reference = None if name == "simpo" else other
-        batch, known = jit(partial(dpo.prepare, None, cfg=cfg, axis=None))(params, reference, given)
+        how = {"cfg": cfg, "axis": None, "finish": dpo.with_reference}
+        batch, known = jit(partial(learn.pairs_of, None, **how))(params, reference, given)
         sums, metrics = jit(partial(dpo.loss, cfg=cfg))(params, batch)
         found[name] = batch, sums, metrics | known
     log_prob = jit(
@@ -112,7 +113,7 @@ def test_what_the_host_could_not_judge_is_no_pair():
     cfg = dpo.Config(**SMALL, loss="simpo")
     masked = jnp.asarray([True, False, False, False, False, False])
     record = agents.episodes(REWARD, masked=masked)
-    batch, _ = jit(partial(dpo.prepare, None, cfg=cfg, axis=None))(agents.params(), None, record)
+    batch, _ = learn.pairs_of(None, None, None, record, cfg, None)
     assert batch.sign.tolist() == [0, 0, 0, 0, -1, 1]
 
 

@@ -20,6 +20,7 @@ GAME = {"env_args": ("turns=1",), "model": "nano"}
 OWN = {"success", "no_answer", "wrong_form"}
 TRAINERS = [
     dpo.TRAINER,
+    reward_model.TRAINER,
     kto.TRAINER,
     grpo.TRAINER,
     reinforce.TRAINER,

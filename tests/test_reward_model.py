@@ -33,7 +33,7 @@ def test_a_batchs_loss_is_bradley_terrys_of_the_head_after_the_last_token():
     token = record.token.at[1::2, : record.first].set(record.token[::2, : record.first])
     length = jnp.asarray([11, 14, 11, 11, 11, 9])  # 14: all that there is room for
     record = record.replace(token=token, length=length)
-    batch, _ = jit(partial(reward_model.prepare, None, cfg=cfg, axis=None))(params, None, record)
+    batch, _ = learn.pairs_of(None, params, None, record, cfg, None)
     sums, metrics = jit(partial(reward_model.loss, cfg=cfg))(params, batch)
     longer = jnp.pad(token, ((0, 0), (0, 1)))
     hidden = np.asarray(jit(hidden_states)(params.policy, longer))
@@ -115,5 +115,7 @@ def test_pairs_are_those_of_the_reward_and_margins_of_the_file():
     record = agents.episodes(REWARD)
     margin = jnp.repeat(jnp.asarray([0.5, 0.0, -0.25]), 2)
     given = record.replace(metrics={learn.MARGIN: margin})
-    sign, asked = learn.judge(given, None, reward_model.Config(**SMALL), None)
-    assert sign.tolist() == [1, -1, 0, 0, -1, 1] and asked.tolist() == margin.tolist()
+    batch, known = learn.pairs_of(None, None, None, given, reward_model.Config(**SMALL), None)
+    assert batch.sign.tolist() == [1, -1, 0, 0, -1, 1]
+    assert batch.margin.tolist() == margin.tolist()
+    assert quotient(known["tied_pairs"]) == pytest.approx(1 / 3)

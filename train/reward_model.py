@@ -94,15 +94,11 @@ def evaluate(
             in_rows = agent.env.held_out.num_rows > 0
             how: Any = {"agent": agent, "way": way, "in_rows": in_rows}
             record = fresh.record_of(reference.policy, member, index, **how)
-        rows, _ = learn.learned_from(record, member.cfg)
-        size = gcd(len(record.length), member.cfg.micro_batch)
-        reward = sgd.map_pieces(
-            lambda params, x: reward_model.reward_of(params, *x, member.cfg),
-            params,
-            (rows, record.length),
-            size,
-        )
-        sign, _ = learn.judge(record, None, member.cfg, None)
+        cfg = member.cfg
+        pairs, _ = learn.pairs_of(None, params, reference, record, cfg, None)
+        size = gcd(len(record.length), cfg.micro_batch)
+        reward = sgd.map_pieces(partial(reward_model.reward_of, cfg=cfg), params, pairs, size)
+        sign = pairs.sign
         chosen, rejected = learn.in_order(reward, sign)
         return {"told": sign[::2] != 0, "right": chosen > rejected, "margin": chosen - rejected}
 

@@ -10,11 +10,11 @@ import jax.numpy as jnp
 from jaxrl import config, mesh
 from jaxrl.env import per_env_keys
 from jaxrl.lm.learn.agent import State
-from jaxrl.lm.learn.batch import Sequences, learned_reward
+from jaxrl.lm.learn.batch import Sequences, learned_from, learned_reward
 from jaxrl.lm.learn.iteration import update_from_groups
 from jaxrl.lm.learn.options import GroupConfig
 from jaxrl.lm.play.episodes import Episodes
-from jaxrl.metrics import Metrics, Sums
+from jaxrl.metrics import Metrics, Sums, mean
 
 MARGIN = "margin of the pair"  # metric of given pairs: by how much the chosen one should be ahead
 
@@ -26,6 +26,7 @@ class PairConfig(GroupConfig):
     total_episodes: config.Count = 100_000  # responses learned from, two of each pair
     num_prompts: int = 64  # pairs in an iteration, P
     group_size: ClassVar[int] = 2
+    learning_rate: float = 1e-4  # at the start
     oracle: float | None = None  # log-odds of preferring a return 1 higher; by default always
 
     def __post_init__(self):
@@ -43,35 +44,52 @@ class PairBatch(Sequences, kw_only=True):
 
     sign: jax.Array  # float32 [2P]: 1 for the chosen one, -1 for the rejected one; 0, 0: no pair
     margin: jax.Array  # float32 [2P]: of the pair, by how much the chosen one should be ahead
+    length: jax.Array  # int32 [2P]
     ref_log_prob: jax.Array | None = None  # float32 [2P]: of the whole response
 
 
+# (reference, batch, cfg) -> the batch with what an algorithm reads of it before it learns
+Finish = Callable[[Any, PairBatch, Any], PairBatch]
+
+
 def update_from_pairs(
-    prepare: Callable[..., tuple[Any, Metrics]],
     loss: Callable[..., tuple[Sums, Metrics]],
     state: State,
     key: jax.Array,
     *,
     cfg: PairConfig,
+    finish: Finish | None = None,
     **how: Any,
 ) -> tuple[State, Metrics]:
-    """`update_from_groups` with an oracle of its own randomness: `prepare(oracle_key, ...)`."""
+    """`update_from_groups`: one optimizer step on P pairs; an oracle has randomness of its own."""
     oracle_key = None
     if cfg.oracle is not None:
         key, oracle_key = jax.random.split(key)
-    return update_from_groups(partial(prepare, oracle_key), loss, state, key, cfg=cfg, **how)
+    prepare = partial(pairs_of, oracle_key, finish=finish)
+    return update_from_groups(prepare, loss, state, key, cfg=cfg, **how)
 
 
-def judge(
-    episodes: Episodes, oracle_key: jax.Array | None, cfg: PairConfig, axis: str | None
-) -> tuple[jax.Array, jax.Array]:
-    """(sign, margin) [2P] of pairs by their returns; none where the host failed to judge one."""
+def pairs_of(
+    oracle_key: jax.Array | None,
+    params: Any,
+    reference: Any,
+    episodes: Episodes,
+    cfg: PairConfig,
+    axis: str | None,
+    finish: Finish | None = None,
+) -> tuple[PairBatch, Metrics]:
+    """Pairs side by side by their returns; no pair where the host failed to judge one of both."""
+    del params
+    rows, _ = learned_from(episodes, cfg)
     score = jnp.sum(learned_reward(episodes, cfg), 1)
     sign = preferred(score, oracle_key, cfg.oracle, axis)
     if episodes.masked is not None:
         unknown = jnp.repeat(jnp.any(episodes.masked.reshape(-1, 2), 1), 2)
         sign = jnp.where(unknown, 0.0, sign)
-    return sign, episodes.metrics.get(MARGIN, jnp.zeros_like(sign))
+    margin = episodes.metrics.get(MARGIN, jnp.zeros_like(sign))
+    batch = PairBatch(**vars(rows), sign=sign, margin=margin, length=episodes.length)
+    batch = batch if finish is None else finish(reference, batch, cfg)
+    return batch, {"tied_pairs": mean(sign[::2] == 0)}
 
 
 def preferred(
