@@ -70,7 +70,9 @@ def episodes(env, player, num):
         (state, ts), cut = jax.lax.scan(step, (state, ts), jnp.arange(env.max_turns))
         return ts.reward, ts.metrics["success"], ts.terminated, ~jnp.any(cut)
 
-    return jax.device_get(jax.jit(jax.vmap(episode))(jax.random.split(jax.random.key(0), num)))
+    keys = jax.random.split(jax.random.key(0), num)
+    with jax.debug_key_reuse(False):  # it takes keys that a scripted player ignores for used
+        return jax.device_get(jax.jit(jax.vmap(episode))(keys))
 
 
 @pytest.mark.parametrize("id", ["tools/Calculator", "tools/Office", "tools/Search"])

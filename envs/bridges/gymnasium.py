@@ -8,9 +8,11 @@ import functools
 import hashlib
 import importlib
 import sys
+import threading
 import traceback
 import warnings
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from typing import Any
 
 import numpy as np
@@ -19,6 +21,7 @@ from jaxrl.envs.fields import check_max_steps, near
 from jaxrl.envs.outside import is_gymnasium, unwrapped
 from jaxrl.host import spaces
 from jaxrl.host.environment import HostEnvironment, World
+from jaxrl.host.lanes import FIRST
 
 DOWNLOADS: dict[str, str] = {}
 LANGUAGE = False
@@ -101,12 +104,12 @@ def hosted(
 ) -> HostEnvironment:
     """The environments that `make(**fields)` gives one of, by its spaces."""
     one = functools.partial(make, **fields)
-    env = _made(id, one)
+    env = _in_time(id, lambda: _made(id, one))
     gym = env.observation_space, env.action_space
     limit = None if env.spec is None else env.spec.max_episode_steps
     seen = spaces.ours(gym[0], f"{id}: the observation space", bounds)
     acts = spaces.ours(gym[1], f"{id}: the action space")
-    _check_beginning(id, env, seen)
+    _in_time(id, lambda: _check_beginning(id, env, seen))
     env.close()
     begin = functools.partial(opened, id, one, gym, seen)
     note = ""
@@ -114,6 +117,25 @@ def hosted(
         note = f"choices of {id} do not count from 0; those of load_policy will: add their start."
     options = repr(sorted(fields.items()))
     return HostEnvironment(World(id, seen, acts, begin, options, limit, note=note))
+
+
+def _in_time(id: str, work: Callable[[], Any]) -> Any:
+    """What it gives, or raises; ValueError where it takes longer than a first episode may."""
+    done = Future()
+
+    def run() -> None:
+        try:
+            done.set_result(work())
+        except BaseException as error:  # SystemExit too
+            done.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    try:
+        return done.result(FIRST)
+    except TimeoutError:
+        raise ValueError(
+            f"{id}: to make one, begin and take a step takes longer than {FIRST:g} s."
+        ) from None
 
 
 def _made(id: str, make: Callable[[], Any]) -> Any:

@@ -141,7 +141,7 @@ def idle(
     return still, mean(jnp.zeros_like(batch.advantage), batch.mask)
 
 
-def response_log_prob(policy: Transformer, rows: Sequences, cfg: AgentConfig) -> jax.Array:
+def response_log_prob(policy: Transformer, rows: Sequences, cfg: GroupConfig) -> jax.Array:
     """float32 [N]: of each whole response."""
     predicted = predict_responses(policy, rows, cfg)
     return objectives.sequence_log_prob(predicted.log_prob, rows.mask)
