@@ -4,6 +4,7 @@ import json
 import re
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import agents
 import jax
@@ -153,11 +154,8 @@ def test_who_imitates_a_file_before_play_still_plays():
 
 
 def test_an_agent_that_learns_from_pairs_of_its_own_play_says_what_pays():
-    cfg = dpo.Config(
-        **SMALL | {"num_prompts": 32, "total_episodes": 64 * 60, "num_lanes": 64},
-        learning_rate=0.03,
-        oracle=3.0,
-    )
+    sizes: dict[str, Any] = {"num_prompts": 32, "total_episodes": 64 * 60, "num_lanes": 64}
+    cfg = dpo.Config(**SMALL | sizes, learning_rate=0.03, oracle=3.0)
     mine = agents.agent(agents.Parrot(turns=1))
     program, members = agents.program(dpo, cfg, mine, max_count=60)
     _, log = program.run(program.init(program.place(members)), members, 60)

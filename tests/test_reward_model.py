@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import agents
 import jax
@@ -18,17 +19,15 @@ from jaxrl.metrics import quotient
 from jaxrl.program import members
 from train import reward_model as train_reward_model
 
-SMALL = {name: x for name, x in agents.SMALL.items() if name != "sft_episodes"}
+SMALL: dict[str, Any] = {name: x for name, x in agents.SMALL.items() if name != "sft_episodes"}
 REWARD = np.array([[1, 0], [0, 0], [0, 0], [0, 0], [0, 1], [2, 1]], np.float32)
 
 
 def test_a_batchs_loss_is_bradley_terrys_of_the_head_after_the_last_token():
     cfg = reward_model.Config(**SMALL, center=0.25)
-    params = agents.params(has_critic=True)
-    rng = np.random.default_rng(0)
-    params = params.replace(
-        critic=params.critic.replace(weight=jnp.asarray(rng.normal(size=8), jnp.float32))
-    )
+    head = np.random.default_rng(0).normal(size=8).astype(np.float32)
+    critic = learn.Critic(jnp.asarray(head), jnp.zeros(()))
+    params = agents.params().replace(critic=critic)
     record = agents.episodes(REWARD)
     token = record.token.at[1::2, : record.first].set(record.token[::2, : record.first])
     length = jnp.asarray([11, 14, 11, 11, 11, 9])  # 14: all that there is room for
@@ -37,7 +36,7 @@ def test_a_batchs_loss_is_bradley_terrys_of_the_head_after_the_last_token():
     sums, metrics = jit(partial(reward_model.loss, cfg=cfg))(params, batch)
     longer = jnp.pad(token, ((0, 0), (0, 1)))
     hidden = np.asarray(jit(hidden_states)(params.policy, longer))
-    reward = hidden[np.arange(6), np.asarray(length) - 1] @ np.asarray(params.critic.weight)
+    reward = hidden[np.arange(6), np.asarray(length) - 1] @ head
     chosen, rejected = reward[[0, 5]], reward[[1, 4]]
     expected = np.log1p(np.exp(rejected - chosen)) + 0.25 * (chosen + rejected) ** 2
     np.testing.assert_allclose(sums.numerator, expected.sum(), rtol=1e-4)
@@ -56,10 +55,8 @@ class Half(agents.Parrot):
 
 
 def test_pairs_that_the_model_at_the_start_plays_are_told_apart_and_its_play_stays():
-    cfg = reward_model.Config(
-        **SMALL | {"num_prompts": 64, "total_episodes": 128 * 40, "num_lanes": 128},
-        learning_rate=0.03,
-    )
+    sizes: dict[str, Any] = {"num_prompts": 64, "total_episodes": 128 * 40, "num_lanes": 128}
+    cfg = reward_model.Config(**SMALL | sizes, learning_rate=0.03)
     mine = agents.agent(Half(turns=1, response_bytes=1))
     program, of = agents.program(reward_model, cfg, mine, max_count=40)
     start = program.init(program.place(of))
