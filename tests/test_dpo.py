@@ -19,7 +19,7 @@ from jaxrl.metrics import quotient
 from train import dpo as train_dpo
 from train import pair_data
 
-SMALL = {name: x for name, x in agents.SMALL.items() if name != "sft_episodes"}
+SMALL: dict[str, Any] = {name: x for name, x in agents.SMALL.items() if name != "sft_episodes"}
 REWARD = np.array([[1, 0], [0, 0], [0, 0], [0, 0], [0, 1], [2, 1]], np.float32)
 
 
@@ -132,7 +132,8 @@ def test_pairs_of_a_file_are_learned_and_the_first_loss_is_log_2(tmp_path):
     given = examples(tmp_path)
     mine = agents.agent(examples=given, lora_rank=2)
     mine = replace(mine, model_config=replace(mine.model_config, context=given.token.shape[1]))
-    cfg = dpo.Config(**SMALL | {"total_episodes": 8 * 40}, learning_rate=0.02, beta=0.5)
+    sizes: dict[str, Any] = {"total_episodes": 8 * 40}
+    cfg = dpo.Config(**SMALL | sizes, learning_rate=0.02, beta=0.5)
     program, members = agents.program(dpo, cfg, mine, max_count=40)
     start = program.init(program.place(members))
     state, log = program.run(start, members, 40)

@@ -17,7 +17,7 @@ from jaxrl.lm import folders, learn
 from jaxrl.metrics import quotient
 from train import pair_data
 
-SMALL = {name: x for name, x in agents.SMALL.items() if name != "sft_episodes"}
+SMALL: dict[str, Any] = {name: x for name, x in agents.SMALL.items() if name != "sft_episodes"}
 EPISODES: dict[str, Any] = {"total_episodes": 4 * 60}
 GOOD = {"prompt": "say", "completion": "a", "label": True}
 
