@@ -4,6 +4,7 @@ import json
 import re
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import agents
 import jax
@@ -12,13 +13,13 @@ import numpy as np
 import pytest
 from quick import jit
 
-from jaxrl.algos import dpo
+from jaxrl.algos import dpo, grpo
 from jaxrl.lm import folders, learn
 from jaxrl.metrics import quotient
 from train import dpo as train_dpo
 from train import pair_data
 
-SMALL = {name: x for name, x in agents.SMALL.items() if name != "sft_episodes"}
+SMALL: dict[str, Any] = {name: x for name, x in agents.SMALL.items() if name != "sft_episodes"}
 REWARD = np.array([[1, 0], [0, 0], [0, 0], [0, 0], [0, 1], [2, 1]], np.float32)
 
 
@@ -62,7 +63,8 @@ def judged():
         margin = jnp.repeat(jnp.asarray([0.5, 0.0, -0.25]), 2)
         given = record.replace(metrics={learn.MARGIN: margin})
         reference = None if name == "simpo" else other
-        batch, known = jit(partial(dpo.prepare, None, cfg=cfg, axis=None))(params, reference, given)
+        how = {"cfg": cfg, "axis": None, "finish": dpo.with_reference}
+        batch, known = jit(partial(learn.pairs_of, None, **how))(params, reference, given)
         sums, metrics = jit(partial(dpo.loss, cfg=cfg))(params, batch)
         found[name] = batch, sums, metrics | known
     log_prob = jit(
@@ -112,7 +114,7 @@ def test_what_the_host_could_not_judge_is_no_pair():
     cfg = dpo.Config(**SMALL, loss="simpo")
     masked = jnp.asarray([True, False, False, False, False, False])
     record = agents.episodes(REWARD, masked=masked)
-    batch, _ = jit(partial(dpo.prepare, None, cfg=cfg, axis=None))(agents.params(), None, record)
+    batch, _ = learn.pairs_of(None, None, None, record, cfg, None)
     assert batch.sign.tolist() == [0, 0, 0, 0, -1, 1]
 
 
@@ -130,7 +132,8 @@ def test_pairs_of_a_file_are_learned_and_the_first_loss_is_log_2(tmp_path):
     given = examples(tmp_path)
     mine = agents.agent(examples=given, lora_rank=2)
     mine = replace(mine, model_config=replace(mine.model_config, context=given.token.shape[1]))
-    cfg = dpo.Config(**SMALL | {"total_episodes": 8 * 40}, learning_rate=0.02, beta=0.5)
+    sizes: dict[str, Any] = {"total_episodes": 8 * 40}
+    cfg = dpo.Config(**SMALL | sizes, learning_rate=0.02, beta=0.5)
     program, members = agents.program(dpo, cfg, mine, max_count=40)
     start = program.init(program.place(members))
     state, log = program.run(start, members, 40)
@@ -142,12 +145,18 @@ def test_pairs_of_a_file_are_learned_and_the_first_loss_is_log_2(tmp_path):
     assert state.iteration.tolist() == [40] and "episode_return" not in first
 
 
+def test_who_imitates_a_file_before_play_still_plays():
+    given = agents.episodes(REWARD)
+    mine = agents.agent(examples=given.replace(metrics={}, first=0))
+    cfg = grpo.Config(**agents.SMALL, group_size=2, sft_steps=1)
+    state = jax.eval_shape(partial(grpo.init, cfg=cfg, agent=mine), jax.random.key(0))
+    _, told = jax.eval_shape(partial(grpo.update, cfg=cfg, agent=mine), state, jax.random.key(1))
+    assert {"episode_return", "success", "lane_occupancy"} <= told.keys()
+
+
 def test_an_agent_that_learns_from_pairs_of_its_own_play_says_what_pays():
-    cfg = dpo.Config(
-        **SMALL | {"num_prompts": 32, "total_episodes": 64 * 60, "num_lanes": 64},
-        learning_rate=0.03,
-        oracle=3.0,
-    )
+    sizes: dict[str, Any] = {"num_prompts": 32, "total_episodes": 64 * 60, "num_lanes": 64}
+    cfg = dpo.Config(**SMALL | sizes, learning_rate=0.03, oracle=3.0)
     mine = agents.agent(agents.Parrot(turns=1))
     program, members = agents.program(dpo, cfg, mine, max_count=60)
     _, log = program.run(program.init(program.place(members)), members, 60)

@@ -4,6 +4,7 @@ import json
 import re
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import agents
 import jax.numpy as jnp
@@ -16,7 +17,8 @@ from jaxrl.lm import folders, learn
 from jaxrl.metrics import quotient
 from train import pair_data
 
-SMALL = {name: x for name, x in agents.SMALL.items() if name != "sft_episodes"}
+SMALL: dict[str, Any] = {name: x for name, x in agents.SMALL.items() if name != "sft_episodes"}
+EPISODES: dict[str, Any] = {"total_episodes": 4 * 60}
 GOOD = {"prompt": "say", "completion": "a", "label": True}
 
 
@@ -81,7 +83,7 @@ def test_responses_of_a_file_are_learned_and_the_first_loss_is_a_half(tmp_path):
     assert given.reward.tolist() == [[1], [0]]
     mine = agents.agent(examples=given)
     mine = replace(mine, model_config=replace(mine.model_config, context=given.token.shape[1]))
-    cfg = kto.Config(**SMALL | {"total_episodes": 4 * 60}, learning_rate=0.02, beta=0.5)
+    cfg = kto.Config(**SMALL | EPISODES, learning_rate=0.02, beta=0.5)
     program, members = agents.program(kto, cfg, mine, max_count=60)
     _, log = program.run(program.init(program.place(members)), members, 60)
     first, last = agents.means(log, 0), agents.means(log, 59)

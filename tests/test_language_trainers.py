@@ -14,12 +14,13 @@ from jaxrl.lm import folders
 from jaxrl.mesh import make_mesh
 from jaxrl.policy import named_leaves
 from jaxrl.program import make_program, members
-from train import dpo, evaluate, grpo, kto, reinforce, sft, turn_ppo
+from train import dpo, evaluate, grpo, kto, reinforce, reward_model, sft, turn_ppo
 
 GAME = {"env_args": ("turns=1",), "model": "nano"}
 OWN = {"success", "no_answer", "wrong_form"}
 TRAINERS = [
     dpo.TRAINER,
+    reward_model.TRAINER,
     kto.TRAINER,
     grpo.TRAINER,
     reinforce.TRAINER,

@@ -80,12 +80,19 @@ def _piece(
     """(outcomes [K, N], the first episodes) from the prompts of these numbers [P]."""
 
     def one(model: Any, member: Member) -> tuple[dict[str, jax.Array], Episodes]:
-        who, player = _player(member, agent, way)
-        key = jax.random.wrap_key_data(who.key)
-        record, _ = player.play(model, key, index, who.cfg, way.samples, in_rows=in_rows)
+        record = record_of(model, member, index, agent=agent, way=way, in_rows=in_rows)
         return outcomes_of(record), jax.tree.map(lambda x: x[: way.kept], record)
 
     return over_members(one, one_by_one=True)(models, members)
+
+
+def record_of(
+    model: Any, member: Member, index: jax.Array, *, agent: Agent, way: Way, in_rows: bool
+) -> Episodes:
+    """Fresh episodes of one model, from the prompts of these numbers [P]."""
+    who, player = _player(member, agent, way)
+    key = jax.random.wrap_key_data(who.key)
+    return player.play(model, key, index, who.cfg, way.samples, in_rows=in_rows)[0]
 
 
 def _player(member: Member, agent: Agent, way: Way) -> tuple[Speaker, Agent]:

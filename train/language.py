@@ -137,8 +137,17 @@ def complete(args: Any) -> Any:
     return replace(args, env_args=(*args.env_args, *given))
 
 
-def make_task(name: str, algorithm: ModuleType, args: Any, read: Read = chat_data.read) -> Task:
-    """An algorithm for language agents as the host loop wants it; ValueError for what cannot be."""
+def make_task(
+    name: str,
+    algorithm: ModuleType,
+    args: Any,
+    read: Read = chat_data.read,
+    becomes: Callable[[folders.ChatTokenizer, Agent], Outcome] | None = None,
+) -> Task:
+    """An algorithm for language agents as the host loop wants it; ValueError for what cannot be.
+
+    `read` reads the file that it learns of, and `becomes` says what of what it trained.
+    """
     cfg = args.algo
     tokenizer, agent, weights = make_agent(args, cfg, read)
     folders.check_saved(tokenizer, agent.model_config)  # before hours of training
@@ -159,7 +168,7 @@ def make_task(name: str, algorithm: ModuleType, args: Any, read: Read = chat_dat
         env=agent.env,
         num_iterations=cfg.num_iterations,
         steps_per_iteration=cfg.episodes,
-        outcome=outcome(tokenizer, agent),
+        outcome=(becomes or outcome)(tokenizer, agent),
         parts=training_parts(cfg, agent),
         unit="episodes",
         warm_up=cfg.sft_steps,

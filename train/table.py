@@ -18,6 +18,7 @@ TRAINERS = {
     "turn_ppo": "PPO of a language agent, with a critic of turns",
     "dpo": "DPO and its kin of a language agent: which of two responses is better",
     "kto": "KTO of a language agent: responses that are good or bad",
+    "reward_model": "a reward model of pairs: which of two responses is better",
     "sft": "a language agent imitates scripted play or a file of conversations",
 }
 TOOLS = {

@@ -8,7 +8,7 @@ episode may have many turns, of which the policy's tokens alone count.
 """
 
 from functools import partial
-from typing import Any, Literal
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +25,6 @@ class Config(learn.PairConfig):
     beta: float = 0.1  # how near to the reference; of simpo rather 2
     flipped: float = 0.0  # share of labels that are wrong, of dpo (conservative) and robust
     gamma: float = 0.5  # how far simpo's chosen one should be ahead
-    learning_rate: float = 1e-4  # at the start
 
     def __post_init__(self):
         config.check_positive("beta", self.beta, 0.1)
@@ -43,50 +42,17 @@ class Config(learn.PairConfig):
         return self.loss != "simpo"
 
 
-def update(
-    state: learn.State,
-    key: jax.Array,
-    *,
-    cfg: Config,
-    agent: learn.Agent,
-    axis: str | None = None,
-    played: tuple[learn.Episodes, Any] | None = None,
-) -> tuple[learn.State, Metrics]:
-    """One optimizer step on P pairs: fresh ones of the policy's own, or some of the given ones."""
-    oracle_key = None
-    if cfg.oracle is not None:
-        key, oracle_key = jax.random.split(key)
-        oracle_key = None if agent.examples is not None else oracle_key
-    how: Any = {"cfg": cfg, "agent": agent, "axis": axis, "played": played}
-    return learn.update(partial(prepare, oracle_key), loss, state, key, **how)
+def with_reference(
+    reference: learn.Params | None, batch: learn.PairBatch, cfg: Config
+) -> learn.PairBatch:
+    """How likely both responses of each pair were to the reference, if there is one."""
+    if reference is None:
+        return batch
 
+    def piece(params, rows):
+        return log_prob_of(params, rows, cfg)[0]
 
-def prepare(
-    oracle_key: jax.Array | None,
-    params: learn.Params,
-    reference: learn.Params | None,
-    episodes: learn.Episodes,
-    cfg: Config,
-    axis: str | None,
-) -> tuple[learn.PairBatch, Metrics]:
-    """Which response of each pair is chosen, and how likely both were to the reference."""
-    del params
-    rows, _ = learn.learned_from(episodes, cfg)
-    score = jnp.sum(learn.learned_reward(episodes, cfg), 1)
-    sign = learn.preferred(score, oracle_key, cfg.oracle, axis)
-    if episodes.masked is not None:
-        unknown = jnp.repeat(jnp.any(episodes.masked.reshape(-1, 2), 1), 2)
-        sign = jnp.where(unknown, 0.0, sign)
-    margin = episodes.metrics.get(learn.MARGIN, jnp.zeros_like(sign))
-    ref = None
-    if reference is not None:
-
-        def piece(params, rows):
-            return log_prob_of(params, rows, cfg)[0]
-
-        ref = sgd.map_pieces(piece, reference, rows, cfg.micro_batch)
-    batch = learn.PairBatch(**vars(rows), sign=sign, margin=margin, ref_log_prob=ref)
-    return batch, {"tied_pairs": mean(sign[::2] == 0)}
+    return batch.replace(ref_log_prob=sgd.map_pieces(piece, reference, batch, cfg.micro_batch))
 
 
 def log_prob_of(
@@ -128,3 +94,4 @@ def loss(params: learn.Params, batch: learn.PairBatch, cfg: Config) -> tuple[Sum
 
 
 init, layout = learn.init, learn.layout
+update = partial(learn.update_from_pairs, loss, finish=with_reference)

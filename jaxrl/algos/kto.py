@@ -110,5 +110,5 @@ def loss(params: learn.Params, batch: JudgedBatch, cfg: Config) -> tuple[Sums, M
     return mean(each - cfg.entropy_coef * entropy, batch.known), known
 
 
-update = partial(learn.update, prepare, loss)  # (state, key, *, cfg, agent, axis, played)
 init, layout = learn.init, learn.layout
+update = partial(learn.update_from_groups, prepare, loss)

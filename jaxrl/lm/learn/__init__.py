@@ -17,9 +17,17 @@ from jaxrl.lm.learn.batch import (
     without_unread,
 )
 from jaxrl.lm.learn.imitation import imitate
-from jaxrl.lm.learn.iteration import improve_on_examples, update
+from jaxrl.lm.learn.iteration import update, update_from_groups
 from jaxrl.lm.learn.options import AgentConfig, GroupConfig, MinibatchConfig
-from jaxrl.lm.learn.pairs import MARGIN, PairBatch, PairConfig, in_order, preferred
+from jaxrl.lm.learn.pairs import (
+    MARGIN,
+    PairBatch,
+    PairConfig,
+    in_order,
+    pairs_of,
+    preferred,
+    update_from_pairs,
+)
 from jaxrl.lm.learn.report import outcome_metrics
 from jaxrl.lm.model.params import Critic, Params
 from jaxrl.lm.play.episodes import Episodes
@@ -41,13 +49,13 @@ __all__ = [
     "TokenBatch",
     "idle",
     "imitate",
-    "improve_on_examples",
     "in_order",
     "init",
     "layout",
     "learned_from",
     "learned_reward",
     "outcome_metrics",
+    "pairs_of",
     "predict",
     "predict_responses",
     "preferred",
@@ -56,5 +64,7 @@ __all__ = [
     "response_mean",
     "token_means",
     "update",
+    "update_from_groups",
+    "update_from_pairs",
     "without_unread",
 ]

@@ -42,12 +42,9 @@ def update(
 ) -> tuple[State, Metrics]:
     """One iteration: of the warm start while its `sft_steps` last, then of `improve`.
 
-    Both are branches of the one program. With what was `played` on the host it is of `improve`, and
-    where an agent has examples, of those.
+    Both are branches of the one program. With what was `played` on the host it is of `improve`.
     """
     how: Any = {"cfg": cfg, "agent": agent, "axis": axis}
-    if agent.examples is not None:
-        return improve_on_examples(prepare, loss, state, key, **how)
     improving = jax.jit(partial(improve, prepare, loss, idle=idle, **how))  # traced once, below too
     if played is not None:
         return improving(state, key, played=played)
@@ -91,12 +88,13 @@ def improve(
     play_key, order_key, scripted_key = jax.random.split(key, 3)
     cfg = cfg.at_iteration(state.iteration)
     layout = agent.layout(cfg, axis)
-    whole = in_layers(layout.gather(state.params), cfg)
+    whole, reference = in_layers(layout.gather(state.params), cfg), layout.gather(state.reference)
     index = mesh.global_index(cfg.num_prompts // mesh.axis_size(axis), axis)
     if played is None:
-        played = agent.play(whole.policy, play_key, index, cfg, cfg.group_size, axis)
+        player = reference if cfg.reference_plays else whole
+        played = agent.play(player.policy, play_key, index, cfg, cfg.group_size, axis)
     episodes, work = played
-    rows, known = prepare(whole, layout.gather(state.reference), episodes, cfg, axis)
+    rows, known = prepare(whole, reference, episodes, cfg, axis)
     known |= played_metrics(episodes, work, rows.mask)
     order = shuffled(order_key, index, cfg.num_epochs, cfg.num_minibatches, cfg.learned_of_group)
     examples = rehearsal(scripted_key, cfg.num_minibatches, cfg=cfg, agent=agent, axis=axis)
@@ -104,6 +102,24 @@ def improve(
     state, learning = take_steps(loss, state, whole, rows, order, examples, **how)
     state = state.replace(shown=shown(episodes, agent.num_shown, axis))
     return state, metrics.merged(learning, mesh.psum(known, axis))
+
+
+def update_from_groups(
+    prepare: Prepare,
+    loss: Loss,
+    state: State,
+    key: jax.Array,
+    *,
+    cfg: GroupConfig,
+    agent: Agent,
+    axis: str | None = None,
+    played: tuple[Episodes, Work] | None = None,
+) -> tuple[State, Metrics]:
+    """One iteration on P fresh groups of play, as `update`; or of the given ones, if there are."""
+    how: Any = {"cfg": cfg, "agent": agent, "axis": axis}
+    if agent.examples is not None:
+        return improve_on_examples(prepare, loss, state, key, **how)
+    return update(prepare, loss, state, key, **how, played=played)
 
 
 def improve_on_examples(

@@ -137,6 +137,7 @@ class GroupConfig(AgentConfig):
 
     num_epochs: ClassVar[int] = 1
     num_minibatches: ClassVar[int] = 1
+    reference_plays: ClassVar[bool] = False  # not what learns, which is no policy any more
 
     def __post_init__(self):
         super().__post_init__()

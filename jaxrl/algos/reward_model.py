@@ -1,0 +1,57 @@
+"""A reward model of a language agent's responses: Bradley-Terry on pairs (arXiv:2203.02155).
+
+A transformer with a linear head on the hidden state after the last token: a number for the whole
+conversation. Of given pairs, or of pairs that the model at the start plays, by a noisy oracle if
+wanted. The head is 0 at first, and so is its bias, on which no difference depends.
+"""
+
+from functools import partial
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+
+from jaxrl import config, preferences
+from jaxrl.lm import learn
+from jaxrl.metrics import Metrics, Sums, mean
+
+
+@config.pytree_dataclass
+class Config(learn.PairConfig):
+    center: float = 0.0  # weight of the squared sum of both rewards, which keeps them around 0
+
+    has_critic: ClassVar[bool] = True
+    keeps_reference: ClassVar[bool] = True
+    reference_plays: ClassVar[bool] = True
+
+    def __post_init__(self):
+        config.check_range("center", self.center, 0.0, 1e6, 0.01)
+        super().__post_init__()
+
+
+def reward_of(params: learn.Params, rows: learn.PairBatch, cfg: Config) -> jax.Array:
+    """float32 [2P]: the head after the last token."""
+    wider = rows.replace(  # or nothing would be read after the last token of the longest
+        token=jnp.pad(rows.token, ((0, 0), (0, 1))), mask=jnp.pad(rows.mask, ((0, 0), (0, 1)))
+    )
+    value = learn.predict_responses(params.policy, wider, cfg, params.critic).value
+    assert value is not None
+    return jnp.take_along_axis(value, rows.length[:, None] - 1, 1)[:, 0]
+
+
+def loss(params: learn.Params, batch: learn.PairBatch, cfg: Config) -> tuple[Sums, Metrics]:
+    """The mean over pairs of which one is preferred."""
+    reward = reward_of(params, batch, cfg)
+    chosen, rejected = learn.in_order(reward, batch.sign)
+    told = batch.sign[::2] != 0
+    each = preferences.bradley_terry(chosen, rejected, batch.margin[::2])
+    each = each + cfg.center * jnp.square(chosen + rejected)
+    return mean(each, told), {
+        "accuracy": mean(chosen > rejected, told),
+        "reward_margin": mean(chosen - rejected, told),
+        "chosen_reward": mean(chosen, told),
+        "rejected_reward": mean(rejected, told),
+    }
+
+
+init, layout, update = learn.init, learn.layout, partial(learn.update_from_pairs, loss)
