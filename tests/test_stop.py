@@ -21,6 +21,7 @@ sys.modules["stop"] = stop
 spec.loader.exec_module(stop)
 HUP, INT, TERM = signal.SIGHUP, signal.SIGINT, signal.SIGTERM
 me = os.getpid()
+signal.signal(HUP, signal.SIG_DFL)  # ignored where the tests run under nohup
 stop.listen()
 """
 IN_C = 'hashlib.pbkdf2_hmac("sha256", b"", b"", 10**9)'  # no handler of Python's runs in there
