@@ -157,6 +157,13 @@ class Wrapper(Environment):
 
     env: Environment
 
+    def inside(self, state: Any) -> Any:
+        """The state of the environment inside: here the same, for a wrapper without one."""
+        return state
+
+    def render(self, state: Any) -> jax.Array:
+        return self.env.render(self.inside(state))
+
     @property
     def observation_space(self) -> Space:
         return self.env.observation_space

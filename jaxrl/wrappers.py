@@ -43,8 +43,8 @@ class TimeLimit(Wrapper):
         t = state.t + 1
         return TimeLimitState(inner, t), ts.replace(truncated=ts.truncated | (t >= self.max_steps))
 
-    def render(self, state: TimeLimitState) -> jax.Array:
-        return self.env.render(state.inner)
+    def inside(self, state: TimeLimitState) -> Any:
+        return state.inner
 
 
 class EpisodeStatsState(flax.struct.PyTreeNode):
@@ -67,6 +67,9 @@ class EpisodeStats(Wrapper):
         inner, ts = self.env.step(state.inner, action, key)
         state = EpisodeStatsState(inner, state.episode_return + ts.reward, state.episode_length + 1)
         return state, self._report(state, ts)
+
+    def inside(self, state: EpisodeStatsState) -> Any:
+        return state.inner
 
     def render(self, state: EpisodeStatsState) -> jax.Array:
         """The environment's picture under a line with the steps and the return so far."""
@@ -139,8 +142,8 @@ class FrameStack(Wrapper):
         frames = self._by_leaf(push, state.frames, ts.obs)
         return FrameStackState(inner, frames), ts.replace(obs=frames, final_obs=frames)
 
-    def render(self, state: FrameStackState) -> jax.Array:
-        return self.env.render(state.inner)
+    def inside(self, state: FrameStackState) -> Any:
+        return state.inner
 
     def _stacked_space(self, space: Any, _: Any) -> Space:
         n = self.num_frames
@@ -191,6 +194,3 @@ class ScaleAction(Wrapper):
         space = self.env.action_space
         action = actions.to_env(action, space, actions.scaling(space, self.squash))
         return self.env.step(state, action, key)
-
-    def render(self, state: Any) -> jax.Array:
-        return self.env.render(state)
