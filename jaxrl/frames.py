@@ -15,6 +15,7 @@ from jaxrl import font
 
 number, glyphs = font.number, font.codes
 HEAD = 32  # pixels of the line over a picture
+DIGITS = 6  # of a number in it, with its sign
 Point = tuple[Any, Any]  # x, y
 
 
@@ -127,13 +128,31 @@ def text(
 
 def headed(picture: jax.Array, numbers: dict[str, tuple[Any, int]]) -> jax.Array:
     """A finished picture under a line of names, each with its number and how many decimals."""
-    width = picture.shape[1]
-    head = canvas(HEAD, width, INK)
-    size = 14 if width >= 380 else 7
-    for i, (name, (value, decimals)) in enumerate(numbers.items()):
-        left = 10 + i * (width - 10) // len(numbers)
-        head = text(head, name, (left, (HEAD - size) / 2), size, LIGHT)
-        after = left + size * 6 * (len(name) + 1) // 7
-        spelled = font.number(value, 9, decimals)
-        head = text(head, spelled, (after, (HEAD - size) / 2), size, PAPER)
-    return jnp.concatenate([finished(head), picture])
+    return jnp.concatenate([head(picture.shape[1], numbers), picture])
+
+
+def head(width: int, numbers: dict[str, tuple[Any, int]]) -> jax.Array:
+    """Such a line, uint8 [HEAD, width, 3]; the letters are as large as there is room."""
+    line = canvas(HEAD, width, INK)
+    sizes = [
+        len(name) + 1 + DIGITS + 3 * (decimals > 0) + 1 for name, (_, decimals) in numbers.items()
+    ]
+    size = min(14, int((width - 16) / sum(sizes) * font.HEIGHT / (font.WIDTH + 1)))
+    left, letter = 10.0, size / font.HEIGHT * (font.WIDTH + 1)
+    for columns, (name, (value, decimals)) in zip(sizes, numbers.items(), strict=True):
+        top = (HEAD - size) / 2
+        line = text(line, name, (left, top), size, LIGHT)
+        after = left + letter * (len(name) + 1)
+        line = text(
+            line, number(value, DIGITS + 3 * (decimals > 0), decimals), (after, top), size, PAPER
+        )
+        left += letter * columns
+    return finished(line)
+
+
+def title(width: int, words: str) -> jax.Array:
+    """A line of words, uint8 [HEAD, width, 3]."""
+    line = canvas(HEAD, width, INK)
+    room = (width - 16) / max(len(words), 1) * font.HEIGHT / (font.WIDTH + 1)
+    size = min(14, int(room))
+    return finished(text(line, words, (10, (HEAD - size) / 2), size, YELLOW))

@@ -61,8 +61,11 @@ def trainer_of(folder: Path) -> Trainer:
     return table.trainer(made_by)
 
 
-def reach(folder: Path, iteration: int) -> Iteration:
-    """Bring the run to this iteration and through it; ValueError for one that it did not have."""
+def reach(folder: Path, iteration: int, env_index: int = 0) -> Iteration:
+    """Bring the run to this iteration and through it; ValueError for one that it did not have.
+
+    Of arrays `env_index` is checked, before anything is compiled.
+    """
     config = read_config(folder)
     checkpoints = Checkpoints(folder / "checkpoints")
     saved = checkpoints.iterations()
@@ -84,6 +87,9 @@ def reach(folder: Path, iteration: int) -> Iteration:
             f"iteration={iteration}: Python has a word in what {args.env} says, and that is not a "
             "function of the seed; leave --iteration out for fresh episodes."
         )
+    count = getattr(task.cfg, "num_envs", env_index + 1)
+    if env_index >= count:
+        raise ValueError(f"env_index={env_index} must lie in [0, {count - 1}]; try 0.")
     try:
         return _played(task, args, config, checkpoints, start, iteration)
     finally:
@@ -159,9 +165,6 @@ def listen(it: Iteration, member: int, env_index: int) -> tuple[list[Step], floa
     The program is compiled anew with an ear in it; a line tells where it then computes other bits.
     """
     task, steps = it.task, list[Step]()
-    count = _num_envs(it)
-    if not 0 <= env_index < count:
-        raise ValueError(f"env_index={env_index} must lie in [0, {count - 1}]; try 0.")
 
     def hear(here: np.ndarray, step: tuple) -> None:
         if here:
@@ -238,10 +241,6 @@ def _stats(state: Any) -> EpisodeStatsState:
 
     found = [x for x in jax.tree.leaves(state, is_leaf=is_stats) if is_stats(x)]
     return found[0]
-
-
-def _num_envs(it: Iteration) -> int:
-    return _stats(it.before).episode_return.shape[1]
 
 
 def _so_far(state: Any, member: int, env_index: int) -> tuple[float, int]:

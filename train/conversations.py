@@ -1,0 +1,5 @@
+"""A page."""
+
+
+def watch(args, options):
+    raise NotImplementedError
