@@ -6,9 +6,11 @@ if __name__ == "envs":  # the short name
     stand_in("envs")
 else:
     from jaxrl.envs.outward import to_gymnasium, to_gymnasium_vec
+    from jaxrl.envs.pictures import frames
     from jaxrl.envs.registry import given, ids, make, make_vec, register, spec
 
     __all__ = [
+        "frames",
         "given",
         "ids",
         "make",

@@ -115,6 +115,16 @@ class Environment(flax.struct.PyTreeNode):
         """The next state and what was seen on the way; `state` is left as it was."""
         raise NotImplementedError(f"{type(self).__name__} must define step(state, action, key)")
 
+    def render(self, state: Any) -> jax.Array:
+        """A picture of a state, uint8 [H, W, 3], which jit and vmap take too (`jaxrl.frames`).
+
+        ValueError where the environment has none.
+        """
+        raise ValueError(
+            f"{type(self).__name__} draws no pictures; try GridWorld-v0, or give it a "
+            "render(state) -> uint8 [H, W, 3]."
+        )
+
 
 def _register(cls: type) -> None:
     """Makes a pytree of a dataclass, as flax.struct does, but one that differs from its likes.
@@ -146,6 +156,13 @@ class Wrapper(Environment):
     """An environment around another one; spaces pass through unless a subclass changes them."""
 
     env: Environment
+
+    def inside(self, state: Any) -> Any:
+        """The state of the environment inside: here the same, for a wrapper without one."""
+        return state
+
+    def render(self, state: Any) -> jax.Array:
+        return self.env.render(self.inside(state))
 
     @property
     def observation_space(self) -> Space:

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrl import actions, spaces
+from jaxrl import actions, frames, spaces
 from jaxrl.env import TimeStep, Wrapper, static
 from jaxrl.spaces import Box, Discrete, MultiDiscrete, Space
 
@@ -43,6 +43,9 @@ class TimeLimit(Wrapper):
         t = state.t + 1
         return TimeLimitState(inner, t), ts.replace(truncated=ts.truncated | (t >= self.max_steps))
 
+    def inside(self, state: TimeLimitState) -> Any:
+        return state.inner
+
 
 class EpisodeStatsState(flax.struct.PyTreeNode):
     inner: Any
@@ -64,6 +67,16 @@ class EpisodeStats(Wrapper):
         inner, ts = self.env.step(state.inner, action, key)
         state = EpisodeStatsState(inner, state.episode_return + ts.reward, state.episode_length + 1)
         return state, self._report(state, ts)
+
+    def inside(self, state: EpisodeStatsState) -> Any:
+        return state.inner
+
+    def render(self, state: EpisodeStatsState) -> jax.Array:
+        """The environment's picture under a line with the steps and the return so far."""
+        picture = self.env.render(state.inner)
+        return frames.headed(
+            picture, {"step": (state.episode_length, 0), "return": (state.episode_return, 2)}
+        )
 
     @staticmethod
     def _report(state: EpisodeStatsState, ts: TimeStep) -> TimeStep:
@@ -128,6 +141,9 @@ class FrameStack(Wrapper):
 
         frames = self._by_leaf(push, state.frames, ts.obs)
         return FrameStackState(inner, frames), ts.replace(obs=frames, final_obs=frames)
+
+    def inside(self, state: FrameStackState) -> Any:
+        return state.inner
 
     def _stacked_space(self, space: Any, _: Any) -> Space:
         n = self.num_frames

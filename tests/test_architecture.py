@@ -16,6 +16,8 @@ FLOORS = [
         "config",
         "hub",
         "files",
+        "font",
+        "frames",
         "statistics",
         "short_names",
         "preferences",

@@ -26,6 +26,7 @@ TOOLS = {
     "envs": "list the environments (`python -m envs`)",
     "evaluate": "fresh episodes with what a run trained, or with any language model",
     "chat": "talk to a model in the terminal, or play an environment with it",
+    "watch": "a film of episodes, fresh ones or of training; a page of a language agent's",
     "transcripts": "read a language agent's episodes",
     "export": "a language agent's model as a folder for transformers",
     "tokenizer": "train a small tokenizer on what environments say",

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl.env import Environment, TimeStep, check_numbers, is_known, static, timestep
+from jaxrl.envs.drawn import grid
 from jaxrl.spaces import Discrete
 
 
@@ -62,3 +63,6 @@ class GridWorld(Environment):
         reward = jnp.where(arrived, self.goal_reward, self.step_reward)
         metrics = {"success": arrived.astype(jnp.float32)}
         return cell, timestep(cell, reward, arrived, metrics=metrics)
+
+    def render(self, state: jax.Array) -> jax.Array:
+        return grid.grid_world(self, state)
