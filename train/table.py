@@ -26,6 +26,7 @@ TOOLS = {
     "envs": "list the environments (`python -m envs`)",
     "evaluate": "fresh episodes with what a run trained, or with any language model",
     "chat": "talk to a model in the terminal, or play an environment with it",
+    "play": "step an environment by hand in a page, or watch a policy do it",
     "transcripts": "read a language agent's episodes",
     "export": "a language agent's model as a folder for transformers",
     "tokenizer": "train a small tokenizer on what environments say",
