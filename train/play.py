@@ -14,7 +14,6 @@ from typing import Any
 import jax
 
 from jaxrl.config import LARGEST, check_fields, check_range
-from jaxrl.lm import folders
 from jaxrl.lm.host_chat import HostChat
 from jaxrl.lm.model import lora
 from jaxrl.policy import load_policy

@@ -1,4 +1,4 @@
-"""Who draws an action: chance, an environment's own expert, a run's policy or its language model."""
+"""Who draws an action: chance, an environment's expert, a run's policy or language model."""
 
 import threading
 from collections.abc import Callable, Sequence

@@ -1,4 +1,4 @@
-"""The page and its few calls over HTTP, for one machine: a token, its own origin, small messages."""
+"""The page and its few calls over HTTP: a token, its own origin alone, small messages."""
 
 import ipaddress
 import secrets
@@ -68,10 +68,11 @@ def of_session(do: Callable[[Session, dict[str, Any]], dict[str, Any]]) -> Call:
     return call
 
 
+STEP = ("action", "player")
 CALLS: dict[str, Call] = {
     "open": open_session,
     "reset": of_session(lambda session, asked: session.reset(asked.get("seed"))),
-    "step": of_session(lambda session, asked: session.step(asked.get("action"), asked.get("player"))),
+    "step": of_session(lambda session, asked: session.step(*map(asked.get, STEP))),
     "undo": of_session(lambda session, asked: session.undo()),
     "source": of_session(lambda session, asked: {"text": session.world.source()}),
 }
@@ -101,7 +102,7 @@ def make_app(worlds: Worlds, token: str, host: str = LOCAL[0]) -> Any:
         except Gone as error:
             return refusal(410, str(error))
         except (ValueError, ImportError, OSError) as error:
-            return refusal(400, f"{error}{edge.place(error)}")
+            return refusal(400, " ".join(str(error).split()))
         except Exception as error:  # of an environment: the others play on
             line = edge.shown(type(error).__name__) + ": " + " ".join(str(error).split())[:500]
             edge.say(f"error: {line}{edge.place(error)}")

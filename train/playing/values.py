@@ -1,4 +1,4 @@
-"""Values of spaces as a person reads and gives them: short texts, Python's words, JSON, pictures."""
+"""Values of spaces as a person reads and gives them: texts, Python, JSON, pictures."""
 
 import base64
 import io
@@ -51,7 +51,8 @@ def literal_of(space: Space, value: Any) -> str:
         parts = (f"{name!r}: {literal_of(part, value[name])}" for name, part in space.items())
         return "{" + ", ".join(parts) + "}"
     if isinstance(space, tuple | list):
-        return "(" + "".join(f"{literal_of(p, x)}, " for p, x in zip(space, value, strict=True)) + ")"
+        parts = (literal_of(part, x) for part, x in zip(space, value, strict=True))
+        return f"({', '.join(parts)},)"
     x = np.asarray(value)
     if isinstance(space, Discrete):
         return str(int(x))

@@ -1,0 +1,367 @@
+"""The page of train.play: its calls, its sessions, who may ask, and what is refused in a line."""
+
+import http.client
+import json
+import socket
+from urllib.parse import urlsplit
+
+import jax
+import numpy as np
+import pytest
+
+from jaxrl import envs
+from jaxrl.env import Environment, timestep
+from jaxrl.networks import NetworkSpec, build
+from jaxrl.policy import Policy, save_policy
+from jaxrl.spaces import Box, Discrete, MultiDiscrete, TextSpace
+from jaxrl.text import literal
+from jaxrl.train.playing import session, values
+from jaxrl.train.playing.players import PolicyPilot
+from jaxrl.train.playing.world import Worlds, make_world
+
+PLAY = {"reason": "pip install 'jaxrl[play]'", "exc_type": ImportError}
+server = pytest.importorskip("jaxrl.train.playing.server", **PLAY)
+UP, RIGHT, DOWN, LEFT = range(4)
+SHORTEST = (RIGHT, RIGHT, RIGHT, DOWN, DOWN, DOWN)
+
+
+@pytest.fixture(scope="module")
+def serving():
+    with server.Server(Worlds(make_world("GridWorld-v0", {}))) as running:
+        yield running
+
+
+def ask(serving, what, message=None, method="POST", body=None, **headers):
+    """(status, answer) of one call, the answer as JSON where it is some."""
+    address = urlsplit(serving.address)
+    connection = http.client.HTTPConnection(address.netloc, timeout=60)
+    body = json.dumps(message).encode() if body is None and method == "POST" else body
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    path = what if what.startswith("/") else address.path + what
+    connection.request(method, path, body, named)
+    answer = connection.getresponse()
+    text = answer.read()
+    connection.close()
+    is_json = answer.getheader("Content-Type", "").startswith("application/json")
+    return answer.status, json.loads(text) if is_json else text.decode()
+
+
+class Game:
+    """A session over HTTP, as a tab of a browser has one."""
+
+    def __init__(self, serving, env=""):
+        self.serving = serving
+        status, self.opened = ask(serving, "open", {"env": env})
+        assert status == 200, self.opened
+        self.view, self.name = self.opened["view"], self.opened["session"]
+
+    def ask(self, what, **message):
+        return ask(self.serving, what, {"session": self.name} | message)
+
+    def __call__(self, what, **message):
+        status, self.view = self.ask(what, **message)
+        assert status == 200, self.view
+        return self.view
+
+    def step(self, *actions):
+        for action in actions:
+            self("step", action=action)
+        return self.view
+
+
+def test_the_grid_world_is_stepped_to_its_goal_and_the_flag_that_ended_it_is_explained(serving):
+    game = Game(serving)
+    world = game.opened["world"]
+    assert world["inputs"] == {"kind": "choice", "names": ["up", "right", "down", "left"]}
+    assert world["limit"] == 50 and "S . . ." in world["about"]
+    assert game.view["frame"].startswith("data:image/png;base64,") and not game.view["end"]
+    assert game.view["line"]["call"] == "obs, info = env.reset(seed=0)"
+    game.step(*SHORTEST[:-1])
+    assert game.view["end"] == "" and game.view["line"]["obs"] == "11"
+    view = game.step(DOWN)
+    line = view["line"]
+    assert line["call"] == "obs, reward, terminated, truncated, info = env.step(2)"
+    assert (line["action"], line["obs"], line["reward"], line["t"]) == ("2 down", "15", 1.0, 6)
+    assert (line["terminated"], line["truncated"]) == (True, False)
+    assert view["end"].startswith("terminated: ") and round(view["return"], 4) == 0.8
+    status, answer = game.ask("step", action=UP)
+    assert status == 400 and "begin the next one with env.reset()" in answer["error"]
+    view = game("reset", seed=None)
+    assert (view["episode"], view["return"], view["line"]["obs"]) == (1, 0.0, "0")
+    assert view["line"]["call"] == "obs, info = env.reset()"
+
+
+def test_the_clock_truncates_and_a_goal_on_its_last_step_sets_both_flags():
+    worlds = Worlds(make_world("GridWorld-v0", {"max_steps": 6}))
+    opened = session.Sessions(worlds).open("")[1]
+    opened.reset(0)
+    ends = []
+    for actions in ([LEFT] * 6, SHORTEST):
+        for action in actions:
+            view = opened.step(action)
+        ends.append((view["line"]["terminated"], view["line"]["truncated"], view["end"][:24]))
+        opened.reset()
+    assert ends[0] == (False, True, "truncated: the clock end")
+    assert ends[1] == (True, True, "terminated and truncated")
+
+
+def test_undo_goes_back_step_by_step_and_over_an_end_and_a_reset(serving):
+    game = Game(serving)
+    assert game.ask("undo")[0] == 400
+    before = game.step(*SHORTEST[:3])
+    game.step(*SHORTEST[3:])
+    game("reset", seed=7)
+    assert game.view["seed"] == 7
+    ended = game("undo")
+    assert ended["end"].startswith("terminated") and ended["seed"] == 0 and ended["lines"] == 7
+    for _ in range(3):
+        back = game("undo")
+    assert back == before
+    assert game.step(LEFT)["line"]["obs"] == "2"
+
+
+def test_the_calls_of_the_log_give_the_same_numbers_in_gymnasium():
+    pytest.importorskip("gymnasium")
+    worlds = Worlds(make_world("Pendulum-v1", {"gravity": 9.0, "max_steps": 3}))
+    opened = session.Sessions(worlds).open("")[1]
+    views = [
+        opened.reset(3),
+        opened.step([0.5]),
+        opened.step([-1.25]),
+        opened.step(player="random"),
+    ]
+    views += [opened.reset(), opened.step([2])]
+    known = {"envs": envs, "np": np}
+    exec(worlds.first.described()["python"], known)
+    for view in views:
+        exec(view["line"]["call"], known)
+        assert values.brief(known["obs"]) == view["line"]["obs"]
+    assert known["reward"] == view["line"]["reward"]
+    assert len({view["line"]["obs"] for view in views}) == len(views)
+
+
+def test_two_tabs_have_games_of_their_own_and_the_one_that_rested_longest_goes_first(
+    serving, monkeypatch
+):
+    monkeypatch.setattr(session, "MOST_SESSIONS", 3)
+    first, second = Game(serving), Game(serving)
+    first.step(RIGHT, RIGHT)
+    assert second.step(DOWN)["line"]["obs"] == "4" and first.view["line"]["obs"] == "2"
+    third = Game(serving)
+    first.step(RIGHT)
+    fourth = Game(serving)
+    status, answer = second.ask("step", action=UP)
+    assert status == 410 and answer["error"].endswith("load the page again.")
+    assert all(game.ask("step", action=RIGHT)[0] == 200 for game in (first, third, fourth))
+
+
+def test_strangers_other_origins_and_other_names_of_this_machine_are_refused(serving):
+    here = urlsplit(serving.address)
+    own = f"http://{here.netloc}"
+    assert ask(serving, "", method="GET")[0] == 200
+    assert ask(serving, "open", {}, Origin=own)[0] == 200
+    assert ask(serving, "open", {}, Host=f"localhost:{here.port}")[0] == 200
+    for refused in (
+        {"Origin": "http://evil.example"},
+        {"Origin": "null"},
+        {"Host": "evil.example"},
+    ):
+        status, answer = ask(serving, "open", {}, **refused)
+        assert status == 403 and "own page" in answer, refused
+    assert ask(serving, "", method="GET", Host=f"evil.example:{here.port}")[0] == 403
+    for path in ("/", "/wrong/", "/wrong/play.js", "/wrong/open", "/%C3%A9/"):
+        assert ask(serving, path, method="GET")[0] == 404, path
+    status, answer = ask(serving, "/wrong/open", {})
+    assert status == 404 and "whole address" in answer["error"]
+    assert ask(serving, "../../etc/passwd", method="GET")[0] == 404
+    assert ask(serving, "open", method="PUT", body=b"")[0] == 405
+
+
+def test_by_its_number_another_machine_is_let_in_where_the_user_listens_to_all():
+    assert server.is_ours("192.168.0.7:8000", "0.0.0.0") and server.is_ours("[::1]:1", "0.0.0.0")
+    assert server.is_ours(f"{socket.gethostname()}:8000", "0.0.0.0")
+    assert not server.is_ours("192.168.0.7:8000", "127.0.0.1")
+    assert not server.is_ours("evil.example", "0.0.0.0") and not server.is_ours("[", "127.0.0.1")
+
+
+BAD = [
+    ("step", {"action": 4}, "action=4 lies outside of Discrete(n=4); try 0."),
+    ("step", {"action": -1}, "lies outside"),
+    ("step", {"action": 1.5}, "must be of Discrete(n=4); try 0."),
+    ("step", {"action": True}, "must be of"),
+    ("step", {"action": "up"}, "must be of"),
+    ("step", {"action": [[0], [1, 2]]}, "must be of"),
+    ("step", {"action": 2**70}, "action=1180591620717411303424"),
+    ("step", {}, "action=None must be of"),
+    ("step", {"player": "expert"}, "player='expert' is none here; try one of random."),
+    ("step", {"player": ["random"]}, "is none here"),
+    ("reset", {"seed": -1}, "seed=-1 must be an integer from 0 to 4294967295; try 0."),
+    ("reset", {"seed": 1.0}, "seed=1.0 must be"),
+    ("reset", {"seed": "1"}, "must be an integer"),
+    ("open", {"env": 3}, "env=3 must be an id"),
+    ("open", {"env": "GridWrld-v0"}, "near: GridWorld-v0"),
+    ("open", {"env": "os:path"}, "names a module; start with"),
+    ("open", {"env": "MNISTBandit-misc\n"}, "No environment"),
+    ("open", {"env": "dataset"}, "needs data=FILE.jsonl; start with"),
+]
+
+
+@pytest.mark.parametrize(("what", "message", "words"), BAD, ids=str)
+def test_what_is_wrong_is_told_in_a_line_and_the_game_goes_on(serving, what, message, words):
+    game = Game(serving)
+    status, answer = game.ask(what, **message)
+    assert status == 400 and words in answer["error"] and "\n" not in answer["error"]
+    assert game.step(RIGHT)["line"]["obs"] == "1"
+
+
+def test_malformed_and_huge_messages_are_refused_and_the_server_lives(serving):
+    game = Game(serving)
+    for body, status in (
+        (b"", 400),
+        (b"[1]", 400),
+        (b"{", 400),
+        (b"\xff\xfe", 400),
+        (b'{"session": NaN}', 400),
+        (b"[" * 100_000, 400),
+        (b"{}", 410),
+        (b'{"session": {}}', 410),
+        (b" " * (server.MOST_BODY + 1), 413),
+    ):
+        got, answer = ask(serving, "step", body=body)
+        assert (got, "error" in answer) == (status, True), (body[:20], answer)
+    assert ask(serving, "nothing", {})[0] == 404
+    with socket.create_connection(serving.socket.getsockname()) as line:
+        line.sendall(b"\x16\x03\x01 no HTTP\r\n\r\n")
+        assert b" 400 " in line.recv(1000)
+    assert game.step(RIGHT)["line"]["obs"] == "1"
+
+
+class Breaks(Environment):
+    """Cannot be compiled."""
+
+    @property
+    def observation_space(self):
+        return Discrete(2)
+
+    @property
+    def action_space(self):
+        return Discrete(2)
+
+    def reset(self, key):
+        return jax.numpy.zeros((), int), timestep(jax.numpy.zeros((), int))
+
+    def step(self, state, action, key):
+        raise RuntimeError("the plant\nis on fire")
+
+
+def test_an_environment_that_breaks_is_a_line_on_the_page(serving, monkeypatch, capfd):
+    monkeypatch.setattr(envs.registry, "_specs", dict(envs.registry._specs))
+    envs.register("Breaks-v0", Breaks)
+    status, answer = ask(serving, "open", {"env": "Breaks-v0"})
+    assert status == 500 and answer["error"].startswith("RuntimeError: the plant is on fire")
+    assert capfd.readouterr().err.startswith("error: RuntimeError: the plant is on fire")
+    Game(serving)
+
+
+def test_a_port_in_use_names_the_next_free_one_and_a_host_that_is_none_is_told(serving):
+    used = serving.socket.getsockname()[1]
+    with pytest.raises(ValueError, match=rf"^port={used} cannot be used \(.*\); try --port \d+\.$"):
+        server.bind("127.0.0.1", used)
+    with pytest.raises(ValueError, match=r"^host=no\.such\.host\.invalid cannot be used"):
+        server.bind("no.such.host.invalid", 0)
+
+
+def test_chance_keeps_to_the_legal_actions_and_the_page_knows_them():
+    world = make_world("probe/Doors-v0", {"doors": 16, "open_doors": 1})
+    opened = session.Sessions(Worlds(world)).open("")[1]
+    view = opened.reset(1)
+    for _ in range(8):
+        assert sum(view["legal"]) == 1
+        view = opened.step(player="random")
+        assert view["end"] == "" and view["line"]["reward"] == 1
+
+
+@pytest.fixture(scope="module")
+def recurrent(tmp_path_factory):
+    """A policy with a memory for MemoryChain-v0."""
+    env = envs.make("MemoryChain-v0")
+    spec = NetworkSpec(env.observation_space, env.action_space, "gru", (8,), "tanh")
+    network = build(spec, jax.random.key(2), memory=True)
+    return Policy(network, None, spec, env.action_space, "none")
+
+
+def test_a_policy_remembers_an_episode_whoever_acts_and_forgets_what_was_undone(recurrent):
+    world = make_world("MemoryChain-v0", {}, PolicyPilot(recurrent, "runs/x"))
+    opened = session.Sessions(Worlds(world)).open("")[1]
+    opened.reset(0)
+    assert list(world.players) == ["random", "greedy", "sampled"]
+    opened.step(0), opened.step(player="random"), opened.undo(), opened.step(player="greedy")
+    memory, moments = recurrent.begin(), list(opened.past)
+    for moment in moments:
+        np.testing.assert_allclose(moment.memory, memory, rtol=1e-5)
+        memory, action = recurrent.step(memory, moment.obs)
+        last = moments[-1].action if moment is moments[-2] else str(int(action))
+        assert moment is not moments[-2] or last == str(int(action))
+    opened.reset()
+    np.testing.assert_array_equal(opened.now.memory, recurrent.begin())
+
+
+def run_of(folder, policy, env):
+    """A run folder as far as train.play reads it."""
+    save_policy(folder / "policy", jax.tree.map(lambda x: x[None], policy))
+    options = json.loads(json.dumps({"env": env, "env_args": ["max_steps=9"]}))
+    config = {"trainer": "ppo", "options": options}
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+def test_texts_are_heard_as_tokens_and_the_expert_wins():
+    world = make_world("language/GuessTheNumber-easy", {"prompt": "instruct"})
+    opened = session.Sessions(Worlds(world)).open("")[1]
+    view = opened.reset(5)
+    heard = view["talk"]["heard"]
+    plain = bytes(i for i, _ in heard if i < 256).decode()
+    assert view["talk"]["turns"][0]["obs"] in plain and view["talk"]["tokens"] == len(heard)
+    assert (257, "<|user|>") in [tuple(x) for x in heard]
+    wrong = opened.step("what")
+    assert wrong["talk"]["said"][:1] == [(119, "w")] and wrong["line"]["terminated"]
+    assert wrong["line"]["call"].endswith("env.step('what')")
+    opened.undo()
+    while not view["end"]:
+        view = opened.step(player="expert")
+    assert view["line"]["reward"] == 1 and view["line"]["info"]["success"] == 1
+    with pytest.raises(ValueError, match=r"^a move has at most \d+ bytes, this has 9000; shorten"):
+        opened.reset(), opened.step("y" * 9000)
+
+
+def test_literals_are_the_values_in_python_and_what_lies_outside_of_a_space_is_refused():
+    box = Box(-1.0, 2.0, (3,))
+    pairs = {"a": box, "b": (Discrete(3), TextSpace(9))}
+    value = {"a": np.float32([0.1, -1, 1 / 3]), "b": (np.int32(2), literal("a'\\n\n", 9))}
+    again = eval(values.literal_of(pairs, value), {"np": np})
+    np.testing.assert_array_equal(again["a"], value["a"])
+    assert again["a"].dtype == np.float32 and again["b"] == (2, "a'\\n\n")
+    assert values.given(box, [0, 1.5, 2]).dtype == np.float32
+    assert values.given(MultiDiscrete((2, 3)), [1, 2]).tolist() == [1, 2]
+    for space, wrong in (
+        (box, [0, 1, 2.1]),
+        (box, [0, 1]),
+        (box, 0.5),
+        (box, [None, 0, 0]),
+        (box, [1e400, 0, 0]),
+        (MultiDiscrete((2, 3)), [1, 3]),
+        (MultiDiscrete((2, 3)), [1.0, 2.0]),
+        (TextSpace(4), 3),
+        (pairs, {}),
+    ):
+        with pytest.raises(ValueError, match=r"action|move"):
+            values.given(space, wrong)
+
+
+def test_pictures_of_channels_tell_which_one_is_set():
+    x = np.zeros((2, 3, 4), bool)
+    x[0, 1, 2] = x[1, 2, 0] = True
+    seen = values.drawn(Box(False, True, x.shape, np.bool_), x)
+    assert seen.shape == (2, 3, 3) and len(np.unique(seen.reshape(-1, 3), axis=0)) == 3
+    assert tuple(seen[0, 1]) == tuple(values.CHANNELS[2])
+    assert values.drawn(Discrete(3), np.int32(1)) is None
