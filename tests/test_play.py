@@ -3,21 +3,32 @@
 import http.client
 import json
 import socket
+from dataclasses import replace
 from urllib.parse import urlsplit
 
+import agents
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 from jaxrl import envs
 from jaxrl.env import Environment, timestep
+from jaxrl.lm import Transformer, folders
+from jaxrl.lm.host_chat import HostChat
+from jaxrl.lm.learn.agent import Agent
+from jaxrl.lm.model.transformer import logits, read
+from jaxrl.lm.play.limits import limits
 from jaxrl.networks import NetworkSpec, build
 from jaxrl.policy import Policy, save_policy
 from jaxrl.spaces import Box, Discrete, MultiDiscrete, TextSpace
 from jaxrl.text import literal
+from jaxrl.train import play, table
 from jaxrl.train.playing import session, values
-from jaxrl.train.playing.players import PolicyPilot
-from jaxrl.train.playing.world import Worlds, make_world
+from jaxrl.train.playing.players import ModelPilot, PolicyPilot
+from jaxrl.train.playing.world import World, Worlds, make_world
+from jaxrl.train.run_folder import run_options
 
 PLAY = {"reason": "pip install 'jaxrl[play]'", "exc_type": ImportError}
 server = pytest.importorskip("jaxrl.train.playing.server", **PLAY)
@@ -306,13 +317,75 @@ def test_a_policy_remembers_an_episode_whoever_acts_and_forgets_what_was_undone(
     np.testing.assert_array_equal(opened.now.memory, recurrent.begin())
 
 
-def run_of(folder, policy, env):
-    """A run folder as far as train.play reads it."""
-    save_policy(folder / "policy", jax.tree.map(lambda x: x[None], policy))
-    options = json.loads(json.dumps({"env": env, "env_args": ["max_steps=9"]}))
-    config = {"trainer": "ppo", "options": options}
-    (folder / "config.json").write_text(json.dumps(config))
-    return folder
+def test_a_run_brings_its_environment_and_is_told_where_it_does_not_fit(recurrent, tmp_path):
+    save_policy(tmp_path / "policy", jax.tree.map(lambda x: x[None], recurrent))
+    options = table.trainer("ppo").options(env="MemoryChain-v0", env_args=("length=3",))
+    config = {"trainer": "ppo", "options": run_options(options)}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    world, pilot = play.chosen(play.Args(run=tmp_path, env_args=("length=4",)))
+    assert (world.id, world.fields) == ("MemoryChain-v0", {"length": 4})
+    assert "greedy" in world.players and world.described()["note"] == ""
+    other = make_world("GridWorld-v0", {}, pilot)
+    assert list(other.players) == ["random"] and "was trained for the spaces" in other.note
+    with pytest.raises(ValueError, match=r"^run=.* but env=GridWorld-v0 has Discrete\(n=16\) and"):
+        play.chosen(play.Args(run=tmp_path, env="GridWorld-v0"))
+    with pytest.raises(ValueError, match=r"^seed_index=3 must lie in \[0, 0\]; try 0\.$"):
+        play.chosen(play.Args(run=tmp_path, seed_index=3))
+    (tmp_path / "policy" / "policy.json").unlink()
+    with pytest.raises(FileNotFoundError, match=r"holds no policy\.json: give a finished run"):
+        play.chosen(play.Args(run=tmp_path))
+
+
+def test_what_the_command_refuses_is_one_line_and_exit_code_2(capfd, serving):
+    port = str(serving.socket.getsockname()[1])
+    for argv, words in (
+        (["--env", "GridWrld-v0"], "near: GridWorld-v0"),
+        (["--env", "gymnasium/CartPole-v1"], "is stepped by Python"),
+        (["--env-args", "size=1"], "size=1 must be a number from 2"),
+        (["--port", port], f"port={port} cannot be used"),
+        (["--port", "70000"], "port=70000 must"),
+        (["--host", ""], "host= must be an address; try 127.0.0.1."),
+        (["--run", "nowhere"], "run=nowhere is not there; give a folder."),
+    ):
+        with pytest.raises(SystemExit) as stopped:
+            play.run(argv)
+        said = capfd.readouterr().err
+        assert stopped.value.code == 2 and words in said and said.count("\n") == 1, said
+
+
+class Mind:
+    """A small language model that has been trained in nothing."""
+
+    def __init__(self):
+        env = agents.Parrot(says="say a", turns=3)
+        sizes = limits(env, agents.CHAT)
+        config = replace(agents.MODEL, context=sizes.context)
+        self.model = Transformer(config, nnx.Rngs(params=jax.random.key(3)))
+        self.model.layers = jax.tree.map(lambda x: 8 * x, self.model.layers)
+        self.chat = HostChat(folders.chat_tokenizer(None))
+        agent = Agent(env, agents.CHAT, sizes, config)
+        self.pilot = ModelPilot(self.model, self.chat, agent, "runs/x")
+
+
+def test_a_language_model_goes_on_from_what_a_person_said_and_from_where_one_went_back():
+    mind = Mind()
+    opened = session.Sessions(Worlds(World("parrot", agents.Parrot(turns=3), {}, mind.pilot)))
+    game = opened.open("")[1]
+    game.reset(0)
+    game.step("ab"), game.step("c"), game.undo()
+    view = game.step(player="greedy")
+    said = [i for i, _ in view["talk"]["said"]]
+    chat, end = mind.chat, mind.chat.chat.end_of_turn
+    whole = [*chat.user(chat.chat.first_piece, "say a"), 97, 98, end]
+    whole += chat.user(chat.chat.next_piece, "ok")
+    for token in [*said, end][:4]:
+        likeliest = jnp.argmax(logits(mind.model, read(mind.model, jnp.asarray([whole]))[0])[0, -1])
+        assert int(likeliest) == token
+        whole += [token]
+    assert view["talk"]["tokens"] == len(whole) + len(view["talk"]["heard"])
+    longer = mind.pilot.unfit("parrot", agents.Parrot(says="say a" * 9))
+    assert longer.endswith("env=parrot has longer texts or episodes than it; leave --env out.")
+    assert "is not spoken to" in mind.pilot.unfit("GridWorld-v0", envs.make("GridWorld-v0"))
 
 
 def test_texts_are_heard_as_tokens_and_the_expert_wins():

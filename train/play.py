@@ -36,6 +36,8 @@ class Args:
         check_fields(self)
         check_range("seed_index", self.seed_index, 0, LARGEST, 0)
         check_range("port", self.port, 0, 65535, 8000)
+        if not self.host.strip():
+            raise ValueError(f"host={self.host} must be an address; try 127.0.0.1.")
 
 
 def saved_options(run: Path) -> Any:

@@ -66,7 +66,7 @@ class Session:
             raise ValueError("The episode is over; begin the next one with env.reset().")
         if player is None:
             move = Move(values.given(world.spaces[1], action))
-        elif player in world.players:
+        elif isinstance(player, str) and player in world.players:
             key = world.draw_key(*place(now.seed, now.episode, now.t))
             move = world.players[player].move(self._episode(), key)
         else:

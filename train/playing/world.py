@@ -94,12 +94,12 @@ class World:
         return HostChat(folders.chat_tokenizer(None)) if self.pilot is None else self.pilot.chat
 
     @cached_property
-    def inner(self) -> Environment:
-        """The environment without its wrappers."""
+    def _rules(self) -> type:
+        """The class that states them: without wrappers, and of a suite's game the suite's."""
         env = self.env
         while isinstance(env, Wrapper):
             env = env.env
-        return env
+        return type(getattr(env, "game", env))
 
     def described(self) -> dict[str, Any]:
         """What the page shows of it before its first step."""
@@ -108,7 +108,7 @@ class World:
         return {
             "id": self.id,
             "python": f'env = envs.to_gymnasium("{self.id}"{fields})',
-            "about": inspect.getdoc(type(self.inner)) or "",
+            "about": inspect.getdoc(self._rules) or "",
             "limit": None if limit is None else int(limit),
             "inputs": values.inputs(self.spaces[1], self.env.action_names),
             "players": {name: player.label for name, player in self.players.items()},
@@ -118,9 +118,8 @@ class World:
 
     @cached_property
     def _file(self) -> Path | None:
-        """Where its rules stand: those of a suite's game in the suite."""
         try:
-            file = inspect.getsourcefile(type(getattr(self.inner, "game", self.inner)))
+            file = inspect.getsourcefile(self._rules)
         except (TypeError, OSError):
             return None
         return None if file is None else Path(file)

@@ -82,6 +82,7 @@ function show(view, what) {
   }));
   $("return").textContent = number(view.return);
   $("length").textContent = line.t + (state.world.limit ? ` of ${state.world.limit}` : "");
+  $("obs").parentElement.hidden = view.talk !== null || !$("rows").hidden;
   $("obs").textContent = line.obs.length > 60 ? line.obs.slice(0, 60) + "…" : line.obs;
   $("which").textContent = `${view.seed}, ${view.episode}`;
   showStatus(line, end);
@@ -311,12 +312,18 @@ async function showCode() {
 }
 
 function legend() {
-  const rows = [...Object.entries(state.keys), ...Object.entries(COMMANDS)];
-  $("keys").replaceChildren(...rows.flatMap(([key, [, what]]) => {
-    const name = make("dt");
-    name.append(make("kbd", ARROWS[key] || key.toLowerCase()));
-    return [name, make("dd", what)];
+  const rows = {}; // what it does, with the keys for it
+  for (const [key, [, what]] of [...Object.entries(state.keys), ...Object.entries(COMMANDS)]) {
+    rows[what] ??= [];
+    rows[what].unshift(make("kbd", ARROWS[key] || key.toLowerCase()), " ");
+  }
+  $("keys").replaceChildren(...Object.entries(rows).map(([what, names]) => {
+    const row = make("div"), name = make("dt");
+    name.append(...names);
+    row.append(name, make("dd", what));
+    return row;
   }));
+  $("legend").open = innerWidth > 480;
 }
 
 async function open() {
