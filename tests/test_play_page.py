@@ -51,7 +51,7 @@ def tab(chromium, serving):
 
 
 def log(page):
-    return page.locator("#log li")
+    return page.locator("#lines li")
 
 
 def has(page, selector, words):
@@ -121,10 +121,10 @@ def test_sliders_and_arrows_act_where_actions_are_reals(tab):
     has(page, "#status", "A new episode")
     page.locator("#actions input").fill("1.2")
     page.get_by_role("button", name=re.compile("^step")).click()
-    has(page, "#log li:last-child", "env.step(np.array([1.2], np.float32))")
+    has(page, "#lines li:last-child", "env.step(np.array([1.2], np.float32))")
     page.keyboard.press("Escape")
     page.keyboard.press("ArrowLeft")
-    has(page, "#log li:last-child", "env.step(np.array([-2.], np.float32))")
+    has(page, "#lines li:last-child", "env.step(np.array([-2.], np.float32))")
 
 
 def test_a_move_is_typed_where_the_environment_is_spoken_to(tab):
@@ -134,7 +134,7 @@ def test_a_move_is_typed_where_the_environment_is_spoken_to(tab):
     page.keyboard.type("5")
     page.keyboard.press("Enter")
     sync_api.expect(log(page)).to_have_count(2)
-    has(page, "#log li:last-child", "env.step('5')")
+    has(page, "#lines li:last-child", "env.step('5')")
     page.locator("#heard summary").click()
     has(page, "#tokens .token small >> nth=0", "53")
     page.locator("#code summary").click()

@@ -41,8 +41,11 @@ class Args:
 
 
 def saved_options(run: Path) -> Any:
-    """The options that a run of any trainer was started with."""
-    return flags.saved_options(table.trainer(read_config(run).get("trainer") or ""), run)
+    """The options that a run was started with; ValueError for one that trained no player."""
+    made_by = read_config(run).get("trainer") or ""
+    if made_by == "reward_model":
+        raise ValueError(f"run={run} holds a reward model, which judges and does not play.")
+    return flags.saved_options(table.trainer(made_by), run)
 
 
 def pilot_of(args: Args, run: Path, options: Any) -> Any:

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -122,7 +123,9 @@ class PolicyPilot:
             f"{env.action_space}; leave --env out."
         )
 
+    @cached_property
     def players(self) -> dict[str, Player]:
+        """Shared by all worlds that it fits."""
         step = self.policy.step
         return {
             "greedy": Compiled(
@@ -154,11 +157,12 @@ class ModelPilot:
             f"{id} {what}; leave --env out."
         )
 
+    @cached_property
     def players(self) -> dict[str, Player]:
-        return {
-            "greedy": Speaker("model, greedy", self, None),
-            "sampled": Speaker("model, sampled", self, 1.0),
-        }
+        """Shared by all worlds that it fits."""
+        greedy, sampled = Speaker("model, greedy", self, None), Speaker("model, sampled", self, 1.0)
+        sampled.talk.model = greedy.talk.model  # one copy of the weights
+        return {"greedy": greedy, "sampled": sampled}
 
 
 class Speaker:

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl import envs, spaces
+from jaxrl.config import LARGEST
 from jaxrl.env import Environment, Wrapper
 from jaxrl.host.environment import HostEnvironment
 from jaxrl.host_world import HostWorld
@@ -24,7 +25,7 @@ from jaxrl.train import flags, language
 from jaxrl.train.playing import players, values
 
 MOST_WORLDS = 8  # named by pages, that stay compiled
-OF_PLAYERS = 2**31 - 1  # folded into the key of a step, for who draws the action
+OF_PLAYERS = LARGEST  # folded into the key of a step, for who draws the action
 
 
 class World:
@@ -46,7 +47,7 @@ class World:
         self.pilot = None if self.note else pilot
         self.players = players.scripted(env)
         if self.pilot is not None:
-            self.players |= self.pilot.players()
+            self.players |= self.pilot.players
         self.begin, self.advance = jax.jit(self._begin), jax.jit(self._advance)
         self.look = jax.jit(self._look)
         self.draw_key = jax.jit(lambda *place: jax.random.fold_in(_key(*place), OF_PLAYERS))
@@ -109,7 +110,7 @@ class World:
             "id": self.id,
             "python": f'env = envs.to_gymnasium("{self.id}"{fields})',
             "about": inspect.getdoc(self._rules) or "",
-            "limit": None if limit is None else int(limit),
+            "limit": None if limit is None or limit == LARGEST else int(limit),
             "inputs": values.inputs(self.spaces[1], self.env.action_names),
             "players": {name: player.label for name, player in self.players.items()},
             "note": self.note,

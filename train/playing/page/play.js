@@ -62,7 +62,7 @@ function show(view, what) {
   state.view = view;
   const { line, end } = view;
   if (what === "undo") {
-    $("log").lastChild?.remove();
+    $("lines").lastChild?.remove();
     state.calls.pop();
   } else {
     addLine(line);
@@ -94,6 +94,7 @@ function show(view, what) {
   }
   $("undo").disabled = view.back === 0;
   $("once").disabled = over || !$("player").value;
+  if (document.activeElement?.disabled) (over ? $("next") : $("log")).focus(); // not lost on a dead button
 }
 
 function showStatus(line, end) {
@@ -103,12 +104,14 @@ function showStatus(line, end) {
   if (end) {
     const last = "It is the episode's last, final_obs in a batch that resets itself; " +
       "env.reset() shows the next episode's first.";
-    status.replaceChildren(make("strong", head), make("span", `${rest.join(": ")} ${last}`));
-  } else if (line.t === 0) {
-    status.textContent = "A new episode: this is the observation of its reset.";
-  } else {
-    status.textContent = `Step ${line.t}: reward ${number(line.reward)}; neither flag is set, the episode goes on.`;
+    $("end").replaceChildren(make("strong", head), make("span", `${rest.join(": ")} ${last}`));
+    $("going").textContent = "";
+    return;
   }
+  $("end").replaceChildren();
+  $("going").textContent = line.t === 0
+    ? "A new episode: this is the observation of its reset."
+    : `Step ${line.t}: reward ${number(line.reward)}; neither flag is set, the episode goes on.`;
 }
 
 function addLine(line) {
@@ -123,8 +126,8 @@ function addLine(line) {
     }
     for (const [name, value] of Object.entries(line.info)) saw.append(make("span", `${name} ${number(value)}`));
   }
-  $("log").append(item);
-  while ($("log").children.length > MOST_LINES) $("log").firstChild.remove();
+  $("lines").append(item);
+  while ($("lines").children.length > MOST_LINES) $("lines").firstChild.remove();
   $("log").scrollTop = $("log").scrollHeight;
 }
 
