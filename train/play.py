@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from socket import gethostname
 from typing import Any
 
 import jax
@@ -92,8 +93,9 @@ def main(args: Args) -> None:
     with server.Server(world.Worlds(first, pilot), args.host, args.port) as serving:
         if args.host not in server.LOCAL:
             edge.say(
-                f"note: host={args.host} lets other machines in; the token in the address is all "
-                "that keeps strangers out, and nothing is encrypted."
+                f"note: host={args.host} lets other machines in, by the name {gethostname()} or a "
+                "number; the token in the address is all that keeps strangers out, and nothing is "
+                "encrypted."
             )
         edge.say(f"compiling {first.id} ...")
         first.warm()

@@ -1,5 +1,7 @@
 """The page and its few calls over HTTP: a token, its own origin alone, small messages."""
 
+import contextlib
+import errno
 import ipaddress
 import secrets
 import socket
@@ -10,7 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from jaxrl import envs
-from jaxrl.files import parse_json
+from jaxrl.files import as_type, parse_json, without_nan
 from jaxrl.train import edge
 from jaxrl.train.playing.session import Gone, Session, Sessions
 from jaxrl.train.playing.world import Worlds
@@ -93,16 +95,18 @@ def make_app(worlds: Worlds, token: str, host: str = LOCAL[0]) -> Any:
         if call is None or not allowed(request):
             return refusal(404, NO_PAGE)
         try:
-            asked = parse_json((await body(request)).decode(), "The message")
-            if not isinstance(asked, dict):
-                raise ValueError("The message must be an object of JSON.")
-            return JSONResponse(await run_in_threadpool(call, sessions, asked), 200, HEADERS)
+            asked = as_type(dict, parse_json((await body(request)).decode(), MESSAGE), MESSAGE)
         except TooLarge as error:
             return refusal(413, str(error))
+        except ValueError as error:
+            return refusal(400, str(error))
+        try:
+            found = await run_in_threadpool(call, sessions, asked)
+            return JSONResponse(without_nan(found), 200, HEADERS)
         except Gone as error:
             return refusal(410, str(error))
-        except (ValueError, ImportError, OSError) as error:
-            return refusal(400, " ".join(str(error).split()))
+        except (ValueError, ImportError, OSError) as error:  # what a person may do: no failure
+            return refusal(200, " ".join(str(error).split()))
         except Exception as error:  # of an environment: the others play on
             line = edge.shown(type(error).__name__) + ": " + " ".join(str(error).split())[:500]
             edge.say(f"error: {line}{edge.place(error)}")
@@ -120,6 +124,7 @@ def make_app(worlds: Worlds, token: str, host: str = LOCAL[0]) -> Any:
     return only_ours(app, host)
 
 
+MESSAGE = "The message"
 NO_PAGE = "There is nothing here; open the whole address that python -m train.play has printed."
 
 
@@ -181,19 +186,17 @@ def is_ours(named: str, host: str) -> bool:
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """The socket; ValueError for a port in use, with the next free one."""
+    """The socket; ValueError for a port that is taken, with the next free one."""
     try:
         return _listen(host, port)
     except OSError as error:
         problem = error
-    except OverflowError as error:
-        raise ValueError(f"port={port} is none; try 8000.") from error
-    for free in range(port + 1, min(port + 100, 2**16)):
-        try:
-            _listen(host, free).close()
-        except OSError:
-            continue
-        raise ValueError(f"port={port} cannot be used ({problem.strerror}); try --port {free}.")
+    if problem.errno in (errno.EADDRINUSE, errno.EACCES):
+        for free in range(port + 1, min(port + 100, 2**16)):
+            with contextlib.suppress(OSError):
+                _listen(host, free).close()
+                taken = f"port={port} cannot be used ({problem.strerror})"
+                raise ValueError(f"{taken}; try --port {free}.")
     reason = problem.strerror or problem
     raise ValueError(f"host={host} cannot be used ({reason}); try --host {LOCAL[0]}.")
 

@@ -78,7 +78,7 @@ class World:
             state, ts, _ = self.begin(*place(0, 0))
             obs, key = jax.device_get(ts.obs), self.draw_key(*place(0, 0, 0))
             for player in self.players.values():
-                player.warm(state, obs, key)
+                player.warm(state, obs, self.draw_key(*place(0, 0, 0)))
             if self.pilot is not None and self.pilot.chat is None:
                 self.pilot.remember(self.pilot.begin, obs)
             shapes = jax.eval_shape(lambda key: spaces.sample(self.spaces[1], key), key)

@@ -23,7 +23,7 @@ async function ask(what, message) {
   const answer = await fetch(what, { method: "POST", body: JSON.stringify(message) }).catch(() => null);
   if (answer === null) throw new Error("The server does not answer; is the command still running?");
   const found = await answer.json();
-  if (!answer.ok) throw new Error(found.error);
+  if (found.error) throw new Error(found.error);
   return found;
 }
 
@@ -55,6 +55,7 @@ function call(what, message = {}) {
 // ---- showing an answer
 
 function number(x) {
+  if (x === null) return "not finite";
   return Number.isInteger(x) ? String(x) : String(Number(x.toPrecision(5)));
 }
 
@@ -366,6 +367,7 @@ $("play").addEventListener("click", toggle);
 $("copy").addEventListener("click", copy);
 $("code").addEventListener("toggle", showCode);
 $("reset").addEventListener("submit", (event) => { event.preventDefault(); COMMANDS.r[0](); });
+$("seed").addEventListener("focus", () => $("seed").select());
 $("speed").addEventListener("input", () => { $("pace").textContent = `${$("speed").value} steps/s`; });
 document.addEventListener("keydown", onKey);
 open();
