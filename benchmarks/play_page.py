@@ -79,7 +79,7 @@ def main() -> None:
             browser.close()
         server.terminate()
     about = {"versions": versions("jax", "starlette", "uvicorn", "playwright")}
-    about["machine"] = machine()
+    about["machine"] = machine("cpu")
     with out.open("a") as file:
         for row in found:
             line = json.dumps({"ready_s": ready} | row | about)

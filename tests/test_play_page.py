@@ -3,8 +3,13 @@
 import re
 import shutil
 
+import jax
 import pytest
 
+from jaxrl import envs
+from jaxrl.networks import NetworkSpec, build
+from jaxrl.policy import Policy
+from jaxrl.train.playing.players import PolicyPilot
 from jaxrl.train.playing.world import Worlds, make_world
 
 PLAY = {"reason": "pip install 'jaxrl[play]'", "exc_type": ImportError}
@@ -16,7 +21,11 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium")
 
 @pytest.fixture(scope="module")
 def serving():
-    with server.Server(Worlds(make_world("GridWorld-v0", {}))) as running:
+    env = envs.make("GridWorld-v0")
+    spec = NetworkSpec(env.observation_space, env.action_space, "mlp", (8,), "tanh")
+    policy = Policy(build(spec, jax.random.key(0)), None, spec, env.action_space, "none")
+    pilot = PolicyPilot(policy, "runs/x")
+    with server.Server(Worlds(make_world("GridWorld-v0", {}, pilot), pilot)) as running:
         yield running
 
 
@@ -97,9 +106,10 @@ def test_the_keyboard_alone_suffices_at_400_pixels(tab):
     assert focused == "solid"
 
 
-def test_a_player_drives_with_the_speed_that_is_set_and_stops_at_the_end(tab):
-    page = tab("SimpleCorridor-v0")
-    has(page, "#name", "SimpleCorridor-v0")
+def test_a_policy_drives_with_the_speed_that_is_set_and_stops_at_the_end(tab):
+    page = tab()
+    has(page, "#player", "policy, greedy")
+    assert page.locator("#player").input_value() == "greedy"
     page.locator("#speed").fill("30")
     page.keyboard.press("Escape")
     page.keyboard.press("p")
@@ -113,6 +123,9 @@ def test_a_player_drives_with_the_speed_that_is_set_and_stops_at_the_end(tab):
     has(page, "#which", "0, 1")
     page.keyboard.press("p")
     has(page, "#play", "play")
+    other = tab("SimpleCorridor-v0")
+    has(other, "#alert", "run=runs/x was trained for the spaces Discrete(n=16)")
+    assert other.locator("#player").inner_text() == "random"
 
 
 def test_sliders_and_arrows_act_where_actions_are_reals(tab):
