@@ -13,15 +13,14 @@ import numpy as np
 
 from jaxrl import font
 
+number, glyphs = font.number, font.codes
 HEAD = 32  # pixels of the line over a picture
 Point = tuple[Any, Any]  # x, y
-Colour = tuple[float, float, float]
 
 
-def colour(code: str) -> Colour:
-    """Red, green and blue in [0, 1] of "#rrggbb"."""
-    red, green, blue = (int(code[i : i + 2], 16) / 255 for i in (1, 3, 5))
-    return red, green, blue
+def colour(code: str) -> np.ndarray:
+    """Red, green and blue in [0, 1], float32 [3], of "#rrggbb"."""
+    return np.float32([int(code[i : i + 2], 16) / 255 for i in (1, 3, 5)])
 
 
 # The palette of Okabe and Ito, which the colour-blind tell apart, and greys.
@@ -30,7 +29,7 @@ BLUE, SKY, GREEN = map(colour, ("#0072b2", "#56b4e9", "#009e73"))
 ORANGE, RED, YELLOW, PURPLE = map(colour, ("#e69f00", "#d55e00", "#f0e442", "#cc79a7"))
 
 
-def canvas(height: int, width: int, background: Colour = PAPER) -> jax.Array:
+def canvas(height: int, width: int, background: np.ndarray = PAPER) -> jax.Array:
     """An empty picture."""
     return jnp.broadcast_to(jnp.array(background, jnp.float32), (height, width, 3))
 
@@ -113,7 +112,10 @@ def text(
         return picture
     smooth = jax.image.resize(dots, shape, "linear")
     share = jnp.clip(2 * smooth - 0.5, 0, 1)[..., None]  # rounded dots with edges of a pixel or so
-    x, y = (at[0] - shape[1] / 2, at[1] - height / 2) if centred else at
+    x, y = at
+    if centred:  # around the glyphs without the blanks after them
+        last = jnp.max(jnp.where(jnp.asarray(glyphs) > 0, jnp.arange(len(glyphs)) + 1, 1))
+        x, y = x - height / font.HEIGHT * ((font.WIDTH + 1) * last - 1) / 2, y - height / 2
     corner = (
         jnp.round(jnp.asarray(y)).astype(jnp.int32),
         jnp.round(jnp.asarray(x)).astype(jnp.int32),

@@ -13,6 +13,7 @@ import numpy as np
 
 from jaxrl.env import Environment, TimeStep, static, timestep
 from jaxrl.envs.bridges.avals import like, strong
+from jaxrl.envs.drawn import minatar
 from jaxrl.envs.fields import KINDS, Field, check_fields
 from jaxrl.spaces import Box, Discrete, Space, is_space
 
@@ -106,6 +107,11 @@ class Gymnax(Environment):
         truncated = self.game.is_truncated(stepped, self.params)
         stepped = like(stepped, state)
         return stepped, timestep(self._observe(obs), reward, terminated, truncated)
+
+    def render(self, state: Any) -> jax.Array:
+        if self.game.name not in minatar.LOOKS:
+            raise ValueError(f"{self.game.name} draws no pictures; try a game of MinAtar.")
+        return minatar.board(self.game.name, self.game.get_obs(state, self.params))
 
     def _observe(self, obs: Any) -> Any:
         """The observation in the dtypes of its space, which gymnax does not always keep."""

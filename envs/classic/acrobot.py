@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl.env import Environment, TimeStep, check_numbers, static, timestep
+from jaxrl.envs.drawn import classic
 from jaxrl.spaces import Box, Discrete
 
 
@@ -68,6 +69,9 @@ class Acrobot(Environment):
         return state, timestep(
             _observe(state), success - 1.0, height > 1.0, metrics={"success": success}
         )
+
+    def render(self, state: jax.Array) -> jax.Array:
+        return classic.acrobot(self, state)
 
     def _derivative(self, state: jax.Array, torque: jax.Array) -> jax.Array:
         """Velocities and accelerations of both angles, float32 [4]."""

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl.env import Environment, TimeStep, check_numbers, static, timestep
+from jaxrl.envs.drawn import classic
 from jaxrl.spaces import Box, Discrete
 
 START = 0.05  # every number of a first state lies within this
@@ -67,6 +68,9 @@ class CartPole(Environment):
         x_acc = drive - moment * theta_acc * cos / mass
         state = state + self.dt * jnp.stack([x_dot, x_acc, theta_dot, theta_acc])
         return state, timestep(state, 1.0, jnp.any(jnp.abs(state) > self._limit))
+
+    def render(self, state: jax.Array) -> jax.Array:
+        return classic.cart_pole(self, state)
 
     @property
     def _limit(self) -> np.ndarray:

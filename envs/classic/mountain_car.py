@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl.env import Environment, TimeStep, check_numbers, static, timestep
+from jaxrl.envs.drawn import classic
 from jaxrl.spaces import Box, Discrete
 
 START = -0.6, -0.4  # where an episode begins
@@ -69,3 +70,6 @@ class MountainCar(Environment):
         velocity = jnp.where(stopped, 0.0, velocity)
         arrived = (position >= self.goal_position) & (velocity >= self.goal_velocity)
         return jnp.stack([position, velocity]), arrived
+
+    def render(self, state: jax.Array) -> jax.Array:
+        return classic.mountain_car(self, state)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl.env import Environment, TimeStep, check_numbers, static, timestep
+from jaxrl.envs.drawn import classic
 from jaxrl.spaces import Box
 
 
@@ -61,6 +62,9 @@ class Pendulum(Environment):
         theta = (theta + self.dt * theta_dot + math.pi) % (2 * math.pi) - math.pi
         state = PendulumState(theta, theta_dot)
         return state, timestep(_observe(state), -cost)
+
+    def render(self, state: PendulumState) -> jax.Array:
+        return classic.pendulum(self, state)
 
 
 def _observe(state: PendulumState) -> jax.Array:

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxrl import frames
 
 if TYPE_CHECKING:
+    from jaxrl.envs.grid.corridor import SimpleCorridor
     from jaxrl.envs.grid.gridworld import GridWorld
 
 SIDE = 400  # pixels of a board
@@ -39,3 +40,37 @@ def grid_world(env: "GridWorld", state: jax.Array) -> jax.Array:
     middle = centre(state)
     picture = frames.disc(picture, middle, 0.3 * cell, frames.BLUE)
     return frames.finished(frames.disc(picture, middle, 0.1 * cell, frames.PAPER))
+
+
+def corridor(env: "SimpleCorridor", state: jax.Array) -> jax.Array:
+    """The cells from S to G with their numbers; of a long corridor those around the agent."""
+    shown = min(env.length + 1, 12)
+    cell = 600 // shown
+    picture = frames.canvas(cell + 40, cell * shown)
+    x, y = frames.pixels(picture)
+    first = jnp.clip(state - shown // 2, 0, env.length + 1 - shown)
+    middle = cell / 2
+
+    def centre(index):
+        return (index - first + 0.5) * cell, middle
+
+    for index, colour in ((0, frames.LIGHT), (env.length, frames.colour("#bfe3d6"))):
+        picture = frames.box(picture, centre(index), (cell, cell), colour)
+    edge = jnp.abs((x + cell / 2) % cell - cell / 2)
+    edge = jnp.where(y < cell, jnp.minimum(edge, jnp.abs(y - cell)), jnp.inf)
+    picture = frames.paint(picture, edge - 1, frames.LIGHT)
+    picture = frames.disc(picture, centre(state), 0.3 * cell, frames.BLUE)
+    picture = frames.disc(picture, centre(state), 0.1 * cell, frames.PAPER)
+    digits = len(str(env.length)) + 1
+    for i in range(shown):
+        index = first + i
+        number = frames.number(index, digits)
+        inner = (index > 0) & (index < env.length)
+        name = jnp.where(index == 0, frames.glyphs("S"), frames.glyphs("G"))
+        words = jnp.where(
+            inner, number, jnp.where(jnp.arange(digits) == 0, name, frames.glyphs(" "))
+        )
+        colour = jnp.where(inner, frames.GREY, frames.GREEN)
+        at = (i + 0.5) * cell, cell + 20
+        picture = frames.text(picture, words, at, 14, colour, centred=True)
+    return frames.finished(picture)

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrl.env import Environment, TimeStep, check_numbers, static, timestep
+from jaxrl.envs.drawn import grid
 from jaxrl.spaces import Discrete
 
 
@@ -50,3 +51,6 @@ class SimpleCorridor(Environment):
         reward = jnp.where(arrived, self.goal_reward, self.step_reward)
         metrics = {"success": arrived.astype(jnp.float32)}
         return cell, timestep(cell, reward, arrived, metrics=metrics)
+
+    def render(self, state: jax.Array) -> jax.Array:
+        return grid.corridor(self, state)

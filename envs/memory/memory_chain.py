@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl.env import Environment, TimeStep, check_numbers, static, timestep
+from jaxrl.envs.drawn import numbers
 from jaxrl.spaces import Box, Discrete
 
 
@@ -58,6 +59,9 @@ class MemoryChain(Environment):
         # The first step shows what the reset did, in bsuite too.
         obs, metrics = self._look(state, state.t), {"success": over & right}
         return state.replace(t=state.t + 1), timestep(obs, reward, over, metrics=metrics)
+
+    def render(self, state: ChainState) -> jax.Array:
+        return numbers.memory_chain(self, state)
 
     def _look(self, state: ChainState, t: jax.Array) -> jax.Array:
         left = jnp.maximum(1.0 - t / self.length, 0.0)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl.env import Environment, TimeStep, check_numbers, static, timestep
+from jaxrl.envs.drawn import numbers
 from jaxrl.spaces import LEGAL, Box, Discrete
 
 
@@ -44,6 +45,9 @@ class Doors(Environment):
         reward = jnp.where(action == jnp.argmax(state), 1.0, 0.0)
         closed, is_open = ~state[action], self._draw(key)
         return is_open, timestep(self._look(is_open), jnp.where(closed, -1.0, reward), closed)
+
+    def render(self, state: jax.Array) -> jax.Array:
+        return numbers.doors(state)
 
     def _draw(self, key: jax.Array) -> jax.Array:
         """bool [doors]: which are open from now on."""

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrl.env import Environment, TimeStep, check_numbers, static, timestep
+from jaxrl.envs.drawn import numbers
 from jaxrl.spaces import Box, Discrete
 
 WORK = 16  # iterations of the logistic map in a step of CostlyReset
@@ -40,6 +41,9 @@ class FreshRandomness(Environment):
         obs = jax.random.uniform(key, (4,), jnp.float32)
         return obs, timestep(obs, 1.0, obs[0] < self.end_probability)
 
+    def render(self, state: jax.Array) -> jax.Array:
+        return numbers.bars(state, 0.0, 1.0)
+
 
 class Counter(Environment):
     """The observation is the number of steps taken in this episode, which is of a fixed length.
@@ -71,6 +75,9 @@ class Counter(Environment):
         del action, key  # one way on
         count = state + 1.0
         return count, timestep(count, 1.0, count[0] >= self.episode_length)
+
+    def render(self, state: jax.Array) -> jax.Array:
+        return numbers.bars(state, 0.0, self.episode_length)
 
 
 class CostlyReset(Environment):
@@ -104,6 +111,9 @@ class CostlyReset(Environment):
         del action, key  # one way on
         state = _work(state)
         return state, timestep(state, 1.0)
+
+    def render(self, state: jax.Array) -> jax.Array:
+        return numbers.bars(state, 0.0, 1.0)
 
 
 def _work(x: jax.Array) -> jax.Array:

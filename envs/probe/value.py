@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrl.env import Environment, TimeStep, timestep
+from jaxrl.envs.drawn import numbers
 from jaxrl.spaces import Box, Discrete, MultiDiscrete
 
 
@@ -29,6 +30,9 @@ class OneStepReward(Environment):
     ) -> tuple[jax.Array, TimeStep]:
         del key  # one outcome
         return state, timestep(state, self.reward(state, action), True)
+
+    def render(self, state: jax.Array) -> jax.Array:
+        return numbers.bars(state, -1.0, 1.0)
 
     def reward(self, obs: jax.Array, action: jax.Array) -> jax.Array:
         """float32 []: what the only step pays."""
