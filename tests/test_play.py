@@ -98,7 +98,7 @@ def test_the_clock_truncates_and_a_goal_on_its_last_step_sets_both_flags():
             view = opened.step(action)
         ends.append((view["line"]["terminated"], view["line"]["truncated"], view["end"][:24]))
         opened.reset()
-    assert ends[0] == (False, True, "truncated: the clock end")
+    assert ends[0] == (False, True, "truncated: The clock end")
     assert ends[1] == (True, True, "terminated and truncated")
 
 

@@ -21,11 +21,11 @@ MOST_MOMENTS, MOST_BYTES = 2000, 2**26  # of a session, to go back to
 MOST_SESSIONS = 32
 SEEDS = 2**32
 ENDS = {
-    (True, False): "terminated: the task itself ended. Nothing can follow, so the value of this "
+    (True, False): "terminated: The task itself ended. Nothing can follow, so the value of this "
     "observation is 0.",
-    (False, True): "truncated: the clock ended it, not the task. More could have followed, so the "
+    (False, True): "truncated: The clock ended it, not the task. More could have followed, so the "
     "value of this observation still counts.",
-    (True, True): "terminated and truncated in one step: the task ended, which decides. The value "
+    (True, True): "terminated and truncated in one step: The task ended, which decides. The value "
     "of this observation is 0.",
 }
 

@@ -338,7 +338,7 @@ async function open() {
     found = await ask("open", { env });
   } catch (error) {
     $("name").textContent = env || "jaxrl";
-    $("controls").inert = true;
+    document.querySelector("main").hidden = true;
     return say(error.message);
   }
   const { session, world, view, ids } = found;
@@ -347,7 +347,10 @@ async function open() {
   $("name").textContent = $("env").value = world.id;
   $("limit").textContent = world.limit ? `truncated after ${world.limit} steps` : "";
   $("made").textContent = `from jaxrl import envs\n${world.python}`;
-  $("rules").textContent = world.about;
+  $("rules").replaceChildren(...world.about.split("\n\n").map((part) => {
+    const drawn = /^ {2}/m.test(part); // a board or a table, whose lines stay as they are
+    return drawn ? make("pre", part, { tabIndex: 0 }) : make("p", part.replaceAll("\n", " "));
+  }));
   $("ids").replaceChildren(...ids.map((id) => make("option", undefined, { value: id })));
   $("player").replaceChildren(...Object.entries(world.players).map(([value, text]) => make("option", text, { value })));
   $("player").value = ["greedy", "expert", "random"].find((name) => name in world.players) || "";
