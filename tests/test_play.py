@@ -3,6 +3,7 @@
 import http.client
 import json
 import socket
+from typing import Any
 from urllib.parse import urlsplit
 
 import jax.numpy as jnp
@@ -28,7 +29,7 @@ def serving():
         yield running
 
 
-def ask(serving, what, message=None, method="POST", body=None, **headers):
+def ask(serving, what, message=None, method="POST", body=None, **headers) -> tuple[int, Any]:
     """(status, answer) of one call, the answer as JSON where it is some."""
     address = urlsplit(serving.address)
     connection = http.client.HTTPConnection(address.netloc, timeout=60)

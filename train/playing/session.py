@@ -118,9 +118,10 @@ class Session:
 
     def _memory(self, now: Moment) -> Any:
         """A recurrent policy's after now, whoever acts."""
-        if not jax.tree.leaves(now.memory):
+        pilot = self.world.pilot
+        if pilot is None or not jax.tree.leaves(now.memory):
             return now.memory
-        return self.world.pilot.remember(now.memory, now.obs)
+        return pilot.remember(now.memory, now.obs)
 
     def _named(self, action: Any) -> str:
         """In words where there are some."""

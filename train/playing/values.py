@@ -10,8 +10,10 @@ from PIL import Image
 
 from jaxrl.spaces import Box, Discrete, MultiDiscrete, Space, TextSpace, is_space
 from jaxrl.text import Text, literal, to_str
+from jaxrl.text.chat import short
 
 MOST_ROWS = 64  # numbers of an observation that are listed one by one
+MOST_LETTERS = 300  # of a text in the log
 MOST_CHOICES = 1000  # of a Discrete space, which the page can offer
 CHANNELS = np.array(  # Okabe and Ito's palette, which the colour-blind tell apart
     [
@@ -26,13 +28,13 @@ CHANNELS = np.array(  # Okabe and Ito's palette, which the colour-blind tell apa
     ],
     np.uint8,
 )
-EMPTY = (35, 38, 45)
+EMPTY = np.array((35, 38, 45), np.uint8)
 
 
 def brief(value: Any) -> str:
     """An observation in a line."""
     if isinstance(value, Text):
-        return repr(to_str(value))
+        return short(to_str(value), MOST_LETTERS)
     if isinstance(value, dict):
         return "{" + ", ".join(f"{name}: {brief(part)}" for name, part in value.items()) + "}"
     if isinstance(value, tuple | list):
@@ -141,9 +143,10 @@ def drawn(space: Space, value: Any) -> np.ndarray | None:
     if x.ndim == 2 or x.shape[-1] == 1:
         x = x.reshape(x.shape[:2]).astype(float)
         span = max(float(np.ptp(x)), 1e-9)
-        return np.repeat(np.uint8(255 * (x - x.min()) / span)[..., None], 3, -1)
+        grey = (255 * (x - x.min()) / span).astype(np.uint8)
+        return np.repeat(grey[..., None], 3, -1)
     colours = CHANNELS[np.argmax(x, -1) % len(CHANNELS)]
-    return np.where(np.any(x, -1, keepdims=True), colours, np.uint8(EMPTY))
+    return np.where(np.any(x, -1, keepdims=True), colours, EMPTY)
 
 
 def png(pixels: np.ndarray) -> str:
