@@ -212,7 +212,7 @@ def test_what_is_wrong_is_told_in_a_line_and_the_game_goes_on(serving, what, mes
     assert game.step(RIGHT)["line"]["obs"] == "1"
 
 
-def test_malformed_and_huge_messages_are_refused_and_the_server_lives(serving):
+def test_malformed_and_huge_messages_are_refused_and_the_server_lives(serving, capfd):
     game = Game(serving)
     for body, status in (
         (b"", 400),
@@ -231,7 +231,10 @@ def test_malformed_and_huge_messages_are_refused_and_the_server_lives(serving):
     with socket.create_connection(serving.socket.getsockname()) as line:
         line.sendall(b"\x16\x03\x01 no HTTP\r\n\r\n")
         assert b" 400 " in line.recv(1000)
+    with socket.create_connection(serving.socket.getsockname()) as line:
+        line.sendall(b"POST /x/step HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n{")
     assert game.step(RIGHT)["line"]["obs"] == "1"
+    assert capfd.readouterr().err == ""
 
 
 class Odd(Environment):

@@ -221,9 +221,8 @@ class Server:
         self.socket = bind(host, port)
         token = token or secrets.token_urlsafe(16)
         app = make_app(worlds, token, host)
-        config = uvicorn.Config(
-            app, log_config=None, access_log=False, server_header=False, lifespan="off", ws="none"
-        )
+        quiet: Any = {"log_config": None, "log_level": "critical", "access_log": False}
+        config = uvicorn.Config(app, lifespan="off", ws="none", server_header=False, **quiet)
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run, args=([self.socket],), daemon=True)
         shown = LOCAL[0] if host in ("0.0.0.0", "::") else host
