@@ -107,6 +107,11 @@ class Environment(flax.struct.PyTreeNode):
     def action_space(self) -> Space:
         raise NotImplementedError(f"{type(self).__name__} must define action_space")
 
+    @property
+    def action_names(self) -> tuple[str, ...]:
+        """What a person calls each of its Discrete actions; () where they have no names."""
+        return ()
+
     def reset(self, key: jax.Array) -> tuple[Any, TimeStep]:
         """A new episode's first state and TimeStep (reward 0, both flags False)."""
         raise NotImplementedError(f"{type(self).__name__} must define reset(key)")
@@ -171,6 +176,10 @@ class Wrapper(Environment):
     @property
     def action_space(self) -> Space:
         return self.env.action_space
+
+    @property
+    def action_names(self) -> tuple[str, ...]:
+        return self.env.action_names
 
 
 def per_env_keys(key: jax.Array, env_index: jax.Array) -> jax.Array:

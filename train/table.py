@@ -27,6 +27,7 @@ TOOLS = {
     "evaluate": "fresh episodes with what a run trained, or with any language model",
     "chat": "talk to a model in the terminal, or play an environment with it",
     "watch": "a film of episodes, fresh ones or of training; a page of a language agent's",
+    "play": "step an environment by hand in a page, or watch a policy do it",
     "transcripts": "read a language agent's episodes",
     "export": "a language agent's model as a folder for transformers",
     "tokenizer": "train a small tokenizer on what environments say",

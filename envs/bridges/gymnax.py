@@ -45,6 +45,7 @@ NAMES = (  # what gymnax 1.0.1 registers
     "Swimmer-misc",
     "UmbrellaChain-bsuite",
 )
+MINATAR_ACTIONS = ("stay", "left", "up", "right", "down", "fire")
 CLOCK = "max_steps_in_episode"  # `max_steps` here
 MENDS = (
     "`step_env` and `reset_env` are called, never `step`, which computes a reset at every step; "
@@ -77,6 +78,12 @@ class Gymnax(Environment):
     @property
     def action_space(self) -> Space:
         return self._spaces()[1]
+
+    @property
+    def action_names(self) -> tuple[str, ...]:
+        if ".minatar." not in type(self.game).__module__:
+            return ()
+        return tuple(MINATAR_ACTIONS[i] for i in np.asarray(self.game.action_set))
 
     @property
     def max_steps(self) -> jax.Array | int:

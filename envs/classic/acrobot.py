@@ -47,6 +47,10 @@ class Acrobot(Environment):
     def action_space(self) -> Discrete:
         return Discrete(3)
 
+    @property
+    def action_names(self) -> tuple[str, ...]:
+        return "torque -1", "torque 0", "torque +1"
+
     def reset(self, key: jax.Array) -> tuple[jax.Array, TimeStep]:
         state = jax.random.uniform(key, (4,), jnp.float32, -0.1, 0.1)
         return state, timestep(_observe(state), metrics={"success": jnp.zeros((), jnp.float32)})

@@ -44,6 +44,10 @@ class CartPole(Environment):
     def action_space(self) -> Discrete:
         return Discrete(2)
 
+    @property
+    def action_names(self) -> tuple[str, ...]:
+        return "push left", "push right"
+
     def reset(self, key: jax.Array) -> tuple[jax.Array, TimeStep]:
         state = jax.random.uniform(key, (4,), jnp.float32, -START, START)
         return state, timestep(state)

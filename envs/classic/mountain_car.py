@@ -43,6 +43,10 @@ class MountainCar(Environment):
     def action_space(self) -> Discrete | Box:
         return Discrete(3)
 
+    @property
+    def action_names(self) -> tuple[str, ...]:
+        return "push left", "coast", "push right"
+
     def reset(self, key: jax.Array) -> tuple[jax.Array, TimeStep]:
         position = jax.random.uniform(key, (), jnp.float32, *START)
         state = jnp.stack([position, jnp.zeros((), jnp.float32)])

@@ -18,6 +18,10 @@ class MountainCarContinuous(MountainCar):
     def action_space(self) -> Box:
         return Box(-1.0, 1.0, (1,))
 
+    @property
+    def action_names(self) -> tuple[str, ...]:
+        return ()
+
     def step(
         self, state: jax.Array, action: jax.Array, key: jax.Array
     ) -> tuple[jax.Array, TimeStep]:

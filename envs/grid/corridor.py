@@ -33,6 +33,10 @@ class SimpleCorridor(Environment):
     def action_space(self) -> Discrete:
         return Discrete(2)
 
+    @property
+    def action_names(self) -> tuple[str, ...]:
+        return "left", "right"
+
     def reset(self, key: jax.Array) -> tuple[jax.Array, TimeStep]:
         del key  # every episode starts at S
         cell = jnp.zeros((), jnp.int32)

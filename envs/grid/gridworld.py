@@ -44,6 +44,10 @@ class GridWorld(Environment):
     def action_space(self) -> Discrete:
         return Discrete(4)
 
+    @property
+    def action_names(self) -> tuple[str, ...]:
+        return "up", "right", "down", "left"
+
     def reset(self, key: jax.Array) -> tuple[jax.Array, TimeStep]:
         del key  # every episode starts in the same cell
         cell = jnp.asarray(self.start, jnp.int32)

@@ -64,6 +64,10 @@ class Talk:
             )
         self._take(tokens)
 
+    def hear(self, response: Sequence[int]) -> None:
+        """Read a response that was given before, or by another, without the token that ends it."""
+        self._take(response)
+
     def reply(self, most: int) -> Iterator[int]:
         """The tokens of a response, at most so many, without the one that ends it."""
         for _ in range(min(most, self.context - self.length - 1)):
