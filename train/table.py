@@ -24,6 +24,7 @@ TRAINERS = {
 TOOLS = {
     "sweep": "train many configurations and seeds as one program, and compare them",
     "envs": "list the environments (`python -m envs`)",
+    "report": "one page that compares runs: curves, intervals, what differs",
     "evaluate": "fresh episodes with what a run trained, or with any language model",
     "chat": "talk to a model in the terminal, or play an environment with it",
     "transcripts": "read a language agent's episodes",
