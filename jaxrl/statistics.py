@@ -29,7 +29,7 @@ def bootstrap_ci(scores: np.ndarray, seed: int = 0) -> list[float]:
 
 
 def resampled_iqm(scores: np.ndarray, times: int = 1000, seed: int = 0) -> np.ndarray:
-    """IQMs [times, ...] of scores [N, ...] whose N runs are drawn again and again, all at a time."""
+    """IQMs [times, ...] of scores [N, ...] whose N runs are drawn again and again."""
     chosen = np.random.default_rng(seed).integers(len(scores), size=(times, len(scores)))
     # `iqm` of fewer numbers at a time: a sweep's thousand seeds would fill the memory
     step = max(2**22 // scores.size, 1)

@@ -53,7 +53,7 @@ function frame(place, height, xs, ys, xLabel, margin) {
   const svg = make(place, "svg", { viewBox: `0 0 ${width} ${height}`, height, tabindex: 0, role: "img" });
   const x = (v) => margin.left + ((v - xs[0]) / (xs[1] - xs[0])) * (width - margin.left - margin.right);
   const y = (v) => height - margin.bottom - ((v - ys[0]) / (ys[1] - ys[0])) * (height - margin.top - margin.bottom);
-  for (const t of ticks(...xs, Math.max(width / 110, 2))) {
+  for (const t of ticks(...xs, Math.max(width / 110, 3))) {
     make(svg, "line", { x1: x(t), x2: x(t), y1: margin.top, y2: height - margin.bottom, class: "rule" });
     make(svg, "text", { x: x(t), y: height - margin.bottom + 16, "text-anchor": "middle" }, number(t));
   }
@@ -83,7 +83,7 @@ function lines(place, curves, names, xLabel, told) {
   const shown = curves.filter((c) => c.line);
   const xs = shown.length && extent(shown.map((c) => c.line.x));
   const ys = shown.length && extent(shown.flatMap((c) => [c.line.y, c.line.low || [], c.line.high || []]));
-  if (!xs || !ys) return add(place, "p", "Nothing to show.");
+  if (!xs || !ys) return add(place, "p", "Nothing to draw: no numbers, or all the same.");
   const chart = frame(place, 300, xs, ys, xLabel, { left: 52, right: 12, top: 8, bottom: 36 });
   rows(chart, ys);
   const scale = (v) => (v === null ? null : chart.y(v));
@@ -124,8 +124,8 @@ function look(place, chart, shown, names, xs, xLabel) {
       row.append(` ${number(line.y[i])}${band} n=${n} ${names[group]}`);
     }
     const right = chart.x(here) < chart.width / 2;
-    tip.style.left = right ? `${chart.x(here) + 12}px` : "";
-    tip.style.right = right ? "" : `${chart.width - chart.x(here) + 12}px`;
+    const left = chart.x(here) + (right ? 12 : -12 - tip.offsetWidth);
+    tip.style.left = `${Math.min(Math.max(left, 0), chart.width - tip.offsetWidth)}px`;
   }
   chart.svg.addEventListener("pointermove", (event) => {
     const inside = event.clientX - chart.svg.getBoundingClientRect().left - chart.margin.left;
@@ -154,10 +154,11 @@ function finals(place, groups, shown) {
   const those = shown.filter((i) => groups[i].iqm !== null);
   const xs = those.length && extent(those.flatMap((i) => [groups[i].iqm, groups[i].low, groups[i].high, ...groups[i].scores]));
   if (!xs) return add(place, "p", "No run of these has ended.");
-  const height = 46 + 30 * those.length;
+  const step = Math.min(Math.max(254 / those.length, 30), 60);
+  const height = 46 + step * those.length;
   const chart = frame(place, height, xs, [0, 1], "final return", { left: 34, right: 14, top: 4, bottom: 36 });
   those.forEach((i, row) => {
-    const one = groups[i], y = 19 + 30 * row;
+    const one = groups[i], y = 4 + step * (row + 0.5);
     const badge = make(chart.svg, "text", { x: 4, y: y + 4, style: `fill:${color(i)};font-weight:600` }, String(i + 1));
     const g = make(chart.svg, "g");
     if (one.low !== null)

@@ -51,7 +51,7 @@ def page(sections: Sequence[Section], notes: Sequence[str], out: Path, frames: F
 <meta name="generator" content="python -m train.report">
 <title>{text(title)}: report</title>
 <style>{(HERE / "report.css").read_text(encoding="utf-8")}</style></head><body>
-<header><div><h1>{text(title)}</h1><p>{told}</p></div>
+<header><div><h1>Runs compared</h1><p>{told}</p></div>
 <button id="theme" type="button">light / dark</button></header>
 <main>
 {"".join(f'<p class="note">{text(note)}</p>' for note in notes)}
@@ -65,13 +65,14 @@ def page(sections: Sequence[Section], notes: Sequence[str], out: Path, frames: F
 
 
 METHOD = """<footer><h2>How to read this</h2>
-<p>Runs that differ in the seed alone are one configuration. A curve is the interquartile mean (IQM)
-over seeds of what training logged; each point is the mean over the lines since the point before. Bands
-and intervals are 95 % percentile bootstraps that draw seeds, stratified by environment. A final return is
-of fresh episodes at the end of a run, so a run that has none is in the curves alone. A performance
-profile is the share of runs above each return; the probability of improvement is how likely a run of
-one configuration ends above a run of another, a tie counting half (Agarwal et al. 2021,
-arXiv:2108.13264). Of fewer than five seeds such an interval is too narrow to rely on.</p></footer>"""
+<p>Runs that differ in the seed alone are one configuration. A curve is the interquartile mean
+(IQM) over seeds of what training logged; each point is the mean over the lines since the point
+before. Bands and intervals are 95 % percentile bootstraps that draw seeds. A final return is of
+fresh episodes at the end of a run, so a run that has not ended is in the curves alone. A
+performance profile is the share of runs above each return; the probability of improvement is how
+likely a run of one configuration is to end above a run of another, a tie counting half
+(Agarwal et al. 2021, arXiv:2108.13264). Of fewer than five seeds an interval is too narrow to
+rely on.</p></footer>"""
 
 
 class Room:
@@ -93,6 +94,11 @@ def text(value: Any) -> str:
     return html.escape(printable(str(value)))
 
 
+def _name(value: Any) -> str:
+    """In a table; a long one is broken."""
+    return f'<span class="name">{text(value)}</span>'
+
+
 def _json(value: Any) -> str:
     """For a script element, which `</script>` or `<!--` in a name would end."""
     plain = json.dumps(value, separators=(",", ":"), allow_nan=False)
@@ -106,14 +112,16 @@ def _many(count: int, word: str) -> str:
 def _section(number: int, section: Section, out: Path, room: Room) -> str:
     groups = section.groups
     legend = "".join(_legend(i, group) for i, group in enumerate(groups))
-    compared = pairs(groups)
+    chances = _improvement(groups, pairs(groups))
+    few = len(groups) <= 3  # there is room for them under the final returns
+    chart = '<div class="chart" data-kind="{}"></div>'.format
     parts = [
-        _card("Learning curve", '<div class="chart" data-kind="curve"></div>', wide=True),
-        _card("Final return", '<div class="chart" data-kind="final"></div>'),
-        _card("Performance profile", '<div class="chart" data-kind="profile"></div>'),
+        _card("Learning curve", chart("curve"), wide=True),
+        _card("Final return", chart("final") + (chances if few else "")),
+        _card("Performance profile", chart("profile")),
+        "" if few or not chances else f'<div class="card wide">{chances}</div>',
         _card("Configurations", _configurations(groups), wide=True),
         _card("What differs", _differences(section), wide=True) if len(groups) > 1 else "",
-        _improvement(groups, compared) if compared else "",
         _pictures(groups, room),
         _card("Runs", _runs(section, out), wide=True),
         *(_talk(run, room) for run in section.runs if (run.path / TRANSCRIPTS).is_file()),
@@ -170,7 +178,7 @@ def _configuration(number: int, group: Group) -> list[str]:
     devices = {_devices(run) for run in group.runs}
     return [
         _badge(number),
-        text(group.label),
+        _name(group.label),
         seeds,
         "not ended" if found["iqm"] is None else f"<strong>{number_of(found['iqm'])}</strong>",
         bounds,
@@ -189,8 +197,8 @@ def number_of(value: float) -> str:
 
 def _span(values: Sequence[float], form: str) -> str:
     """One value, or the least and the largest."""
-    ends = sorted({form.format(x) for x in (min(values), max(values))}) if values else []
-    return " to ".join(ends if len(ends) < 2 else [form.format(min(values)), form.format(max(values))])
+    ends = [form.format(x) for x in (min(values), max(values))] if values else []
+    return " to ".join(dict.fromkeys(ends))
 
 
 def _versions(run: Run) -> str:
@@ -227,10 +235,13 @@ def _differences(section: Section) -> str:
 
 
 def _improvement(groups: Sequence[Group], compared: Pairs) -> str:
+    """How likely a run of one configuration is above a run of another; "" of a single one."""
+    if not compared:
+        return ""
     shown_ones = sorted({i for i, _ in compared})
     rows = []
     for i in shown_ones:
-        row = [f"{_badge(i)} {text(groups[i].label)}"]
+        row = [f"{_badge(i)} {_name(groups[i].label)}"]
         for j in shown_ones:
             if i == j:
                 row.append("")
@@ -244,7 +255,7 @@ def _improvement(groups: Sequence[Group], compared: Pairs) -> str:
             )
         rows.append(row)
     head = ["a run of this one", *(f"above {_badge(j)}" for j in shown_ones)]
-    return _card("Probability of improvement", _table(head, rows), wide=True)
+    return f"<h3>Probability of improvement</h3>{_table(head, rows)}"
 
 
 def _pictures(groups: Sequence[Group], room: Room) -> str:
@@ -259,7 +270,8 @@ def _pictures(groups: Sequence[Group], room: Room) -> str:
                 f'<figure><img alt="{words}" src="data:image/gif;base64,{data}">'
                 f"<figcaption>{_badge(i)} {text(group.label)}</figcaption></figure>"
             )
-    return _card("Episodes", f'<div class="frames">{"".join(found)}</div>', wide=True) if found else ""
+    body = f'<div class="frames">{"".join(found)}</div>'
+    return _card("Episodes", body, wide=True) if found else ""
 
 
 def _runs(section: Section, out: Path) -> str:
@@ -274,7 +286,7 @@ def _runs(section: Section, out: Path) -> str:
         rows.append(
             [
                 " ".join(map(_badge, where[:8])),
-                f'<a href="{_link(run.path, out)}/">{text(run.path)}</a>',
+                f'<a href="{_link(run.path, out)}/">{_name(run.path)}</a>',
                 text(run.config.get("started") or "unknown"),
                 total,
                 state,
@@ -310,9 +322,7 @@ def _episode(episode: dict[str, Any]) -> str:
         turns.append(f'<p class="said agent">{_letters(turn["response"])} {reward}</p>')
     paid = "unknown" if episode["return"] is None else f"{episode['return']:g}"
     title = f"iteration {episode['iteration']}, seed {episode['seed']}: return {paid}, "
-    return (
-        f"<details><summary>{title}{text(episode['ended'])}</summary>{''.join(turns)}</details>"
-    )
+    return f"<details><summary>{title}{text(episode['ended'])}</summary>{''.join(turns)}</details>"
 
 
 def _letters(words: str) -> str:

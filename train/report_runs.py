@@ -132,7 +132,7 @@ class Section:
         return [n for n in names if len({_key(g.options.get(n, ABSENT)) for g in self.groups}) > 1]
 
 
-ABSENT = "–"  # of an option that a trainer, or an older version, does not have
+ABSENT = "-"  # of an option that a trainer, or an older version, does not have
 
 
 def read_run(path: Path) -> Run:
