@@ -1,4 +1,4 @@
-"""Shell completion: `jaxrl --tyro-print-completion bash` prints a script, zsh and tcsh too.
+"""Shell completion: `jaxrl --tyro-write-completion bash FILE` writes a script, zsh's too.
 
 It is tyro's and holds every option of every command, so that a TAB imports nothing of ours.
 """
@@ -12,7 +12,7 @@ import tyro
 
 from jaxrl.train import table
 
-FLAGS = ("--tyro-print-completion", "--tyro-write-completion")
+SHELLS = ("bash", "zsh", "tcsh", "fish")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,6 +31,12 @@ def options_of(name: str) -> type[Any]:
 
 def write(argv: Sequence[str]) -> None:
     """Print or write the script, as tyro's flags in `argv` say; ends the process."""
+    flag, shell, *file = (*argv, "", "")[: max(len(argv), 2)]
+    if shell not in SHELLS or len(file) != ("write" in flag):
+        raise ValueError(
+            f"{' '.join(argv)} must be --tyro-print-completion SHELL or --tyro-write-completion "
+            f"SHELL FILE, with one of {', '.join(SHELLS)}; try --tyro-print-completion bash."
+        )
     rows = table.TRAINERS | table.TOOLS
     commands = tuple(
         Annotated[options_of(name), tyro.conf.subcommand(name, description=line)]

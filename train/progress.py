@@ -12,7 +12,6 @@ from jaxrl.train import stop
 from jaxrl.train.swept import table
 from jaxrl.train.trainer import Task
 
-
 LOG_SECONDS = 30.0  # between two lines of a log
 
 

@@ -19,7 +19,7 @@ from jaxrl.train.report_runs import Group, Member, Section
 MOST_POINTS = 120  # of a curve
 MOST_NUMBERS = 200_000  # in the curves of a page: about 1.5 MB
 MOST_PAIRS = 8  # groups that are compared with each other, the best ones
-FIRST = ("episode_return", "success", "episode_length", "response_tokens")
+FIRST = ("episode_return", "eval_return", "success", "episode_length", "response_tokens")
 
 
 def drawn(section: Section, sections: int = 1) -> dict[str, Any]:

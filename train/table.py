@@ -33,6 +33,8 @@ TOOLS = {
     "aot": "compile any trainer for TPUs that are not there",
 }
 
+LOOK = ("report", "watch", "play", "evaluate", "chat", "transcripts", "envs")  # of these
+
 
 def trainer(name: str) -> Trainer:
     """The trainer of this name; ValueError that lists them for another one."""
