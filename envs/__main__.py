@@ -1,10 +1,11 @@
-"""`python -m envs`: every id with its spaces, time limit and source.
+"""`python -m envs`: every id with its spaces and time limit, in groups; suites last.
 
 `python -m envs --markdown > docs/suites.md` writes the page of the suites that are installed.
 """
 
 import itertools
 import sys
+import textwrap
 from collections.abc import Sequence
 
 from jaxrl import envs, memory
@@ -15,8 +16,8 @@ from jaxrl.spaces import Box, Discrete, MultiDiscrete, Space, TextSpace
 from jaxrl.train import edge
 from jaxrl.train.devices import check_platforms
 
-WIDTHS = (30, 22, 9, 0)  # of what follows an id: each line is shown when it is known
-HEAD = ("id", "observation", "action", "max steps", "source")
+WIDTHS = (30, 22, 9)  # of what follows an id: each line is shown when it is known
+HEAD = ("observation", "action", "max steps")
 COLUMNS = """| id | observation | action | max steps | bytes of a state |
 |---|---|---|---|---|"""
 PAGE = """# The suites' environments
@@ -83,10 +84,37 @@ def listing(argv: Sequence[str] = ()) -> None:
     check_platforms()
     if argv:
         return page()
-    widths = (max(map(len, envs.ids())), *WIDTHS)
-    for line in itertools.chain([HEAD], (row(envs.spec(id)) for id in envs.ids())):
-        texts = (f"{text:{width}}" for text, width in zip(line, widths, strict=True))
-        print("  ".join(texts).rstrip(), flush=True)
+    specs = sorted(map(envs.spec, envs.ids()), key=lambda spec: (*group_of(spec), spec.id))
+    for (_, title), group in itertools.groupby(specs, group_of):
+        show(title, list(group))
+
+
+def group_of(spec: Spec) -> tuple[int, str]:
+    """Where an id is listed: among ours without a family, a family of ours, or a suite."""
+    family, slash, _ = spec.id.partition("/")
+    if spec.source != "native":
+        return 2, spec.source
+    return (1, family) if slash else (0, "native")
+
+
+def show(title: str, specs: Sequence[Spec]) -> None:
+    """A line for each that can be made, then the ids of the others with the reason."""
+    widths = (max(len(spec.id) for spec in specs), *WIDTHS)
+    head, left = [(f"{title}:", *HEAD)], dict[str, list[str]]()
+    for spec in specs:
+        env = made(spec)
+        if isinstance(env, str):
+            left.setdefault(env.removeprefix(f"{spec.id} "), []).append(spec.id)
+            continue
+        for line in (*head, (spec.id, *cells(env))):
+            texts = (f"{text:{width}}" for text, width in zip(line, widths, strict=True))
+            print("  ".join(texts).rstrip(), flush=True)
+        head = []
+    for reason, ids in left.items():
+        print(f"{title}, not made here: {reason}")
+        names = " ".join(ids)
+        print(textwrap.indent(textwrap.fill(names, 96, break_on_hyphens=False), "  "), flush=True)
+    print()
 
 
 def page() -> None:

@@ -7,7 +7,9 @@ import os
 import sys
 
 from jaxrl.train import edge
-from jaxrl.train.table import TOOLS, TRAINERS
+from jaxrl.train.table import LOOK, TOOLS, TRAINERS
+
+COMPLETION = ("--tyro-print-completion", "--tyro-write-completion")  # as tyro calls them
 
 
 def main() -> None:
@@ -24,6 +26,8 @@ def main() -> None:
         importlib.import_module("jaxrl.envs.__main__").main(argv)
     elif name in TOOLS:
         importlib.import_module(f"jaxrl.train.{name}").run(argv)
+    elif name.startswith(COMPLETION):
+        edge.command(lambda: importlib.import_module("jaxrl.train.completion").write(sys.argv[1:]))
     elif sys.argv[1:] in ([], ["-h"], ["--help"]):
         edge.command(listing)
     else:
@@ -38,10 +42,13 @@ def unknown(name: str) -> None:
 
 
 def listing() -> None:
-    """Trainers and tools, a line each."""
-    words = ["jaxrl NAME --help, or python -m train.NAME --help, tells the options of\n"]
-    for title, rows in (("trainers", TRAINERS), ("tools", TOOLS)):
-        words += [f"{title}:", *(f"  {name:12} {line}" for name, line in rows.items())]
+    """Trainers, what one looks with, and the other tools, a line each."""
+    look = {name: line for name, line in TOOLS.items() if name in LOOK}
+    others = {name: line for name, line in TOOLS.items() if name not in LOOK}
+    words = ["jaxrl NAME --help, or python -m train.NAME --help, tells the options of"]
+    for title, rows in (("train", TRAINERS), ("look", look), ("tools", others)):
+        words += [f"\n{title}:", *(f"  {name:12} {line}" for name, line in rows.items())]
+    words += ["\nTAB completes them: jaxrl --tyro-write-completion bash FILE, then source FILE"]
     print("\n".join(words))
 
 

@@ -181,6 +181,8 @@ def run(
 def cli(args_type: type[A], description: str, argv: Sequence[str], **how: Any) -> A:
     """`tyro.cli`, but a ValueError in one line for what it refuses."""
     output = io.StringIO()
+    if argv and argv[0].startswith("--tyro-"):  # a script for all words of `python -m ...`
+        raise ValueError(f"{argv[0]} is an option of the command jaxrl: jaxrl {' '.join(argv)}.")
     paths.check(args_type, words_by_flag(argv))
     check_lists(args_type, argv)
     try:

@@ -23,7 +23,7 @@ import numpy as np
 from jaxrl import files
 from jaxrl.train.lock import Lock, Taken, claim, give_back
 from jaxrl.train.logs import open_lines, whole_lines
-from jaxrl.train.saving import Events, LineFile, naming
+from jaxrl.train.saving import Events, LineFile, naming, tag
 
 PACKAGES = ("jaxrl", "jax", "jaxlib", "flax", "optax", "chex", "orbax-checkpoint", "numpy")
 METRICS, TRANSCRIPTS = "metrics.jsonl", "transcripts.jsonl"
@@ -150,15 +150,14 @@ class RunFolder:
     ) -> None:
         """One line of metrics at env step `step`; several members give lists, unknown is null.
 
-        TensorBoard has them in groups, those `of_episodes` in one, and the pace beside them.
+        TensorBoard has them in groups, those `of_episodes` in `rollout`, and the pace beside them.
         """
         if not self.writes:
             return
         self._metrics.write(where | metrics)
         for name, value in metrics.items():
             known = [x for x in (value if isinstance(value, list) else [value]) if x is not None]
-            group = "episode" if name in of_episodes or "episode" in name else "learning"
-            self._events.add(f"{group}/{name}", sum(known) / len(known), step)
+            self._events.add(tag(name, of_episodes), sum(known) / len(known), step)
         for name, value in pace.items():
             self._events.add(f"time/{name}", value, step)
         if self._wandb is not None:

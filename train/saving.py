@@ -14,7 +14,7 @@ import shutil
 import socket
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +65,23 @@ class LineFile:
             file, self._file = self._file, -1
             with naming(self.path):
                 os.close(file)
+
+
+GROUPS = {  # of TensorBoard's tags: how the metrics begin that are in them
+    "eval": "eval_",
+    "rollout": "success|failed_|turns|truncated_|cut_|response_|sampled_|reward$|action$|branch_|"
+    "uniform_|tied_|pool_|lane_|unread_|learned_share",
+    "losses": "loss|[a-z_]+_loss|approx_kl|kl|entropy|clip_fraction|[a-z_]*ratio_error|"
+    "[a-z_]*q_error|td_error|explained_variance|improvement",
+}
+
+
+def tag(metric: str, of_episodes: Collection[str] = ()) -> str:
+    """A metric's name in TensorBoard: rollout/, losses/, eval/, or learning/ for all the others."""
+    if metric in of_episodes or "episode" in metric:
+        return f"rollout/{metric}"
+    group = next((g for g, names in GROUPS.items() if re.match(f"({names})", metric)), "learning")
+    return f"{group}/{metric}"
 
 
 class Events:

@@ -24,6 +24,7 @@ TRAINERS = {
 TOOLS = {
     "sweep": "train many configurations and seeds as one program, and compare them",
     "envs": "list the environments (`python -m envs`)",
+    "report": "one page that compares runs: curves, intervals, what differs",
     "evaluate": "fresh episodes with what a run trained, or with any language model",
     "chat": "talk to a model in the terminal, or play an environment with it",
     "watch": "a film of episodes, fresh ones or of training; a page of a language agent's",
@@ -33,6 +34,8 @@ TOOLS = {
     "tokenizer": "train a small tokenizer on what environments say",
     "aot": "compile any trainer for TPUs that are not there",
 }
+
+LOOK = ("report", "watch", "play", "evaluate", "chat", "transcripts", "envs")  # of these
 
 
 def trainer(name: str) -> Trainer:
