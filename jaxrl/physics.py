@@ -243,9 +243,7 @@ class Push(Wrapper):
                 push = x + self.push * (push - (space.low + space.high) / 2)
             return jnp.where(pushed, push.astype(x.dtype), x)
 
-        action = jax.tree.map(
-            disturb, self.action_space, pushes, action, is_leaf=spaces.is_space
-        )
+        action = jax.tree.map(disturb, self.action_space, pushes, action, is_leaf=spaces.is_space)
         return self.env.step(state, action, step_key)
 
 

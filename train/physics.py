@@ -1,7 +1,6 @@
 """The options of physics that vary, and the environment that they make."""
 
 import dataclasses
-import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -22,6 +21,7 @@ FORMS = {  # kind -> how it is written
     "normal": "normal:MEAN:STD",
     "choice": "choice:A:B:...",
 }
+LARGEST = float(np.finfo(np.float32).max)
 LONGEST_DELAY = 1000  # steps; so many actions are kept
 
 
@@ -73,11 +73,11 @@ def parse(texts: Sequence[str]) -> dict[str, tuple[str, tuple[float, ...]]]:
 
 def _numbers(text: str, kind: str, words: Sequence[str]) -> tuple[float, ...]:
     try:
-        values = tuple(np.float32(word).item() for word in words if len(word) < 100)
+        values = tuple(float(word) for word in words if len(word) < 100)
     except ValueError:
         values = ()
     two = kind != "choice"
-    fits = len(values) == len(words) >= 1 and all(map(math.isfinite, values))
+    fits = len(values) == len(words) >= 1 and all(abs(x) <= LARGEST for x in values)
     if not fits or (two and len(values) != 2):
         raise ValueError(
             f"randomise={text} must be {FORMS[kind]} with finite numbers; try {_example(kind)}."
@@ -153,7 +153,7 @@ def _draw(args: Any, env: Environment, name: str) -> Draw:
         )
     kind, values = parse(args.randomise)[name]
     draw = Draw(values, kind, isinstance(base, int | np.integer))
-    if draw.whole and any(x != round(x) for x in values) or draw.whole and kind == "normal":
+    if draw.whole and (kind == "normal" or any(x != round(x) for x in values)):
         raise ValueError(
             f"randomise={text}: {name} is an integer; try {name}=uniform:0:2 or choice:0:2."
         )
