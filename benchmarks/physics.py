@@ -117,7 +117,7 @@ def compare(name: str, seeds: int, episodes: int, steps: int | None, out: Path) 
 
 
 def show(setting: Setting, found: dict[str, np.ndarray]) -> None:
-    """The means over seeds as a table, and those of the cells that training drew and of the rest."""
+    """The means over seeds as a table, and of the cells that training drew and of the rest."""
     for way, x in found.items():
         print(f"{way}: {setting.rows[0]} down, {setting.columns[0]} across")
         print("        " + " ".join(f"{c:>7g}" for c in setting.columns[1]))

@@ -261,6 +261,7 @@ BAD = [
     ({"randomise": ("push_chance=uniform:0:2",)}, "push_chance=2.0 must be a number from 0 to 1"),
     ({"randomise": (GRAVITY,), "env_args": ("gravity=9",)}, "is drawn, and given too"),
     ({"randomise": (GRAVITY,), "sweep": ("env.gravity=8,9",)}, "is drawn, and given too"),
+    ({"randomise": ("push=uniform:0:1",), "push": 2.0, "push_chance": 0.1}, "given too"),
     ({"push_chance": 1.5}, "push_chance=1.5 must lie in [0.0, 1.0]"),
     ({"observation_noise": -0.1}, "observation_noise=-0.1 must lie in"),
     ({"action_delay": -1}, "action_delay=-1 must lie in"),
@@ -295,5 +296,7 @@ def test_an_evaluation_may_fix_what_was_drawn_and_draw_what_was_fixed():
     found = physics.changed(run, Given())
     assert found.randomise == ("force=uniform:5:15",) and found.push_chance == 0.1
     assert found.env_args == ("dt=0.01", "gravity=12")
-    with pytest.raises(ValueError, match="env_args has gravity too"):
+    noisy = physics.changed(run, Given(randomise=("push_chance=choice:0:0.1",)))
+    assert noisy.push_chance is None and noisy.randomise[-1] == "push_chance=choice:0:0.1"
+    with pytest.raises(ValueError, match="gravity is given a value too"):
         physics.changed(run, Given(randomise=(GRAVITY,)))

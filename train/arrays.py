@@ -50,8 +50,8 @@ class Options(physics.Physics, options.Options):
                     "--randomise gravity=uniform:8:12."
                 )
             return
-        swept_fields = {x.field for x in swept.parse(self.sweep) if x.part == "env"}
-        for name in drawn.keys() & (swept_fields | {x.partition("=")[0] for x in self.env_args}):
+        fixed = {x.field for x in swept.parse(self.sweep) if x.part == "env"}
+        for name in drawn.keys() & (fixed | physics.given(self).keys()):
             raise ValueError(
                 f"randomise={name}: {name} is drawn, and given too; leave one out, or let a "
                 "--curriculum begin there."

@@ -21,6 +21,7 @@ FORMS = {  # kind -> how it is written
     "normal": "normal:MEAN:STD",
     "choice": "choice:A:B:...",
 }
+EXAMPLES = {"uniform": "8:12", "loguniform": "0.5:2", "normal": "10:1", "choice": "0:1:2"}
 LARGEST = float(np.finfo(np.float32).max)
 LONGEST_DELAY = 1000  # steps; so many actions are kept
 
@@ -76,11 +77,11 @@ def _numbers(text: str, kind: str, words: Sequence[str]) -> tuple[float, ...]:
         values = tuple(float(word) for word in words if len(word) < 100)
     except ValueError:
         values = ()
-    two = kind != "choice"
+    two, example = kind != "choice", f"{text.partition('=')[0]}={kind}:{EXAMPLES[kind]}"
     fits = len(values) == len(words) >= 1 and all(abs(x) <= LARGEST for x in values)
     if not fits or (two and len(values) != 2):
         raise ValueError(
-            f"randomise={text} must be {FORMS[kind]} with finite numbers; try {_example(kind)}."
+            f"randomise={text} must be {FORMS[kind]} with finite numbers; try {example}."
         )
     rule = {
         "uniform": (values[0] < values[-1], "LOW below HIGH"),
@@ -89,13 +90,8 @@ def _numbers(text: str, kind: str, words: Sequence[str]) -> tuple[float, ...]:
         "choice": (len(set(values)) == len(values) > 1, "two different values or more"),
     }[kind]
     if not rule[0]:
-        raise ValueError(f"randomise={text} must have {rule[1]}; try {_example(kind)}.")
+        raise ValueError(f"randomise={text} must have {rule[1]}; try {example}.")
     return values
-
-
-def _example(kind: str) -> str:
-    numbers = {"loguniform": "0.5:2", "normal": "10:1", "choice": "0:1:2"}.get(kind, "8:12")
-    return f"{kind}:{numbers}"
 
 
 def make(args: Any, fields: Mapping[str, Any]) -> Environment:
@@ -175,24 +171,31 @@ def _refusal(env_id: str, name: str, known: Collection[str]) -> str:
     return f"{env_id} has no number {name!r}; near: {near(name, known)}; it can draw {own}."
 
 
+def given(args: Any) -> dict[str, Any]:
+    """The numbers that options give a value: fields of the environment, its noise and the like."""
+    own = {name: x for name in OPTIONS[1:] if (x := getattr(args, name)) is not None}
+    return _by_name(args.env_args) | own
+
+
 def changed(options: A, args: Any) -> A:
     """A run's options with the fields and physics that `args` has; ValueError where both name one.
 
     What is given a value is no longer drawn, and what is drawn has none.
     """
-    given, drawn = _by_name(args.env_args), _by_name(args.randomise)
-    for name in given.keys() & drawn.keys():
-        raise ValueError(f"randomise={drawn[name]}: env_args has {name} too; leave one out.")
+    fixed, drawn = given(args), _by_name(args.randomise)
+    for name in fixed.keys() & drawn.keys():
+        raise ValueError(f"randomise={drawn[name]}: {name} is given a value too; leave one out.")
     before: Any = options
-    own = _by_name(before.env_args)
-    if not before.curriculum:
-        own = {name: text for name, text in own.items() if name not in drawn}
-    drawn = {k: x for k, x in (_by_name(before.randomise) | drawn).items() if k not in given}
-    changes = {name: x for name in OPTIONS[1:] if (x := getattr(args, name)) is not None}
-    changes["env_args"] = tuple((own | given).values())
-    changes["randomise"] = tuple(drawn.values())
-    changes["curriculum"] = before.curriculum if drawn else ""
-    return dataclasses.replace(before, **changes)
+    free = () if before.curriculum else drawn
+    found = {name: x for name, x in given(before).items() if name not in free} | fixed
+    drawn = {k: x for k, x in (_by_name(before.randomise) | drawn).items() if k not in fixed}
+    return dataclasses.replace(
+        before,
+        randomise=tuple(drawn.values()),
+        curriculum=before.curriculum if drawn else "",
+        env_args=tuple(x for name, x in found.items() if name not in OPTIONS),
+        **{name: found.get(name) for name in OPTIONS[1:]},
+    )
 
 
 def _by_name(texts: Sequence[str]) -> dict[str, str]:
