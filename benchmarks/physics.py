@@ -50,9 +50,9 @@ SETTINGS = {
         env="Pendulum-v1",
         trainer="ppo",
         options={"preset": "continuous", "total_steps": 500_000},
-        drawn=("mass=uniform:0.5:1.5", "length=uniform:0.5:1.5"),
-        rows=("mass", (0.4, 0.6, 0.8, 1.0, 1.2, 1.4, 1.6)),
-        columns=("length", (0.4, 0.6, 0.8, 1.0, 1.2, 1.4, 1.6)),
+        drawn=("mass=loguniform:0.35:1.4", "length=loguniform:0.35:1.4"),
+        rows=("mass", (0.25, 0.35, 0.5, 0.7, 1.0, 1.4, 2.0)),
+        columns=("length", (0.25, 0.35, 0.5, 0.7, 1.0, 1.4, 2.0)),
         label="return",
     ),
     "inverted-pendulum": Setting(
