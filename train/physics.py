@@ -38,16 +38,11 @@ class Physics:
 
     def check_physics(self) -> None:
         """ValueError for what can be told without the environment."""
-        drawn = parse(self.randomise)
+        parse(self.randomise)
         check_range("observation_noise", self.observation_noise, 0.0, 1e9, 0.01)
         check_range("action_delay", self.action_delay, 0, LONGEST_DELAY, 1)
         check_range("push_chance", self.push_chance, 0.0, 1.0, 0.01)
         check_range("push", self.push, 0.0, 1e9, 1.0)
-        if self.push is not None and self.push_chance is None and "push_chance" not in drawn:
-            raise ValueError(
-                f"push_chance is not given, and push={self.push} is by how much; try "
-                "--push-chance 0.01."
-            )
 
 
 OPTIONS = tuple(field.name for field in dataclasses.fields(Physics))
@@ -119,6 +114,10 @@ def _shown(args: Any, name: str) -> str:
 
 def _varied(args: Any, env: Environment) -> Environment:
     asked = parse(args.randomise)
+    if args.push is not None and args.push_chance is None and "push_chance" not in asked:
+        raise ValueError(
+            f"push_chance is not given, and push={args.push} is by how much; try --push-chance 0.01."
+        )
     if args.push_chance or {"push", "push_chance"} & asked.keys():
         env = Push(env, args.push_chance or 0.0, 1.0 if args.push is None else args.push)
     most = delay = args.action_delay or 0
