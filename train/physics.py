@@ -116,7 +116,7 @@ def _varied(args: Any, env: Environment) -> Environment:
     asked = parse(args.randomise)
     if args.push is not None and args.push_chance is None and "push_chance" not in asked:
         raise ValueError(
-            f"push_chance is not given, and push={args.push} is by how much; try --push-chance 0.01."
+            f"push_chance is not given, and push={args.push} is how much; try --push-chance 0.01."
         )
     if args.push_chance or {"push", "push_chance"} & asked.keys():
         env = Push(env, args.push_chance or 0.0, 1.0 if args.push is None else args.push)
