@@ -1,5 +1,6 @@
 """The options of physics that vary, and the environment that they make."""
 
+import contextlib
 import dataclasses
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, TypeVar
@@ -68,10 +69,9 @@ def parse(texts: Sequence[str]) -> dict[str, tuple[str, tuple[float, ...]]]:
 
 
 def _numbers(text: str, kind: str, words: Sequence[str]) -> tuple[float, ...]:
-    try:
+    values: tuple[float, ...] = ()
+    with contextlib.suppress(ValueError):
         values = tuple(float(word) for word in words if len(word) < 100)
-    except ValueError:
-        values = ()
     two, example = kind != "choice", f"{text.partition('=')[0]}={kind}:{EXAMPLES[kind]}"
     fits = len(values) == len(words) >= 1 and all(abs(x) <= LARGEST for x in values)
     if not fits or (two and len(values) != 2):
@@ -91,10 +91,8 @@ def _numbers(text: str, kind: str, words: Sequence[str]) -> tuple[float, ...]:
 
 def make(args: Any, fields: Mapping[str, Any]) -> Environment:
     """The environment that a trainer's options name, with these fields; ValueError for bad ones."""
-    env = envs.make(args.env, **fields)
-    if not isinstance(args, Physics):
-        return env
-    asked = [name for name in OPTIONS if getattr(args, name) not in (None, ())]
+    env, known = envs.make(args.env, **fields), OPTIONS if isinstance(args, Physics) else ()
+    asked = [name for name in known if getattr(args, name) not in (None, ())]
     if asked and isinstance(env, HostEnvironment):
         raise ValueError(
             f"{asked[0]}={_shown(args, asked[0])} is a part of the program, and env={args.env} is "
