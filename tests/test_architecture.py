@@ -30,7 +30,7 @@ FLOORS = [
     | {"policy"}
     | {"priorities", "program", "q_learning", "replay", "resets", "rollout"}
     | {"check", "host", "hosted", "lm", "sandbox", "sgd", "vec"}
-    | {"wrappers"},  # loops and the state of the world
+    | {"physics", "wrappers"},  # loops and the state of the world
     {"algos"},  # one file for each algorithm
 ]
 ENVS_MAY_USE = FLOORS[0] | FLOORS[1] | {"host", "opponents", "wrappers", "vec"}

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrl import envs, memory, opponents, replay
+from jaxrl import memory, opponents, replay
 from jaxrl.env import Environment
 from jaxrl.evaluate import Evaluation, evaluate
 from jaxrl.host.environment import HostEnvironment
@@ -26,16 +26,36 @@ from jaxrl.policy import (
 from jaxrl.program import Member, seed_keys
 from jaxrl.spaces import is_image, is_space
 from jaxrl.statistics import summarize_returns
-from jaxrl.train import during, edge, flags, options, self_play
+from jaxrl.train import curriculum, during, edge, flags, options, physics, self_play, swept
 from jaxrl.train.host import Actors, HostPlay, evaluate_on_host
 from jaxrl.train.trainer import Outcome, Task
 
 
 @dataclass(frozen=True)
-class Options(options.Options):
+class Options(physics.Physics, options.Options):
     """The flags of trainers whose agents see arrays."""
 
+    curriculum: str = ""  # when all is drawn that randomise says: 0.5 of the training; METRIC:VALUE
     actors: Actors = field(default_factory=Actors)
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.check_physics()
+        drawn = physics.parse(self.randomise)
+        if self.curriculum:
+            curriculum.parse(self.curriculum)
+            if not drawn:
+                raise ValueError(
+                    f"randomise has nothing that curriculum={self.curriculum} could widen; try "
+                    "--randomise gravity=uniform:8:12."
+                )
+            return
+        fixed = {x.field for x in swept.parse(self.sweep) if x.part == "env"}
+        for name in drawn.keys() & (fixed | physics.given(self).keys()):
+            raise ValueError(
+                f"randomise={name}: {name} is drawn, and given too; leave one out, or let a "
+                "--curriculum begin there."
+            )
 
 
 def make_task(name: str, algorithm: ModuleType, args: Any) -> Task:
@@ -84,6 +104,9 @@ def make_task(name: str, algorithm: ModuleType, args: Any) -> Task:
     )
     if opponents.plays_itself(raw):
         task = self_play.against_itself(task)
+    if args.curriculum:
+        seen = jax.eval_shape(wrapped.reset, jax.random.key(0))[1].metrics
+        task = curriculum.widening(task, args.curriculum, set(seen))
     if not args.eval_every:
         return task
     if host is not None:
@@ -114,7 +137,7 @@ def host_play(env: Environment, args: Any, algorithm: ModuleType | None = None) 
 
 def make_env(args: Any) -> Environment:
     """The environment that the options name; ValueError for one that is spoken to."""
-    env = envs.make(args.env, **flags.parse_fields(args.env_args))
+    env = physics.make(args, flags.parse_fields(args.env_args))
     if isinstance(env, LanguageEnvironment):
         raise ValueError(
             f"env={args.env} is a language environment; try train.grpo or train.turn_ppo."

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrl import envs, memory
+from jaxrl import memory
 from jaxrl.config import check_fields, check_positive, check_range
 from jaxrl.files import without_nan, write_text
 from jaxrl.lm.learn.agent import Agent
@@ -27,7 +27,7 @@ from jaxrl.lm.learn.sizes import evaluation_parts
 from jaxrl.lm.play.episodes import metric_names
 from jaxrl.lm.play.transcribe import Transcriber
 from jaxrl.program import Member, members, seed_keys
-from jaxrl.train import flags, fresh, language, swept, table, transcripts
+from jaxrl.train import flags, fresh, language, physics, swept, table, transcripts
 from jaxrl.train.paths import Folder, NewFile
 from jaxrl.train.run_folder import read_config
 
@@ -36,7 +36,7 @@ OF_MODELS = ("env", *(field.name for field in fields(language.Spoken)))
 
 
 @dataclass(frozen=True)
-class Args(language.Spoken):
+class Args(language.Spoken, physics.Physics):
     run: Folder | None = None  # folder of a finished run, with its own environment and options
     model: str = ""  # or a model: nano, tiny, small, base, ./FOLDER of transformers or of a run
     env: str = ""  # what the model plays; `python -m envs` lists them
@@ -57,6 +57,7 @@ class Args(language.Spoken):
     def __post_init__(self):
         check_fields(self)
         self.check_spoken()
+        self.check_physics()
         check_range("episodes", self.episodes, 0, 2**31 - 1, 128)
         check_range("seed", self.seed, 0, 2**31 - 1, 1_000_000)
         check_range("samples", self.samples, 1, 2**20, 8)
@@ -67,6 +68,8 @@ class Args(language.Spoken):
                 f"run={self.run} and model={self.model or None}: one of them must be given; try "
                 "--run runs/NAME."
             )
+        if self.run is None:
+            refuse(self, physics.OPTIONS, "is for agents that see arrays")
         own = given(self, OF_MODELS)
         if self.run is not None and own:
             name = own[0]
@@ -89,6 +92,14 @@ def given(args: Args, names: Iterable[str]) -> list[str]:
         for f in fields(Args)
     }
     return [name for name in names if getattr(args, name) != by_default[name]]
+
+
+def refuse(args: Args, names: Iterable[str], why: str) -> None:
+    """ValueError for the first of these options that was given."""
+    for name in given(args, names):
+        value = getattr(args, name)
+        words = " ".join(value) if isinstance(value, tuple) else value
+        raise ValueError(f"{name}={words} {why}; leave it out.")
 
 
 @dataclass(frozen=True)
@@ -177,15 +188,14 @@ def evaluate_run(args: Args, folder: Path) -> dict[str, Any]:
     if isinstance(options, language.Options):
         if args.env_args:
             raise ValueError(f"env_args={args.env_args[0]}: the run has its own; leave it out.")
+        refuse(args, physics.OPTIONS, "is for agents that see arrays")
         return play(args, of_run(args, options))
-    for name in given(args, ("samples", "greedy", "show", "out", *SIZES)):
-        raise ValueError(f"{name}={getattr(args, name)} is for language agents; leave it out.")
+    refuse(args, ("samples", "greedy", "show", "out", *SIZES), "is for language agents")
     if not args.episodes:
         raise ValueError("episodes=0 must be at least 1; try 128.")
-    pairs = {pair.partition("=")[0]: pair for pair in (*options.env_args, *args.env_args)}
-    options = replace(options, env_args=tuple(pairs.values()))
+    options = physics.changed(options, args)
     trained, outcome = trainer.reload(folder, options)
-    env = envs.make(options.env, **flags.env_fields(options))
+    env = physics.make(options, flags.env_fields(options))
     count = jax.tree.leaves(trained)[0].shape[0]
     players = swept.members_of(options, options.algo, env, made_by)
     players = players.replace(seed=np.arange(args.seed, args.seed + count, dtype=np.uint32))

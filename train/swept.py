@@ -21,7 +21,7 @@ from jaxrl.envs.fields import fields_of, near
 from jaxrl.metrics import Metrics, hidden
 from jaxrl.program import Member, members, stack
 from jaxrl.statistics import bootstrap_ci, iqm
-from jaxrl.train import flags
+from jaxrl.train import flags, physics
 from jaxrl.train.plot import plot_sweep
 from jaxrl.train.run_folder import RunFolder, run_options
 
@@ -158,7 +158,7 @@ def configured(args: Any, values: Values, cfg: Any, env: Any) -> tuple[Any, Any]
     """(cfg, env) of one configuration, checked as if they had been given by themselves."""
     algo, fields = (_of(part, values) for part in PARTS)
     cfg = dataclasses.replace(cfg, **{name: float(x) for name, x in algo.items()})
-    return cfg, envs.make(args.env, **flags.env_fields(args) | fields) if fields else env
+    return cfg, physics.make(args, flags.env_fields(args) | fields) if fields else env
 
 
 def _of(part: str, values: Values) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrl.env import Environment, TimeStep, static, timestep
+from jaxrl.envs.bridges import robots
 from jaxrl.envs.bridges.avals import like, strong
 from jaxrl.envs.bridges.packages import package
 from jaxrl.envs.fields import KINDS, Field, check_fields, check_max_steps
@@ -41,9 +42,18 @@ MENDS = (
 )
 DOWNLOADS: dict[str, str] = {}
 LANGUAGE = False
+ARRAYS = robots.ARRAYS | {  # brax keeps some of MuJoCo's beside them in a form of its own
+    "mass": (*robots.ARRAYS["mass"], "link.inertia.mass", "link.inertia.i"),
+    "damping": (*robots.ARRAYS["damping"], "dof.damping"),
+    "motor_strength": (
+        *robots.ARRAYS["motor_strength"],
+        *("actuator.gain", "actuator.bias_q", "actuator.bias_qd"),
+    ),
+    "gravity": (*robots.ARRAYS["gravity"], "gravity"),
+}
 
 
-class Brax(Environment):
+class Brax(robots.Robot):
     """A brax environment; its state is brax's own, whose dictionaries are copied at each step."""
 
     game: Any = static(None)  # brax's environment object
@@ -57,14 +67,18 @@ class Brax(Environment):
         return Box(-1.0, 1.0, (self.game.action_size,))
 
     def reset(self, key: jax.Array) -> tuple[Any, TimeStep]:
-        state = strong(self.game.reset(key))
+        state = strong(self._game.reset(key))
         return state, timestep(state.obs)
 
     def step(self, state: Any, action: jax.Array, key: jax.Array) -> tuple[Any, TimeStep]:
         del key  # nothing is random after a reset
         own = state.replace(info=dict(state.info), metrics=dict(state.metrics))
-        stepped = like(self.game.step(own, action), state)
+        stepped = like(self._game.step(own, action), state)
         return stepped, timestep(stepped.obs, stepped.reward, stepped.done > 0.5)
+
+    @property
+    def _game(self) -> Any:
+        return self.scaled(self.game, "sys", ARRAYS)
 
 
 def ids() -> tuple[str, ...]:
@@ -74,16 +88,17 @@ def ids() -> tuple[str, ...]:
 def make(name: str, *, max_steps: Any = MAX_STEPS, **fields: Any) -> Environment:
     """brax's `name` inside a time limit, with fields of its constructor; `backend` is its physics.
 
-    `max_steps=None` leaves the time limit out.
+    `max_steps=None` leaves the time limit out. Its physics' factors are a `robots.Robot`'s.
     """
     id = f"brax/{name}"
     check_max_steps(id, max_steps)
-    fields = check_fields(id, fields, _known(name))
+    fields = check_fields(id, fields, _known(name) | robots.FIELDS)
+    factors = {factor: fields.pop(factor) for factor in robots.FIELDS if factor in fields}
     backend = fields.get("backend", BACKENDS[0])
     if backend not in BACKENDS:
         raise ValueError(f"{id}: backend={backend!r} is not one of {', '.join(BACKENDS)}.")
     chosen = tuple((k, tuple(v) if isinstance(v, list) else v) for k, v in sorted(fields.items()))
-    env = Brax(_game(name, *chosen))
+    env = Brax(game=_game(name, *chosen), **factors)
     return env if max_steps is None else TimeLimit(env, max_steps)
 
 

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrl.env import Environment, TimeStep, static, timestep
+from jaxrl.envs.bridges import robots
 from jaxrl.envs.bridges.avals import like, strong
 from jaxrl.envs.fields import KINDS, Field, check_fields, check_max_steps
 from jaxrl.spaces import Box
@@ -88,7 +89,7 @@ MENDS = (
 OURS = ("impl", "episode_length", "vision")  # of its config: fixed here, and our `max_steps`
 
 
-class Playground(Environment):
+class Playground(robots.Robot):
     """A raw environment of the suite, whose state is the suite's own.
 
     An action is applied `action_repeat` times, or until the episode ends, and the rewards summed.
@@ -108,7 +109,7 @@ class Playground(Environment):
 
     def reset(self, key: jax.Array) -> tuple[Any, TimeStep]:
         # The suite keeps a key in its state: as plain numbers it is saved like the rest.
-        state = strong(self.game.reset(jax.random.key_data(key)))
+        state = strong(self._game.reset(jax.random.key_data(key)))
         return state, timestep(_seen(state.obs))
 
     def step(self, state: Any, action: jax.Array, key: jax.Array) -> tuple[Any, TimeStep]:
@@ -124,7 +125,11 @@ class Playground(Environment):
 
     def _once(self, state: Any, action: jax.Array) -> Any:
         own = state.replace(info=dict(state.info), metrics=dict(state.metrics))
-        return like(self.game.step(own, action), state)
+        return like(self._game.step(own, action), state)
+
+    @property
+    def _game(self) -> Any:
+        return self.scaled(self.game, "_mjx_model", robots.ARRAYS)
 
 
 def _seen(obs: Any) -> jax.Array:
@@ -140,11 +145,12 @@ def make(name: str, *, max_steps: Any = 0, **fields: Any) -> Environment:
     """The suite's `name` inside a time limit, with fields of its config, such as `ctrl_dt`.
 
     `max_steps` 0 is the limit of its config (`episode_length` over `action_repeat`), None is none.
+    Its physics' factors are a `robots.Robot`'s.
     """
     id = f"playground/{name}"
     config = _suite(name).get_default_config(name)
-    known = dict(_numbers(config))
-    fields = check_fields(id, fields, known)
+    fields = check_fields(id, fields, dict(_numbers(config)) | robots.FIELDS)
+    factors = {factor: fields.pop(factor) for factor in robots.FIELDS if factor in fields}
     repeat = fields.get("action_repeat", config.action_repeat)
     if repeat < 1:
         raise ValueError(f"{id}: action_repeat={repeat} must be at least 1; try 1.")
@@ -152,7 +158,7 @@ def make(name: str, *, max_steps: Any = 0, **fields: Any) -> Environment:
     max_steps = limit if isinstance(max_steps, int) and max_steps == 0 else max_steps
     check_max_steps(id, max_steps)
     game, size = _game(name, *sorted(fields.items()))
-    env = Playground(game, size, repeat)
+    env = Playground(game=game, size=size, action_repeat=repeat, **factors)
     return env if max_steps is None else TimeLimit(env, max_steps)
 
 
