@@ -31,12 +31,7 @@ class Config(learn.PairConfig):
 
 def reward_of(params: learn.Params, rows: learn.PairBatch, cfg: Config) -> jax.Array:
     """float32 [2P]: the head after the last token."""
-    wider = rows.replace(  # or nothing would be read after the last token of the longest
-        token=jnp.pad(rows.token, ((0, 0), (0, 1))), mask=jnp.pad(rows.mask, ((0, 0), (0, 1)))
-    )
-    value = learn.predict_responses(params.policy, wider, cfg, params.critic).value
-    assert value is not None
-    return jnp.take_along_axis(value, rows.length[:, None] - 1, 1)[:, 0]
+    return learn.score_of(params, rows, rows.length, cfg.prompt_shared_by, cfg.remat)
 
 
 def loss(params: learn.Params, batch: learn.PairBatch, cfg: Config) -> tuple[Sums, Metrics]:
