@@ -1,5 +1,6 @@
 """Fresh episodes of language models, played in pieces that fit in memory, and what they come to."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -186,9 +187,27 @@ def summary(found: Outcomes, samples: int = 1, in_rows: bool = False) -> dict[st
         told["unread_share"] = float(unread.mean())
     if masked.any():
         told["masked_episodes"] = int(masked.sum())
+    if SCORE in found and samples > 1:
+        told["best_of"] = best_of(found[SCORE], returns, samples)
     if "success" in found:
         told |= _success(found, cut, samples, in_rows)
     return told
+
+
+def best_of(score: np.ndarray, returns: np.ndarray, samples: int) -> dict[str, dict[str, float]]:
+    """k -> what comes of taking that of k samples which a reward model likes best.
+
+    `kl` is log k - (k - 1) / k, what KL(best of k || policy) is at most (arXiv:2401.01879).
+    """
+    score, returns = (x.reshape(-1, samples) for x in (score, returns))
+    return {
+        str(k): {
+            "kl": math.log(k) - (k - 1) / k,
+            "score": statistics.best_of(score, score, k),
+            "return": statistics.best_of(score, returns, k),
+        }
+        for k in statistics.powers(samples)
+    }
 
 
 def _success(found: Outcomes, cut: np.ndarray, samples: int, in_rows: bool) -> dict[str, Any]:

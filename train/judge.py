@@ -33,7 +33,7 @@ WARM_START = ("sft_steps", "sft_episodes", "sft_on", "sft_moves", "sft_player", 
 class Judged:
     """Whose scores an agent learns from."""
 
-    reward_model: Folder | None = None  # run of train.reward_model, to learn from its scores
+    reward_model: Folder | None = None  # run of train.reward_model, whose scores count
 
 
 def as_judged(args: Any) -> Any:

@@ -23,6 +23,7 @@ TRAINERS = {
     "sft": "a language agent imitates scripted play or a file of conversations",
 }
 TOOLS = {
+    "rlhf": "SFT, reward model and PPO as one command, and whether the model is over-optimised",
     "sweep": "train many configurations and seeds as one program, and compare them",
     "envs": "list the environments (`python -m envs`)",
     "evaluate": "fresh episodes with what a run trained, or with any language model",

@@ -1,7 +1,7 @@
 """PPO of a language agent against a reward model: `python -m train.token_ppo --reward-model RUN`.
 
-RUN is a finished run of `train.reward_model`. What is not given is as that run had it: the game, and
-the model that played its pairs, to which the agent stays near by a KL at each token. What the
+RUN is a finished run of `train.reward_model`. What is not given is as that run had it: the game,
+and the model that played its pairs, to which the agent stays near by a KL at each token. What the
 environment itself pays is logged beside the score, and not learned from.
 `python -m train.ppo --reward-model RUN` comes here.
 """
