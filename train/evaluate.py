@@ -4,8 +4,8 @@
 `python -m train.evaluate --model ./FOLDER --env reasoning/chain_sum --episodes 256 --show 3`.
 Of language models it tells success, why the other episodes failed, and with `--samples k` pass@k
 (arXiv:2107.03374, unbiased) and majority@k: whether the most frequent of a prompt's k answers, of
-equally frequent ones the first seen, is right. With `--reward-model RUN` it tells best-of-n too: what
-that of a prompt's samples is worth which the reward model likes best.
+equally frequent ones the first seen, is right. With `--reward-model RUN` it tells best-of-n too:
+what that of a prompt's samples is worth which the reward model likes best.
 """
 
 import json
