@@ -22,6 +22,7 @@ from train import token_ppo as train_token_ppo
 from train.run_folder import run_options
 from train.stop import Interrupted
 
+ROOT = Path(__file__).parent.parent
 GAME: dict[str, Any] = {
     "env": "reasoning/chain_sum",
     "env_args": ("max_terms=2", "max_digits=1", "digits=1"),
@@ -110,7 +111,7 @@ REFUSED = {
     "policy/head.npz": "has no policy/head.npz, so it is not finished",
     "no scale": "it tells no reward_mean and reward_std; train it again",
     "no spread": "this reward model tells no responses apart; train it longer",
-    "another width": "head.npz does not fit this program: .weight is float32[2, 3], not float32[2, 64]",
+    "another width": "does not fit this program: .weight is float32[2, 3], not float32[2, 64]",
     "damaged": "head.npz is damaged",
 }
 
@@ -153,8 +154,7 @@ def test_what_is_no_reward_model_is_refused_in_one_line_and_nothing_is_written(
 def test_a_reward_model_of_other_tokens_or_shorter_conversations_is_refused(
     kept, refused, tmp_path
 ):
-    tokens = Path(__file__).parent.parent / "benchmarks/results/learning/tokenizers/qwen2.json"
-    model = "reward_model="
+    tokens = ROOT / "benchmarks/results/learning/tokenizers/qwen2.json"
     cases = [
         (("--tokenizer", tokens), "reads another tokenizer, of 260 tokens, than the agent's of"),
         (("--chat", "plain", "--system", "Be brief."), "in another form than the agent's"),
