@@ -109,7 +109,7 @@ REFUSED = {
     "config.json": "holds no config.json: give the folder of a run",
     "summary.json": "has no summary.json, so it is not finished; go on with python -m",
     "policy/head.npz": "has no policy/head.npz, so it is not finished",
-    "no scale": "it tells no reward_mean and reward_std; train it again",
+    "no scale": "summary.json tells no reward_mean and reward_std; train that run again.",
     "no spread": "this reward model tells no responses apart; train it longer",
     "another width": "does not fit this program: .weight is float32[2, 3], not float32[2, 64]",
     "damaged": "head.npz is damaged",
@@ -157,12 +157,15 @@ def test_a_reward_model_of_other_tokens_or_shorter_conversations_is_refused(
     tokens = ROOT / "benchmarks/results/learning/tokenizers/qwen2.json"
     cases = [
         (("--tokenizer", tokens), "reads another tokenizer, of 260 tokens, than the agent's of"),
-        (("--chat", "plain", "--system", "Be brief."), "in another form than the agent's"),
         (("--env-args", "max_terms=4"), "was made for conversations of"),
         (("--reward", "math:sqrt"), "--reward meets Python; leave one of them out"),
     ]
     for flags_, words in cases:
         assert words in refused(of("ppo"), "--reward-model", kept, *flags_), flags_
+    brief, other = (folders.chat_tokenizer(tokens, "chatml", x) for x in ("Be brief.", ""))
+    judge.check_form("reward_model=x", brief, brief)
+    with pytest.raises(ValueError, match="reward_model=x reads conversations in another form"):
+        judge.check_form("reward_model=x", brief, other)
     assert "reward_model=None: give the folder" in refused(of("token_ppo"))
     assert "reward_model=" in refused(of("turn_ppo"), "--reward-model", tmp_path / "nowhere")
 

@@ -79,7 +79,7 @@ def load(folder: Path, spoken: folders.ChatTokenizer, agent: Agent) -> tuple[Mod
                 f"{option} has no {name}, so it is not finished; go on with python -m "
                 f"train.reward_model --resume {folder}."
             )
-    _check_form(option, folders.load_chat_tokenizer(folder / "policy"), spoken)
+    check_form(option, folders.load_chat_tokenizer(folder / "policy"), spoken)
     config, trunks = folders.load_models(folder)
     if config.context < agent.limits.context:
         raise ValueError(
@@ -98,7 +98,7 @@ def load(folder: Path, spoken: folders.ChatTokenizer, agent: Agent) -> tuple[Mod
     return config, jax.tree.map(np.asarray, Params(trunk, head))
 
 
-def _check_form(option: str, theirs: folders.ChatTokenizer, ours: folders.ChatTokenizer) -> None:
+def check_form(option: str, theirs: folders.ChatTokenizer, ours: folders.ChatTokenizer) -> None:
     """ValueError where a conversation of ours has other tokens there."""
     if theirs.tokenizer_json != ours.tokenizer_json:
         sizes = [x.tokenizer.vocab_size for x in (theirs, ours)]
@@ -118,15 +118,12 @@ def _check_form(option: str, theirs: folders.ChatTokenizer, ours: folders.ChatTo
 
 def _scale(path: Path) -> tuple[float, float]:
     """(mean, standard deviation) of the first seed's rewards."""
-    with reading(path, COPY):
-        summary: Any = read_json(path)
-        try:
-            known = summary["final_return"]["metrics"]
-            mean, std = (float(known[name]["per_seed"][0]) for name in (MEAN, STD))
-        except (KeyError, IndexError, TypeError):
-            raise ValueError(
-                f"it tells no {MEAN} and {STD}; train the reward model again"
-            ) from None
+    summary = read_json(path)
+    try:
+        known = summary["final_return"]["metrics"]
+        mean, std = (float(known[name]["per_seed"][0]) for name in (MEAN, STD))
+    except (KeyError, IndexError, TypeError, ValueError):
+        raise ValueError(f"{path} tells no {MEAN} and {STD}; train that run again.") from None
     if not std > 0:
         raise ValueError(
             f"{path}: {STD}={std}: this reward model tells no responses apart; train it longer."

@@ -298,11 +298,7 @@ def make_agent(
     examples = None if data is None else read(data, tokenizer)
     if examples is not None:
         longest = examples.token.shape[1]
-        if 0 < cfg.context < longest:
-            raise ValueError(
-                f"context={cfg.context} is too short for {args.data}, whose longest conversation "
-                f"has {longest} tokens; try --algo.context {longest}."
-            )
+        check_longest(args.data, longest, cfg, None if weights is None else model.context)
         sizes = replace(sizes, context=max(sizes.context, longest))
         size = len(examples.length) * longest * OF_A_TOKEN
         memory.check_host("context", longest, size)
@@ -318,6 +314,15 @@ def make_agent(
     given = weights is not None
     agent = Agent(env, tokenizer.chat, sizes, model, given, args.split, examples)
     return tokenizer, with_host(args, agent, cfg.group_size), weights
+
+
+def check_longest(data: Path, longest: int, cfg: AgentConfig, room: int | None) -> None:
+    """ValueError for conversations of a file that fit no context, or no model of this room."""
+    whose = f"is too short for {data}, whose longest conversation has {longest} tokens"
+    if 0 < cfg.context < longest:
+        raise ValueError(f"context={cfg.context} {whose}; try --algo.context {longest}.")
+    if room is not None and room < longest:
+        raise ValueError(f"the model's context of {room} tokens {whose}; leave longer ones out.")
 
 
 def make_env(env_id: str, fields: Mapping[str, Any]) -> LanguageEnvironment:

@@ -16,7 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from jaxrl import files
-from jaxrl.algos import reward_model, sft, token_ppo
+from jaxrl.algos.reward_model import Config as RewardConfig
+from jaxrl.algos.sft import Config as SftConfig
+from jaxrl.algos.token_ppo import Config as PpoConfig
 from jaxrl.config import check_fields, check_range
 from jaxrl.files import read_json, write_json
 from jaxrl.train import command, edge, evaluate, flags, language, loop, stop, table
@@ -41,9 +43,9 @@ class Args(language.Spoken):
     eval_episodes: int = 1024  # fresh episodes at the end of a stage
     samples: int = 64  # of each prompt, of which the best are taken
     prompts: int = 256  # different prompts of which so many are sampled
-    sft: sft.Config = field(default_factory=sft.Config)
-    reward: reward_model.Config = field(default_factory=reward_model.Config)
-    ppo: token_ppo.Config = field(default_factory=token_ppo.Config)
+    sft: SftConfig = field(default_factory=SftConfig)
+    reward: RewardConfig = field(default_factory=RewardConfig)
+    ppo: PpoConfig = field(default_factory=PpoConfig)
 
     def __post_init__(self):
         check_fields(self)

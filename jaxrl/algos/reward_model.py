@@ -30,8 +30,12 @@ class Config(learn.PairConfig):
 
 
 def reward_of(params: learn.Params, rows: learn.PairBatch, cfg: Config) -> jax.Array:
-    """float32 [2P]: the head after the last token."""
-    return learn.score_of(params, rows, rows.length, cfg.prompt_shared_by, cfg.remat)
+    """float32 [2P]: the head after the last token.
+
+    Nothing is to be said, so there are no logits; both responses of a pair share its prompt.
+    """
+    share = cfg.prompt_shared_by
+    return learn.score_of(params, rows, rows.length, share, cfg.remat)
 
 
 def loss(params: learn.Params, batch: learn.PairBatch, cfg: Config) -> tuple[Sums, Metrics]:

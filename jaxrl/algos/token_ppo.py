@@ -39,8 +39,8 @@ class Config(learn.MinibatchConfig):
     keeps_reference: ClassVar[bool] = True
 
     def __post_init__(self):
-        for name in ("gamma", "gae_lambda"):
-            config.check_range(name, getattr(self, name), 0.0, 1.0, 0.95)
+        config.check_range("gamma", self.gamma, 0.0, 1.0, 1.0)
+        config.check_range("gae_lambda", self.gae_lambda, 0.0, 1.0, 0.95)
         config.check_range("kl_coef", self.kl_coef, 0.0, 1e6, 0.02)
         config.check_range("critic_alone", self.critic_alone, 0, 2**30, 10)
         config.check_positive("value_clip", self.value_clip, 0.5)
@@ -68,7 +68,7 @@ class Config(learn.MinibatchConfig):
 
 
 class ValueBatch(learn.TokenBatch, kw_only=True):
-    """N sequences with what the critic learns from."""
+    """Tokens with what their values were, and should have been."""
 
     value: jax.Array | None = None  # float32 [N, C-1]: before the token, when it was played
     value_target: jax.Array | None = None  # float32 [N, C-1]
@@ -83,7 +83,6 @@ def prepare(
 ) -> tuple[ValueBatch, Metrics]:
     """What is learned from, how far the policy is from its reference, and what the critic knew."""
     rows, turn = learn.learned_from(episodes, cfg)
-    mask = rows.mask
 
     def log_prob_of(params: learn.Params, rows: learn.Sequences) -> jax.Array:
         return learn.predict_responses(params.policy, rows, cfg).log_prob
@@ -92,8 +91,8 @@ def prepare(
     ref_log_prob = sgd.map_pieces(log_prob_of, reference, rows, cfg.micro_batch)
     value = sgd.map_pieces(partial(value_of, cfg=cfg), params, rows, cfg.micro_batch)
     kl = bounded_kl(log_prob, ref_log_prob, cfg)
-    reward = learn.learned_reward(episodes, cfg)
-    reward = advantages.token_reward(reward, kl, turn, mask, cfg.kl_coef)
+    paid, mask = learn.learned_reward(episodes, cfg), rows.mask
+    reward = advantages.token_reward(paid, kl, turn, mask, cfg.kl_coef)
     advantage = advantages.token_gae(reward, value, mask, cfg.gamma, cfg.gae_lambda)
     target = jnp.where(mask, advantage + value, 0.0)
     batch = ValueBatch(
@@ -125,7 +124,7 @@ def bounded_kl(log_prob: jax.Array, ref_log_prob: jax.Array, cfg: Config) -> jax
 
 
 def loss(params: learn.Params, batch: ValueBatch, cfg: Config) -> tuple[Sums, Metrics]:
-    """The clipped surrogate of each token with its entropy, and the critic's squared error."""
+    """At each token the clipped surrogate, the entropy and the larger of two value losses."""
     predicted = learn.predict_responses(params.policy, batch, cfg)
     value, mask = value_of(params, batch, cfg), batch.mask
     assert batch.log_prob is not None
