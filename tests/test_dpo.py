@@ -232,12 +232,12 @@ def test_pairs_that_do_not_fit_and_files_without_any_are_refused_with_their_size
     long = {"prompt": "a", "chosen": "x" * 90, "rejected": "y"}
     path = write(tmp_path / "pairs.jsonl", long)
     args = train_dpo.Args(data=path, env_args=("turns=1",), algo=dpo.Config(context=60))
-    words = f"context=60 is too short for {path}, whose longest conversation has 93 tokens; try"
+    words = f"context=60 is too short for {path}, whose longest conversation has 94 tokens; try"
     with pytest.raises(ValueError, match=re.escape(words)):
         train_dpo.TRAINER.setup(args)
-    words = f"the model's context of 92 tokens is too short for {path}, whose longest conversation"
+    words = f"the model's context of 93 tokens is too short for {path}, whose longest conversation"
     with pytest.raises(ValueError, match=re.escape(words)):
-        language.check_longest(path, 93, dpo.Config(), 92)
+        language.check_longest(path, 94, dpo.Config(), 93)
     path.write_text("\n  \n")
     with pytest.raises(ValueError, match="holds no conversations; each line is one JSON object"):
         train_dpo.TRAINER.setup(args)

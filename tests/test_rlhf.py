@@ -16,7 +16,7 @@ from jaxrl.algos import reward_model, token_ppo
 from jaxrl.lm import folders
 from jaxrl.policy import named_leaves
 from jaxrl.program import members
-from train import command, loop, rlhf
+from train import command, judge, loop, rlhf
 from train import reward_model as train_reward_model
 from train import token_ppo as train_token_ppo
 from train.run_folder import run_options
@@ -162,7 +162,10 @@ def test_a_reward_model_of_other_tokens_or_shorter_conversations_is_refused(
     ]
     for flags_, words in cases:
         assert words in refused(of("ppo"), "--reward-model", kept, *flags_), flags_
-    brief, other = (folders.chat_tokenizer(tokens, "chatml", x) for x in ("Be brief.", ""))
+    brief, other = (
+        SimpleNamespace(tokenizer_json=None, template=None, chat=SimpleNamespace(words=x))
+        for x in ("Be brief.", "")
+    )
     judge.check_form("reward_model=x", brief, brief)
     with pytest.raises(ValueError, match="reward_model=x reads conversations in another form"):
         judge.check_form("reward_model=x", brief, other)

@@ -195,6 +195,7 @@ def with_judge(
     if folder is None:
         return agent, None
     if agent.host is not None:
+        agent.host.close()
         raise ValueError(
             f"reward_model={folder} is of the one program, and env={args.env} or --reward meets "
             "Python; leave one of them out."

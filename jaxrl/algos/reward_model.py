@@ -39,7 +39,10 @@ def reward_of(params: learn.Params, rows: learn.PairBatch, cfg: Config) -> jax.A
 
 
 def loss(params: learn.Params, batch: learn.PairBatch, cfg: Config) -> tuple[Sums, Metrics]:
-    """The mean over pairs of which one is preferred."""
+    """The mean over pairs of which one is preferred, by how much it is to be ahead.
+
+    Pairs of equal returns tell nothing, nor do those that the host could not judge.
+    """
     reward = reward_of(params, batch, cfg)
     chosen, rejected = learn.in_order(reward, batch.sign)
     told = batch.sign[::2] != 0
