@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 from types import SimpleNamespace
@@ -162,10 +163,9 @@ def test_a_reward_model_of_other_tokens_or_shorter_conversations_is_refused(
     ]
     for flags_, words in cases:
         assert words in refused(of("ppo"), "--reward-model", kept, *flags_), flags_
-    brief, other = (
-        SimpleNamespace(tokenizer_json=None, template=None, chat=SimpleNamespace(words=x))
-        for x in ("Be brief.", "")
-    )
+    brief, other = folders.chat_tokenizer(None), folders.chat_tokenizer(None)
+    words = replace(brief.chat.words, strips=True)
+    other = replace(other, chat=other.chat.replace(words=words))
     judge.check_form("reward_model=x", brief, brief)
     with pytest.raises(ValueError, match="reward_model=x reads conversations in another form"):
         judge.check_form("reward_model=x", brief, other)

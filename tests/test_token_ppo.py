@@ -42,7 +42,9 @@ TURN = np.array([[0, 0, 0, 1, 1, 1, 1, 1], [0, 0, 0, 0, 1, 1, 1, 1], [0, 1, 1, 1
 def test_a_tokens_reward_is_its_kl_and_the_turns_reward_at_the_last_of_the_turn():
     kl = np.random.default_rng(1).normal(size=MASK.shape).astype(np.float32)
     reward = np.array([[1, 5], [2, -7], [3, 100]], np.float32)  # the last has no second turn
-    got = advantages.token_reward(*map(jnp.asarray, (reward, kl, TURN, MASK)), 0.5)
+    got = advantages.token_reward(
+        jnp.asarray(reward), jnp.asarray(kl), jnp.asarray(TURN), jnp.asarray(MASK), 0.5
+    )
     paid = np.zeros(MASK.shape)
     paid[0, 2], paid[0, 7], paid[1, 3], paid[1, 6], paid[2, 0] = 1, 5, 2, -7, 3
     np.testing.assert_allclose(got, paid - 0.5 * np.where(MASK, kl, 0), rtol=1e-6)
@@ -53,7 +55,8 @@ def test_a_tokens_reward_is_its_kl_and_the_turns_reward_at_the_last_of_the_turn(
 @pytest.mark.parametrize(("gamma", "lam"), [(1.0, 1.0), (1.0, 0.0), (0.9, 0.7)])
 def test_advantages_of_tokens_are_those_of_the_sampled_tokens_alone_side_by_side(gamma, lam):
     reward, value = np.random.default_rng(2).normal(size=(2, *MASK.shape)).astype(np.float32)
-    got = advantages.token_gae(*map(jnp.asarray, (reward, value, MASK)), gamma, lam)
+    given = jnp.asarray(reward), jnp.asarray(value), jnp.asarray(MASK)
+    got = advantages.token_gae(*given, gamma, lam)
     for row, mask in enumerate(MASK):
         r, v = reward[row, mask], np.append(value[row, mask], 0.0)
         trace, expected = 0.0, np.zeros(len(r))
@@ -137,7 +140,8 @@ def test_a_batch_is_that_of_numpy_from_the_models_log_probs_and_values(prepared)
     for row in range(4):
         for t in range(2):
             paid[row, np.flatnonzero(mask[row] & (turn[row] == t))[-1]] += REWARD[row, t]
-    raw = np.asarray(advantages.token_gae(*map(jnp.asarray, (paid, value, mask)), 1.0, 0.95))
+    given = jnp.asarray(paid), jnp.asarray(value), jnp.asarray(mask)
+    raw = np.asarray(advantages.token_gae(*given, 1.0, 0.95))
     np.testing.assert_allclose(batch.value_target, np.where(mask, raw + value, 0), atol=1e-4)
     white = (raw[mask] - raw[mask].mean()) / raw[mask].std()
     np.testing.assert_allclose(np.asarray(batch.advantage)[mask], white, atol=1e-4)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxrl.files import read_json, reading
@@ -13,7 +14,7 @@ from jaxrl.lm import folders
 from jaxrl.lm.learn.agent import Agent
 from jaxrl.lm.model import lora
 from jaxrl.lm.model.config import ModelConfig
-from jaxrl.lm.model.params import Critic, Params
+from jaxrl.lm.model.params import Critic, Params, zero_critic
 from jaxrl.policy import COPY, fill_leaves, read_weights
 from jaxrl.train import flags, table
 from jaxrl.train.paths import Folder
@@ -89,12 +90,12 @@ def load(folder: Path, spoken: folders.ChatTokenizer, agent: Agent) -> tuple[Mod
     count = jax.tree.leaves(trunks)[0].shape[0]
     path = folder / "policy" / HEAD
     with reading(path, COPY):
-        shapes = ((count, config.width), (count,))
-        like = Critic(*(jax.ShapeDtypeStruct(shape, np.float32) for shape in shapes))
+        one = zero_critic(config.width)
+        like = jax.eval_shape(lambda: jax.tree.map(lambda x: jnp.stack([x] * count), one))
         heads = fill_leaves(like, read_weights(path), str(path))
     config, trunk = lora.merge(config, jax.tree.map(lambda x: x[0], trunks))
     mean, std = _scale(folder / SUMMARY)
-    head = Critic(heads.weight[0] / std, np.float32((heads.bias[0] - mean) / std))
+    head = Critic(jnp.asarray(heads.weight[0] / std), jnp.asarray((heads.bias[0] - mean) / std))
     return config, jax.tree.map(np.asarray, Params(trunk, head))
 
 
