@@ -167,6 +167,44 @@ def kl_in_reward(
     return reward.at[row, jnp.where(mask, turn, 0)].add(-beta * k1)
 
 
+def token_reward(
+    reward: Float[Array, "N U"],
+    kl: Float[Array, "N S"],
+    turn: Int[Array, "N S"],
+    mask: Bool[Array, "N S"],
+    beta: float,
+) -> Float[Array, "N S"]:
+    """-beta * kl at each sampled token, and a turn's reward at the last of its tokens."""
+    following = jnp.pad(mask[:, 1:] & (turn[:, 1:] == turn[:, :-1]), ((0, 0), (0, 1)))
+    paid = to_tokens(reward, turn, mask & ~following)
+    return paid - beta * jnp.where(mask, kl, 0.0)
+
+
+def token_gae(
+    reward: Float[Array, "N S"],
+    value: Float[Array, "N S"],
+    mask: Bool[Array, "N S"],
+    gamma: float,
+    lam: float,
+) -> Float[Array, "N S"]:
+    """Generalized advantage estimation with a sampled token as the step; 0 elsewhere.
+
+    value[:, s] is that before token s is drawn; after a row's last sampled token it is 0. What the
+    environment says in between is part of the step before.
+    """
+
+    def backward(carry, step):
+        next_value, trace = carry
+        reward, value, here = step
+        now = reward + gamma * next_value - value + gamma * lam * trace
+        return (jnp.where(here, value, next_value), jnp.where(here, now, trace)), now
+
+    end = jnp.zeros_like(reward[:, 0])
+    steps = (reward.T, value.T, mask.T)
+    _, advantage = jax.lax.scan(backward, (end, end), steps, reverse=True, unroll=8)
+    return jnp.where(mask, advantage.T, 0.0)
+
+
 def to_tokens(
     advantage: Float[Array, "N U"], turn: Int[Array, "N S"], mask: Bool[Array, "N S"]
 ) -> Float[Array, "N S"]:

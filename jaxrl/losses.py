@@ -87,6 +87,11 @@ def approx_kl(log_prob: Float[Array, "*N"], old_log_prob: Float[Array, "*N"]) ->
     return jnp.expm1(log_ratio) - log_ratio
 
 
+def kl_k1(log_prob: Float[Array, "*N"], ref_log_prob: Float[Array, "*N"]) -> Float[Array, "*N"]:
+    """KL(pi || ref) per sample of pi: unbiased; as a loss its mean gradient is 0."""
+    return log_prob - ref_log_prob
+
+
 def kl_k2(log_prob: Float[Array, "*N"], ref_log_prob: Float[Array, "*N"]) -> Float[Array, "*N"]:
     """Half the squared log-ratio (Schulman 2020).
 

@@ -129,6 +129,18 @@ def pass_at(success: np.ndarray, k: int) -> float:
     return float(table[right].mean())
 
 
+def best_of(score: np.ndarray, worth: np.ndarray, k: int) -> float:
+    """Mean worth of that of k samples which has the highest score, of samples [..., n] of each.
+
+    Unbiased: the mean over all choices of k out of the n, as in arXiv:2112.09332.
+    """
+    n = score.shape[-1]
+    ranked = np.take_along_axis(worth, np.argsort(score, -1, kind="stable"), -1)
+    # C(i, k - 1) of the choices have the sample of rank i, counted from 0, on top.
+    of_rank = [math.comb(i, k - 1) / math.comb(n, k) for i in range(n)]
+    return float((ranked @ np.asarray(of_rank)).mean())
+
+
 def majority(success: np.ndarray, answer: np.ndarray) -> float:
     """Share of prompts whose most frequent answer is right, of samples [..., n] of each.
 

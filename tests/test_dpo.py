@@ -17,7 +17,7 @@ from jaxrl.algos import dpo, grpo
 from jaxrl.lm import folders, learn
 from jaxrl.metrics import quotient
 from train import dpo as train_dpo
-from train import pair_data
+from train import language, pair_data
 
 SMALL: dict[str, Any] = {name: x for name, x in agents.SMALL.items() if name != "sft_episodes"}
 REWARD = np.array([[1, 0], [0, 0], [0, 0], [0, 0], [0, 1], [2, 1]], np.float32)
@@ -226,6 +226,21 @@ def test_a_broken_line_of_pairs_is_named_and_nothing_is_read(broken, words, tmp_
         pair_data.read(path, folders.chat_tokenizer(None))
     assert str(error.value).startswith(f"data={path}, line 2: ")
     assert len(str(error.value).splitlines()) == 1
+
+
+def test_pairs_that_do_not_fit_and_files_without_any_are_refused_with_their_sizes(tmp_path):
+    long = {"prompt": "a", "chosen": "x" * 90, "rejected": "y"}
+    path = write(tmp_path / "pairs.jsonl", long)
+    args = train_dpo.Args(data=path, env_args=("turns=1",), algo=dpo.Config(context=60))
+    words = f"context=60 is too short for {path}, whose longest conversation has 94 tokens; try"
+    with pytest.raises(ValueError, match=re.escape(words)):
+        train_dpo.TRAINER.setup(args)
+    words = f"the model's context of 93 tokens is too short for {path}, whose longest conversation"
+    with pytest.raises(ValueError, match=re.escape(words)):
+        language.check_longest(path, 94, dpo.Config(), 93)
+    path.write_text("\n  \n")
+    with pytest.raises(ValueError, match="holds no conversations; each line is one JSON object"):
+        train_dpo.TRAINER.setup(args)
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,8 @@ def choose(trainer: str | Trainer, argv: Sequence[str]) -> Trainer:
     env_id = flags.flag_value(argv, "--env")
     if resumed is not None or config is not None:
         made_by, options = _made_by(resumed, config)
-        if made_by not in (None, name, trainer.for_language, trainer.for_arrays):
+        others = (trainer.for_language, trainer.for_arrays, trainer.for_reward_model)
+        if made_by not in (None, name, *others):
             option = f"config={config}" if resumed is None else f"resume={resumed}"
             flag = option.replace("=", " ", 1)
             raise ValueError(
@@ -61,6 +62,9 @@ def choose(trainer: str | Trainer, argv: Sequence[str]) -> Trainer:
         if made_by is not None:
             return trainer if made_by == name else table.trainer(made_by)
         env_id = env_id or options.get("env")
+    if trainer.for_reward_model and flags.flag_value(argv, "--reward-model") is not None:
+        edge.say(f"a reward model judges: train.{trainer.for_reward_model} takes over")
+        return table.trainer(trainer.for_reward_model)
     if env_id is None or (trainer.for_language, trainer.for_arrays) == (None, None):
         return trainer
     spoken = envs.spec(env_id).is_language

@@ -4,7 +4,8 @@
 `python -m train.evaluate --model ./FOLDER --env reasoning/chain_sum --episodes 256 --show 3`.
 Of language models it tells success, why the other episodes failed, and with `--samples k` pass@k
 (arXiv:2107.03374, unbiased) and majority@k: whether the most frequent of a prompt's k answers, of
-equally frequent ones the first seen, is right.
+equally frequent ones the first seen, is right. With `--reward-model RUN` it tells best-of-n too:
+what that of a prompt's samples is worth which the reward model likes best.
 """
 
 import json
@@ -24,10 +25,12 @@ from jaxrl.config import check_fields, check_positive, check_range
 from jaxrl.files import without_nan, write_text
 from jaxrl.lm.learn.agent import Agent
 from jaxrl.lm.learn.sizes import evaluation_parts
+from jaxrl.lm.model.params import Params
 from jaxrl.lm.play.episodes import metric_names
 from jaxrl.lm.play.transcribe import Transcriber
 from jaxrl.program import Member, members, seed_keys
 from jaxrl.train import flags, fresh, language, physics, swept, table, transcripts
+from jaxrl.train.judge import Judged
 from jaxrl.train.paths import Folder, NewFile
 from jaxrl.train.run_folder import read_config
 
@@ -36,7 +39,7 @@ OF_MODELS = ("env", *(field.name for field in fields(language.Spoken)))
 
 
 @dataclass(frozen=True)
-class Args(language.Spoken, physics.Physics):
+class Args(Judged, language.Spoken, physics.Physics):
     run: Folder | None = None  # folder of a finished run, with its own environment and options
     model: str = ""  # or a model: nano, tiny, small, base, ./FOLDER of transformers or of a run
     env: str = ""  # what the model plays; `python -m envs` lists them
@@ -110,17 +113,20 @@ class Players:
     members: Member
     agent: Agent
     way: fresh.Way
+    judge: Params | None = None  # a reward model
 
 
 def of_run(args: Args, options: Any) -> Players:
     """A finished run's, in what its environment holds back."""
     assert args.run is not None
     options = replace(options, algo=replace(options.algo, **args.sizes))
-    models, _, agent = language.reload_agent(args.run, options)
+    models, tokenizer, agent = language.reload_agent(args.run, options)
+    _, judge = language.with_judge(args, tokenizer, agent)
     count = jax.tree.leaves(models)[0].shape[0]
     players = swept.members_of(options, options.algo, agent.env, "grpo")
     players = players.replace(seed=np.arange(args.seed, args.seed + count, dtype=np.uint32))
-    return Players(models, players, agent, fresh.Way(args.samples, args.greedy, held_out=True))
+    way = fresh.Way(args.samples, args.greedy, held_out=True)
+    return Players(models, players, agent, way, judge)
 
 
 def of_model(args: Args) -> Players:
@@ -131,20 +137,21 @@ def of_model(args: Args) -> Players:
     spoken = {f.name: getattr(args, f.name) for f in fields(language.Spoken)}
     options = trainer.options(env=args.env, env_args=args.env_args, **spoken)
     options = trainer.complete(replace(options, algo=replace(options.algo, **args.sizes)))
-    _, agent, weights = language.make_agent(options, options.algo)
+    tokenizer, agent, weights = language.make_agent(options, options.algo)
+    _, judge = language.with_judge(args, tokenizer, agent)
     if weights is None:
         init_key = seed_keys(jnp.uint32(args.seed))[0]
         weights = jax.jit(agent.make_params, static_argnums=1)(init_key, False).policy
     models = jax.tree.map(lambda x: np.asarray(x)[None], weights)
     way = fresh.Way(args.samples, args.greedy)
-    return Players(models, members([args.seed], options.algo, agent.env), agent, way)
+    return Players(models, members([args.seed], options.algo, agent.env), agent, way, judge)
 
 
 def play(args: Args, players: Players) -> dict[str, Any]:
     """The statistics of a language agent; ValueError where the environment cannot give them."""
     agent, way = players.agent, players.way
     env = agent.env.held_out if way.held_out else agent.env
-    if way.samples > 1 and "success" not in metric_names(env):
+    if way.samples > 1 and players.judge is None and "success" not in metric_names(env):
         raise ValueError(
             f"samples={way.samples} needs a metric `success`, which this environment lacks."
         )
@@ -162,7 +169,9 @@ def play(args: Args, players: Players) -> dict[str, Any]:
         lines.extend(write(shown, 0, 0, args.seed, first))
 
     way = replace(way, kept=count if args.out else args.show)
-    found = fresh.play(players.models, players.members, args.episodes, agent, way, keep)
+    found = fresh.play(
+        players.models, players.members, args.episodes, agent, way, keep, players.judge
+    )
     if args.out is not None:
         write_text(args.out, "".join(json.dumps(line) + "\n" for line in lines))
     for line in lines[: args.show]:
@@ -190,7 +199,8 @@ def evaluate_run(args: Args, folder: Path) -> dict[str, Any]:
             raise ValueError(f"env_args={args.env_args[0]}: the run has its own; leave it out.")
         refuse(args, physics.OPTIONS, "is for agents that see arrays")
         return play(args, of_run(args, options))
-    refuse(args, ("samples", "greedy", "show", "out", *SIZES), "is for language agents")
+    of_speech = ("samples", "greedy", "show", "out", "reward_model", *SIZES)
+    refuse(args, of_speech, "is for language agents")
     if not args.episodes:
         raise ValueError("episodes=0 must be at least 1; try 128.")
     options = physics.changed(options, args)

@@ -1,5 +1,6 @@
 """Fresh episodes of language models, played in pieces that fit in memory, and what they come to."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -16,12 +17,15 @@ from jaxrl.lm.host.speaker import Parts, Speaker, jitted
 from jaxrl.lm.host.speaker import play as play_on_host
 from jaxrl.lm.host.worlds import Place
 from jaxrl.lm.learn.agent import Agent
+from jaxrl.lm.learn.judge import scores
 from jaxrl.lm.learn.report import kinds, last_cut, reasons
 from jaxrl.lm.learn.sizes import cache
+from jaxrl.lm.model.params import Params
 from jaxrl.lm.play.episodes import Episodes
 from jaxrl.program import Member, over_members, seed_keys
 
 MOST_LANES = 256
+SCORE = "score"  # by a reward model
 CACHE_BYTES = 2**31  # of the keys and values of the prompts, and of the lanes, that are at hand
 
 Outcomes = dict[str, np.ndarray]  # of each episode [K, N]; N = prompts times samples
@@ -50,11 +54,18 @@ def lanes(agent: Agent) -> int:
 
 
 def play(
-    models: Any, members: Member, wanted: int, agent: Agent, way: Way, keep: Keep | None = None
+    models: Any,
+    members: Member,
+    wanted: int,
+    agent: Agent,
+    way: Way,
+    keep: Keep | None = None,
+    judge: Params | None = None,
 ) -> Outcomes:
     """What becomes of fresh episodes of each model [K, ...], sample by sample of each prompt.
 
-    Prompt i is row i of an environment that has rows, and else a function of the seed and i.
+    Prompt i is row i of an environment that has rows, and else a function of the seed and i. A
+    reward model gives each a `score`.
     """
     env = agent.env.held_out if way.held_out else agent.env
     count = num_prompts(env, wanted)
@@ -62,11 +73,11 @@ def play(
     size = -(-count // -(-count // most))
     how: Any = {"agent": agent, "way": way, "in_rows": env.num_rows > 0}
     piece = jax.jit(partial(_piece, **how)) if agent.host is None else _on_host(**how)
-    models = jax.device_put(models)  # once, for all pieces
+    models, judge = jax.device_put((models, judge))  # once, for all pieces
     found: list[Outcomes] = []
     for start in range(0, count, size):
         index = np.minimum(start + np.arange(size, dtype=np.int32), count - 1)
-        outcomes, shown = jax.device_get(piece(models, members, index))
+        outcomes, shown = jax.device_get(piece(models, judge, members, index))
         real = min(size, count - start) * way.samples
         found.append({name: x[:, :real] for name, x in outcomes.items()})
         if keep is not None:
@@ -75,13 +86,23 @@ def play(
 
 
 def _piece(
-    models: Any, members: Member, index: jax.Array, *, agent: Agent, way: Way, in_rows: bool
+    models: Any,
+    judge: Params | None,
+    members: Member,
+    index: jax.Array,
+    *,
+    agent: Agent,
+    way: Way,
+    in_rows: bool,
 ) -> tuple[dict[str, jax.Array], Episodes]:
     """(outcomes [K, N], the first episodes) from the prompts of these numbers [P]."""
 
     def one(model: Any, member: Member) -> tuple[dict[str, jax.Array], Episodes]:
         record = record_of(model, member, index, agent=agent, way=way, in_rows=in_rows)
-        return outcomes_of(record), jax.tree.map(lambda x: x[: way.kept], record)
+        told = outcomes_of(record)
+        if judge is not None:
+            told[SCORE] = scores(judge, record, member.cfg, way.samples)
+        return told, jax.tree.map(lambda x: x[: way.kept], record)
 
     return over_members(one, one_by_one=True)(models, members)
 
@@ -109,7 +130,10 @@ def _on_host(agent: Agent, way: Way, in_rows: bool) -> Callable:
     """The same of what the host plays and judges; nothing is written down of that."""
     host, parts = agent.host, None
 
-    def piece(models: Any, members: Member, index: np.ndarray) -> tuple[Outcomes, Episodes]:
+    def piece(
+        models: Any, judge: None, members: Member, index: np.ndarray
+    ) -> tuple[Outcomes, Episodes]:
+        del judge  # none of what Python plays
         nonlocal parts
         found = []
         for k in range(len(members.seed)):
@@ -163,9 +187,27 @@ def summary(found: Outcomes, samples: int = 1, in_rows: bool = False) -> dict[st
         told["unread_share"] = float(unread.mean())
     if masked.any():
         told["masked_episodes"] = int(masked.sum())
+    if SCORE in found and samples > 1:
+        told["best_of"] = best_of(found[SCORE], returns, samples)
     if "success" in found:
         told |= _success(found, cut, samples, in_rows)
     return told
+
+
+def best_of(score: np.ndarray, returns: np.ndarray, samples: int) -> dict[str, dict[str, float]]:
+    """k -> what comes of taking that of k samples which a reward model likes best.
+
+    `kl` is log k - (k - 1) / k, what KL(best of k || policy) is at most (arXiv:2401.01879).
+    """
+    score, returns = (x.reshape(-1, samples) for x in (score, returns))
+    return {
+        str(k): {
+            "kl": math.log(k) - (k - 1) / k,
+            "score": statistics.best_of(score, score, k),
+            "return": statistics.best_of(score, returns, k),
+        }
+        for k in statistics.powers(samples)
+    }
 
 
 def _success(found: Outcomes, cut: np.ndarray, samples: int, in_rows: bool) -> dict[str, Any]:
@@ -195,11 +237,13 @@ def _success(found: Outcomes, cut: np.ndarray, samples: int, in_rows: bool) -> d
     return told
 
 
-def evaluate_models(trained: Any, members: Member, episodes: int, *, agent: Agent) -> dict:
+def evaluate_models(
+    trained: Any, members: Member, episodes: int, *, agent: Agent, judge: Params | None = None
+) -> dict:
     """Fresh episodes of each trained model [K, ...] at the temperature it was trained with.
 
     `members` have leaves [K]; of their options those of playing are read.
     """
-    found = play(trained, members, episodes, agent, Way(held_out=True))
+    found = play(trained, members, episodes, agent, Way(held_out=True), judge=judge)
     told = summary(found, in_rows=agent.env.held_out.num_rows > 0)
     return told if agent.host is None else told | {"host": agent.host.told}

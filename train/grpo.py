@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 
 from jaxrl.algos import grpo
 from jaxrl.train import language
+from jaxrl.train.judge import Judged, as_judged
 
 PRESETS = {
     "default": grpo.Config(),
@@ -33,12 +34,16 @@ PRESETS = {
 
 
 @dataclass(frozen=True)
-class Args(language.Options):
+class Args(Judged, language.Options):
     preset: str = "default"  # options to start from: default or from-scratch
     algo: grpo.Config = field(default_factory=grpo.Config)
 
 
-TRAINER = replace(language.declare("grpo", grpo, PRESETS, Args), for_arrays="grpo_arrays")
+TRAINER = replace(
+    language.declare("grpo", grpo, PRESETS, Args),
+    for_arrays="grpo_arrays",
+    complete=lambda args: language.complete(as_judged(args)),
+)
 
 if __name__ == "__main__":
     from jaxrl.train.command import run

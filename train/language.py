@@ -14,12 +14,13 @@ from jaxrl.env import Wrapper
 from jaxrl.envs.fields import fields_of
 from jaxrl.language import LanguageEnvironment
 from jaxrl.lm import folders
-from jaxrl.lm.learn.agent import Agent, load_weights
+from jaxrl.lm.learn.agent import Agent, load_judge, load_weights
 from jaxrl.lm.learn.lengths import check_lengths, unread_reason
 from jaxrl.lm.learn.options import AgentConfig, PlayConfig
 from jaxrl.lm.learn.rows import longest_row, with_room
 from jaxrl.lm.learn.sizes import OF_A_TOKEN, evaluation_parts, training_parts
 from jaxrl.lm.model.config import check_lora
+from jaxrl.lm.model.params import Params
 from jaxrl.lm.model.transformer import Transformer
 from jaxrl.lm.play.episodes import Episodes
 from jaxrl.lm.play.limits import Limits, limits
@@ -27,7 +28,7 @@ from jaxrl.lm.play.transcribe import Transcriber
 from jaxrl.policy import named_leaves
 from jaxrl.program import Member
 from jaxrl.text import Chat
-from jaxrl.train import chat_data, flags, fresh, loop
+from jaxrl.train import chat_data, flags, fresh, judge, loop
 from jaxrl.train.host_language import Hosted, host_run, introduced, is_hosted, with_host
 from jaxrl.train.paths import File, Model, TokenizerOf
 from jaxrl.train.run_folder import read_config
@@ -92,6 +93,7 @@ class Options(Hosted, Spoken, loop.Options):
             found["init_from"] = hub.local(self.init_from)
         else:
             found["model"] = folders.model_folder(self.model)
+        found["reward_model"] = getattr(self, "reward_model", None)
         return {name: path for name, path in found.items() if path is not None}
 
 
@@ -150,6 +152,7 @@ def make_task(
     """
     cfg = args.algo
     tokenizer, agent, weights = make_agent(args, cfg, read)
+    agent, scorer = with_judge(args, tokenizer, agent)
     folders.check_saved(tokenizer, agent.model_config)  # before hours of training
     host = host_run(args, algorithm, agent)
 
@@ -168,7 +171,7 @@ def make_task(
         env=agent.env,
         num_iterations=cfg.num_iterations,
         steps_per_iteration=cfg.episodes,
-        outcome=(becomes or outcome)(tokenizer, agent),
+        outcome=becomes(tokenizer, agent) if becomes else outcome(tokenizer, agent, scorer),
         parts=training_parts(cfg, agent),
         unit="episodes",
         warm_up=cfg.sft_steps,
@@ -176,7 +179,7 @@ def make_task(
         minibatch_rows=cfg.episodes * agent.limits.context,
         weights=agent.model_config.num_bytes,
         one_by_one=True,
-        start=None if weights is None else partial(load_weights, weights=named_leaves(weights)),
+        start=starting(weights, scorer),
         shown=lambda state: state.shown,
         transcribe=Transcriber(agent.chat.tokenizer, cfg.group_size),
         refuse=partial(unread_reason, agent=agent) if cfg.unread == "stop" else None,
@@ -184,12 +187,44 @@ def make_task(
     )
 
 
-def outcome(tokenizer: folders.ChatTokenizer, agent: Agent) -> Outcome:
+def with_judge(
+    args: Any, tokenizer: folders.ChatTokenizer, agent: Agent
+) -> tuple[Agent, Params | None]:
+    """The agent with the reward model that the options name, if they do, and its weights."""
+    folder = getattr(args, "reward_model", None)
+    if folder is None:
+        return agent, None
+    if agent.host is not None:
+        agent.host.close()
+        raise ValueError(
+            f"reward_model={folder} is of the one program, and env={args.env} or --reward meets "
+            "Python; leave one of them out."
+        )
+    structure, weights = judge.load(folder, tokenizer, agent)
+    return replace(agent, judge=structure), weights
+
+
+def starting(weights: Transformer | None, scorer: Params | None) -> Callable[[Any], Any] | None:
+    """What gives a fresh state the weights that are not random; None where all are."""
+    if weights is None and scorer is None:
+        return None
+    leaves = None if weights is None else named_leaves(weights)
+
+    def start(state: Any) -> Any:
+        state = state if leaves is None else load_weights(state, leaves)
+        return state if scorer is None else load_judge(state, scorer)
+
+    return start
+
+
+def outcome(
+    tokenizer: folders.ChatTokenizer, agent: Agent, scorer: Params | None = None
+) -> Outcome:
     """Models are saved with their tokenizer, and play fresh episodes."""
     return Outcome(
         trained=lambda state: state.params.policy,
         save=partial(folders.save_models, tokenizer, agent.model_config),
-        evaluate=partial(fresh.evaluate_models, agent=agent),
+        evaluate=partial(fresh.evaluate_models, agent=agent, judge=scorer),
         parts=partial(evaluation_parts, agent, fresh.lanes(agent)),
         how_to_play="read it: python -m train.transcripts --run {}",
     )
@@ -264,11 +299,7 @@ def make_agent(
     examples = None if data is None else read(data, tokenizer)
     if examples is not None:
         longest = examples.token.shape[1]
-        if 0 < cfg.context < longest:
-            raise ValueError(
-                f"context={cfg.context} is too short for {args.data}, whose longest conversation "
-                f"has {longest} tokens; try --algo.context {longest}."
-            )
+        check_longest(args.data, longest, cfg, None if weights is None else model.context)
         sizes = replace(sizes, context=max(sizes.context, longest))
         size = len(examples.length) * longest * OF_A_TOKEN
         memory.check_host("context", longest, size)
@@ -284,6 +315,15 @@ def make_agent(
     given = weights is not None
     agent = Agent(env, tokenizer.chat, sizes, model, given, args.split, examples)
     return tokenizer, with_host(args, agent, cfg.group_size), weights
+
+
+def check_longest(data: Path, longest: int, cfg: AgentConfig, room: int | None) -> None:
+    """ValueError for conversations of a file that fit no context, or no model of this room."""
+    whose = f"is too short for {data}, whose longest conversation has {longest} tokens"
+    if 0 < cfg.context < longest:
+        raise ValueError(f"context={cfg.context} {whose}; try --algo.context {longest}.")
+    if room is not None and room < longest:
+        raise ValueError(f"the model's context of {room} tokens {whose}; leave longer ones out.")
 
 
 def make_env(env_id: str, fields: Mapping[str, Any]) -> LanguageEnvironment:

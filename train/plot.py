@@ -61,6 +61,38 @@ def plot_sweep(result: dict[str, Any], title: str, path: Path) -> None:
     _save(figure, path)
 
 
+def plot_rlhf(result: dict[str, Any], path: Path) -> None:
+    """A reward model's score and the true return against the square root of the KL.
+
+    Of PPO, dots as it was logged and a line of moving means, and of the best of n samples.
+    """
+    curve, best, top = result["ppo"], result["best_of"], result["peak"]
+    figure = _figure(7, 6)
+    rows = figure.subplots(2, 1, sharex=True)
+    parts = {"score": "reward model's score", "return": "true return"}
+    for axes, (name, label), color in zip(rows, parts.items(), ("#4477aa", "#aa3377"), strict=True):
+        root = np.sqrt(np.maximum(curve["kl"], 0.0))
+        axes.plot(root, curve[name], ".", color=color, markersize=3, alpha=0.3)
+        bold = (moving_mean(root), moving_mean(curve[name]))
+        axes.plot(*bold, color=color, linewidth=2.2, label="PPO")
+        sampled = [[row[x] for row in best.values()] for x in ("kl", name)]
+        style: Any = {"marker": "o", "markersize": 4, "linestyle": "--", "color": "#888888"}
+        axes.plot(np.sqrt(sampled[0]), sampled[1], label=f"best of 1 to {[*best][-1]}", **style)
+        axes.axhline(result["start"][name], color="#444444", linewidth=0.8, linestyle=":")
+        axes.axvline(np.sqrt(max(top["kl"], 0.0)), color="#444444", linewidth=0.8, linestyle=":")
+        axes.set_ylabel(label)
+    rows[0].legend(frameon=False, loc="lower right")
+    rows[1].set_xlabel("square root of KL(policy || model at the start), nats an episode")
+    rows[0].set_title(f"RLHF on {result['env']}; dotted: the start, and PPO's highest true return")
+    _save(figure, path)
+
+
+def moving_mean(x: Any) -> np.ndarray:
+    """Over a twentieth of a curve."""
+    size = max(1, len(x) // 20)
+    return np.convolve(np.asarray(x, float), np.full(size, 1 / size), "valid")
+
+
 def _figure(width: float, height: float) -> Any:
     # it has words to say of a cache that it cannot keep
     logging.getLogger("matplotlib").setLevel(logging.ERROR)

@@ -1,6 +1,7 @@
 """Train with PPO: `python -m train.ppo` solves CartPole-v1 in 0.5 M steps, seconds on two cores.
 
-On the id of a language environment `train.turn_ppo` takes over, PPO with a critic of turns.
+On the id of a language environment `train.turn_ppo` takes over, PPO with a critic of turns; with
+`--reward-model RUN` it is `train.token_ppo`.
 """
 
 from dataclasses import dataclass, field
@@ -70,7 +71,11 @@ def setup(args: Args) -> Task:
     return arrays.make_task("ppo", ppo, args)
 
 
-TRAINER = Trainer("ppo", ppo, PRESETS, Args, setup, arrays.reload, for_language="turn_ppo")
+TRAINER = Trainer(
+    *("ppo", ppo, PRESETS, Args, setup, arrays.reload),
+    for_language="turn_ppo",
+    for_reward_model="token_ppo",
+)
 
 if __name__ == "__main__":
     from jaxrl.train.command import run

@@ -25,11 +25,11 @@ from jaxrl.policy import save_weights
 from jaxrl.program import Member, over_members
 from jaxrl.statistics import summarize_returns
 from jaxrl.train import fresh, language, pair_data
+from jaxrl.train.judge import HEAD, MEAN, STD
 from jaxrl.train.paths import File
 from jaxrl.train.trainer import Outcome, Task, Trainer
 
 PRESETS = {"default": reward_model.Config()}
-HEAD = "head.npz"
 
 
 @dataclass(frozen=True)
@@ -100,16 +100,18 @@ def evaluate(
         reward = sgd.map_pieces(partial(reward_model.reward_of, cfg=cfg), params, pairs, size)
         sign = pairs.sign
         chosen, rejected = learn.in_order(reward, sign)
-        return {"told": sign[::2] != 0, "right": chosen > rejected, "margin": chosen - rejected}
+        known = {"told": sign[::2] != 0, "right": chosen > rejected, "reward": reward}
+        return known | {"margin": chosen - rejected}
 
     found = jax.device_get(jax.jit(over_members(one, one_by_one=True))(trained, members))
-    told = found.pop("told")
+    told, reward = found.pop("told"), found.pop("reward")
+    scale = {MEAN: reward, STD: np.std(reward, 1, keepdims=True)}
     known = {
         name: np.where(told, x, np.mean(x, 1, where=told, keepdims=True))
         for name, x in found.items()
     }
     return summarize_returns(
-        known.pop("right"), {"reward_margin": known["margin"], "told_pairs": told}
+        known.pop("right"), {"reward_margin": known["margin"], "told_pairs": told} | scale
     )
 
 

@@ -16,12 +16,14 @@ TRAINERS = {
     "grpo": "GRPO of a language agent: samples of one prompt compared",
     "reinforce": "REINFORCE of a language agent: turns compared over the batch",
     "turn_ppo": "PPO of a language agent, with a critic of turns",
+    "token_ppo": "PPO of a language agent against a reward model, with a KL at each token",
     "dpo": "DPO and its kin of a language agent: which of two responses is better",
     "kto": "KTO of a language agent: responses that are good or bad",
     "reward_model": "a reward model of pairs: which of two responses is better",
     "sft": "a language agent imitates scripted play or a file of conversations",
 }
 TOOLS = {
+    "rlhf": "SFT, reward model and PPO as one command, and whether the model is over-optimised",
     "sweep": "train many configurations and seeds as one program, and compare them",
     "envs": "list the environments (`python -m envs`)",
     "report": "one page that compares runs: curves, intervals, what differs",

@@ -80,6 +80,7 @@ class Trainer:
     )  # options that follow from others, at a start
     for_language: str | None = None  # the trainer that takes over on a language environment
     for_arrays: str | None = None  # the one that takes over on an environment of arrays
+    for_reward_model: str | None = None  # the one that takes over where a reward model judges
     intro: str = ""  # said by --help before what its module promises
 
     @property

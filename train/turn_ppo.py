@@ -5,7 +5,7 @@ From random weights `--preset from-scratch` wins GuessTheNumber-easy (0.99 and m
 on the id of an environment that is spoken to comes here.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from jaxrl.algos import turn_ppo
 from jaxrl.train import language
@@ -51,7 +51,9 @@ class Args(language.Options):
     algo: turn_ppo.Config = field(default_factory=turn_ppo.Config)
 
 
-TRAINER = language.declare("turn_ppo", turn_ppo, PRESETS, Args)
+TRAINER = replace(
+    language.declare("turn_ppo", turn_ppo, PRESETS, Args), for_reward_model="token_ppo"
+)
 
 if __name__ == "__main__":
     from jaxrl.train.command import run

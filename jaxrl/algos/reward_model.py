@@ -30,17 +30,19 @@ class Config(learn.PairConfig):
 
 
 def reward_of(params: learn.Params, rows: learn.PairBatch, cfg: Config) -> jax.Array:
-    """float32 [2P]: the head after the last token."""
-    wider = rows.replace(  # or nothing would be read after the last token of the longest
-        token=jnp.pad(rows.token, ((0, 0), (0, 1))), mask=jnp.pad(rows.mask, ((0, 0), (0, 1)))
-    )
-    value = learn.predict_responses(params.policy, wider, cfg, params.critic).value
-    assert value is not None
-    return jnp.take_along_axis(value, rows.length[:, None] - 1, 1)[:, 0]
+    """float32 [2P]: the head after the last token.
+
+    Nothing is to be said, so there are no logits; both responses of a pair share its prompt.
+    """
+    share = cfg.prompt_shared_by
+    return learn.score_of(params, rows, rows.length, share, cfg.remat)
 
 
 def loss(params: learn.Params, batch: learn.PairBatch, cfg: Config) -> tuple[Sums, Metrics]:
-    """The mean over pairs of which one is preferred."""
+    """The mean over pairs of which one is preferred, by how much it is to be ahead.
+
+    Pairs of equal returns tell nothing, nor do those that the host could not judge.
+    """
     reward = reward_of(params, batch, cfg)
     chosen, rejected = learn.in_order(reward, batch.sign)
     told = batch.sign[::2] != 0

@@ -13,7 +13,9 @@ from jaxrl.lm.learn.batch import (
     ratio_metrics,
     response_log_prob,
     response_mean,
+    score_of,
     token_means,
+    values,
     without_unread,
 )
 from jaxrl.lm.learn.imitation import imitate
@@ -62,9 +64,11 @@ __all__ = [
     "ratio_metrics",
     "response_log_prob",
     "response_mean",
+    "score_of",
     "token_means",
     "update",
     "update_from_groups",
     "update_from_pairs",
+    "values",
     "without_unread",
 ]

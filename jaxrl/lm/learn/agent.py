@@ -34,9 +34,10 @@ class State(flax.struct.PyTreeNode):
     reference: Params | None  # those after the warm start, where an algorithm stays near to them
     shown: Episodes  # a few of the last iteration's episodes, for the transcripts
     iteration: jax.Array  # int32 []
+    judge: Params | None = None  # a reward model, which stays as it is
 
 
-SPLIT_FIELDS = ("params", "opt_state", "reference")
+SPLIT_FIELDS = ("params", "opt_state", "reference", "judge")
 
 
 @dataclass(frozen=True)
@@ -52,20 +53,37 @@ class Agent:
     examples: Episodes | None = None  # conversations to imitate instead of scripted play
     num_shown: int = 4  # episodes kept of every iteration, for the transcripts
     host: Any = None  # a user's Python that it meets (jaxrl.lm.host); None: there is none
+    judge: ModelConfig | None = None  # structure of the reward model that judges its episodes
 
-    def make_params(self, key: jax.Array, has_critic: bool) -> Params:
-        """A policy with random weights, or those to be given; a critic that is 0 everywhere."""
+    def make_params(self, key: jax.Array, has_critic: bool, own_critic: bool = False) -> Params:
+        """A policy with random weights, or those to be given; a critic that is 0 everywhere.
+
+        One of its own layers has those of the reward model, which `load_judge` gives it.
+        """
         policy = Transformer(self.model_config, nnx.Rngs(params=key))
         if self.given:
             policy = lora.map_named(
                 lambda name, x: x if lora.ADAPTER in name else jnp.zeros_like(x), policy
             )
-        return Params(policy, zero_critic(self.model_config.width) if has_critic else None)
+        head = zero_critic(self.model_config.width) if has_critic else None
+        return Params(policy, self.make_judge() if own_critic else head)
+
+    def make_judge(self) -> Params:
+        """A reward model that is 0 everywhere, until `load_judge`."""
+        assert self.judge is not None, "there is no reward model"
+        model = Transformer(self.judge, nnx.Rngs(0))
+        return Params(jax.tree.map(jnp.zeros_like, model), zero_critic(self.judge.width))
 
     def layout(self, cfg: AgentConfig, axis: str | None) -> Layout:
         """How the parameters lie on the devices of a mesh axis."""
-        make = partial(self.make_params, has_critic=cfg.has_critic)
+        how = {"has_critic": cfg.has_critic, "own_critic": cfg.own_critic}
+        make = partial(self.make_params, **how)
         return Layout(jax.eval_shape(make, jax.random.key(0)) if self.split else None, axis)
+
+    def whole_judge(self, judge: Params, axis: str | None) -> Params:
+        """A state's reward model, on every device."""
+        whole = jax.eval_shape(self.make_judge) if self.split else None
+        return Layout(whole, axis).gather(judge)
 
     def play(
         self,
@@ -108,14 +126,16 @@ class Agent:
 
 def init(key: jax.Array, *, cfg: AgentConfig, agent: Agent, axis: str | None = None) -> State:
     """A fresh State with random weights; `load_weights` gives it others."""
-    params = agent.make_params(key, cfg.has_critic)
+    params = agent.make_params(key, cfg.has_critic, cfg.own_critic)
+    judge = None if agent.judge is None else agent.make_judge()
     if agent.split and axis is not None:
-        params = part_of(params, axis)
+        params, judge = part_of((params, judge), axis)
     sizes = agent.limits
+    like = params.replace(critic=None)
     return State(
         params=params,
         opt_state=optimizer(cfg).init(params.trained()),  # pyright: ignore
-        reference=jax.tree.map(jnp.copy, params) if cfg.keeps_reference else None,
+        reference=jax.tree.map(jnp.copy, like) if cfg.keeps_reference else None,
         shown=empty(
             agent.num_shown,
             sizes.context,
@@ -124,6 +144,7 @@ def init(key: jax.Array, *, cfg: AgentConfig, agent: Agent, axis: str | None = N
             sizes.first,
         ),
         iteration=jnp.zeros((), jnp.int32),
+        judge=judge,
     )
 
 
@@ -149,17 +170,6 @@ def load_weights(state: State, weights: dict[str, Any]) -> State:
     replace is deleted, so that no more than one of them is in memory twice. Adapters keep their
     own. Every device is given its own part only, and nothing is compiled.
     """
-
-    def put(x: jax.Array, value: Any) -> jax.Array:
-        def part(index: Any) -> np.ndarray:  # a slice for each axis
-            one = np.asarray(value[index[1:]]).astype(x.dtype)
-            count = len(range(*index[0].indices(x.shape[0])))
-            return np.broadcast_to(one, (count, *one.shape))
-
-        shape, sharding = x.shape, x.sharding
-        x.delete()
-        return jax.make_array_from_callback(shape, sharding, part)
-
     parts = [p for p in (state.params, state.reference) if p is not None]
     found = [named_leaves(part.policy) for part in parts]
     missing = {name for name in found[0] if lora.ADAPTER not in name} - weights.keys()
@@ -167,7 +177,7 @@ def load_weights(state: State, weights: dict[str, Any]) -> State:
     for name in list(weights):
         value = weights.pop(name)
         for leaves in found:
-            leaves[name] = put(leaves[name], value)
+            leaves[name] = _put(leaves[name], value)
     filled = [
         part.replace(
             policy=lora.map_named(lambda name, _, leaves=leaves: leaves[name], part.policy)
@@ -175,3 +185,25 @@ def load_weights(state: State, weights: dict[str, Any]) -> State:
         for part, leaves in zip(parts, found, strict=True)
     ]
     return state.replace(params=filled[0], reference=filled[1] if len(filled) > 1 else None)
+
+
+def load_judge(state: State, judge: Params) -> State:
+    """A fresh State [K, ...] whose reward models are this one, and a critic of its own layers."""
+    assert state.judge is not None
+    critic = state.params.critic
+    if isinstance(critic, Params):
+        state = state.replace(params=state.params.replace(critic=jax.tree.map(_put, critic, judge)))
+    return state.replace(judge=jax.tree.map(_put, state.judge, judge))
+
+
+def _put(x: jax.Array, value: Any) -> jax.Array:
+    """`value` [...] in the place of x [K, ...], which is deleted."""
+
+    def part(index: Any) -> np.ndarray:  # a slice for each axis
+        one = np.asarray(value[index[1:]]).astype(x.dtype)
+        count = len(range(*index[0].indices(x.shape[0])))
+        return np.broadcast_to(one, (count, *one.shape))
+
+    shape, sharding = x.shape, x.sharding
+    x.delete()
+    return jax.make_array_from_callback(shape, sharding, part)

@@ -11,7 +11,7 @@ from jaxrl import losses, objectives
 from jaxrl.env import per_env_keys
 from jaxrl.lm.learn.options import AgentConfig, GroupConfig, MinibatchConfig
 from jaxrl.lm.model.log_prob import hidden_after, hidden_states, token_log_prob
-from jaxrl.lm.model.params import Critic
+from jaxrl.lm.model.params import Critic, Params
 from jaxrl.lm.model.transformer import Transformer
 from jaxrl.lm.play.episodes import Episodes
 from jaxrl.metrics import Metrics, Sums, mean
@@ -82,24 +82,55 @@ def after_prompts(
     model: Transformer, rows: Sequences, cfg: GroupConfig, critic: Critic | None
 ) -> Prediction:
     """Prompts are read once for the rows of a group that lie side by side, without logits."""
+    before, rest, in_place = before_responses(model, rows, cfg.prompt_shared_by, cfg.remat)
+    log_prob, entropy = token_log_prob(model, before, rest, cfg.chunk, cfg.temperature)
+    value = None if critic is None else in_place(critic(before))
+    return Prediction(in_place(log_prob), in_place(entropy), value)
+
+
+def before_responses(
+    model: Transformer, rows: Sequences, share: int, remat: bool
+) -> tuple[jax.Array, jax.Array, Callable[[jax.Array], jax.Array]]:
+    """(hidden state [N, S, D] before each of the S tokens after a prompt, these tokens [N, S], ..).
+
+    And what puts numbers [N, S] where these tokens stand [N, C-1], 0 elsewhere. `share` rows that
+    lie side by side begin with the same prompt.
+    """
     assert rows.first > 0, "the room for a prompt is not known"
     num, context = rows.token.shape
-    size, share = context - rows.first, cfg.prompt_shared_by  # no episode says more after it
+    size = context - rows.first  # no episode says more after it
     place = rows.start[:, None] + jnp.arange(size, dtype=jnp.int32)
     rest = jnp.take_along_axis(rows.token, place, 1, mode="clip")
     prompt, length = rows.token[::share, : rows.first], rows.start[::share]
-    hidden, later = hidden_after(model, prompt, length, rest[:, :-1], cfg.remat)
+    hidden, later = hidden_after(model, prompt, length, rest[:, :-1], remat)
     last = jnp.take_along_axis(hidden, jnp.maximum(length - 1, 0)[:, None, None], 1)
     before = jnp.concatenate([jnp.repeat(last, share, 0), later], 1)  # [N, S, D]
-    log_prob, entropy = token_log_prob(model, before, rest, cfg.chunk, cfg.temperature)
     row = jnp.arange(num, dtype=jnp.int32)[:, None]
     column = jnp.where(place > 0, place - 1, context)  # beyond the last: dropped
 
     def in_place(x: jax.Array) -> jax.Array:
         return jnp.zeros((num, context - 1), x.dtype).at[row, column].set(x, mode="drop")
 
-    value = None if critic is None else in_place(critic(before))
-    return Prediction(in_place(log_prob), in_place(entropy), value)
+    return before, rest, in_place
+
+
+@jax.named_scope("critic")
+def values(model: Params, rows: Sequences, share: int, remat: bool) -> jax.Array:
+    """float32 [N, C-1]: of a critic with layers of its own, before each token after the prompt."""
+    assert isinstance(model.critic, Critic)
+    before, _, in_place = before_responses(model.policy, rows, share, remat)
+    return in_place(model.critic(before))
+
+
+def score_of(
+    model: Params, rows: Sequences, length: jax.Array, share: int, remat: bool
+) -> jax.Array:
+    """float32 [N]: of a reward model, after the last token of rows with these lengths [N]."""
+    wider = rows.replace(  # or nothing would be read after the last token of the longest
+        token=jnp.pad(rows.token, ((0, 0), (0, 1))), mask=jnp.pad(rows.mask, ((0, 0), (0, 1)))
+    )
+    value = values(model, wider, share, remat)
+    return jnp.take_along_axis(value, length[:, None] - 1, 1)[:, 0]
 
 
 def learned_from(episodes: Episodes, cfg: GroupConfig) -> tuple[Sequences, jax.Array]:

@@ -11,6 +11,7 @@ from jaxrl import mesh, metrics, sgd
 from jaxrl.lm.learn.agent import Agent, State
 from jaxrl.lm.learn.batch import drawn, shuffled
 from jaxrl.lm.learn.imitation import imitate, rehearsal, with_rehearsal
+from jaxrl.lm.learn.judge import paid_by, scores
 from jaxrl.lm.learn.optimizer import descend
 from jaxrl.lm.learn.options import GroupConfig
 from jaxrl.lm.learn.report import played_metrics, shown
@@ -18,7 +19,7 @@ from jaxrl.lm.model.params import Params
 from jaxrl.lm.model.transformer import unstack
 from jaxrl.lm.play.episodes import Episodes
 from jaxrl.lm.play.rounds import Work
-from jaxrl.metrics import Metrics, Sums
+from jaxrl.metrics import Metrics, Sums, mean
 
 # An algorithm's own: (params, reference, episodes, cfg, axis) -> what is learned from, metrics of
 # this device; and (params, some rows of it, cfg) -> the loss, metrics.
@@ -67,7 +68,7 @@ def warm_up(
     """One supervised step on fresh scripted episodes; of the metrics `like`, those that it has."""
     state, _, own = imitate(state, key, cfg=cfg, agent=agent, axis=axis)
     if state.reference is not None:
-        state = state.replace(reference=state.params)
+        state = state.replace(reference=state.params.replace(critic=None))
     unknown = Sums(jnp.zeros((), jnp.float32), jnp.zeros((), jnp.float32))
     return state, {name: own.get(name, unknown) for name in like}
 
@@ -94,7 +95,12 @@ def improve(
         player = reference if cfg.reference_plays else whole
         played = agent.play(player.policy, play_key, index, cfg, cfg.group_size, axis)
     episodes, work = played
-    rows, known = prepare(whole, reference, episodes, cfg, axis)
+    paid, known = episodes, {}
+    if state.judge is not None:
+        score = scores(agent.whole_judge(state.judge, axis), episodes, cfg, cfg.group_size)
+        paid, known["score"] = paid_by(score, episodes), mean(score)
+    rows, more = prepare(whole, reference, paid, cfg, axis)
+    known |= more
     known |= played_metrics(episodes, work, rows.mask)
     order = shuffled(order_key, index, cfg.num_epochs, cfg.num_minibatches, cfg.learned_of_group)
     examples = rehearsal(scripted_key, cfg.num_minibatches, cfg=cfg, agent=agent, axis=axis)

@@ -64,8 +64,16 @@ def descend(
     part: Any = params.trained()
     clipped_grads: Any = grads
     updates, opt_state = optimizer(cfg).update(clipped_grads, opt_state, part)
-    updates = jax.tree.map(lambda u, x: (cfg.learning_rate * u).astype(x.dtype), updates, part)
-    moved: Any = optax.apply_updates(part, updates)
+
+    def times(rate: Any, changes: Any, like: Any) -> Any:
+        return jax.tree.map(lambda u, x: (rate * u).astype(x.dtype), changes, like)
+
+    changes: Any = updates
+    changes = changes.replace(
+        policy=times(cfg.learning_rate, changes.policy, part.policy),
+        critic=times(cfg.critic_rate, changes.critic, part.critic),
+    )
+    moved: Any = optax.apply_updates(part, changes)
     params = params.with_trained(moved)
     metrics["param_norm"] = value(layout.norms(params).policy)
     return params, opt_state, metrics

@@ -47,6 +47,11 @@ class OptimizerConfig:
     chunk: int = 0  # tokens whose logits exist at the same time; 0: as many as 128 MiB hold
     remat: bool = False  # compute layers again in the backward pass, to save memory
 
+    @property
+    def critic_rate(self) -> float:
+        """The learning rate of a critic."""
+        return self.learning_rate
+
     def _check_optimizer(self) -> None:
         for name in ("learning_rate", "max_grad_norm", "micro_batch"):
             config.check_positive(name, getattr(self, name), 1)
@@ -79,6 +84,7 @@ class AgentConfig(WarmStartConfig, OptimizerConfig, PlayConfig):
     """Options of every algorithm for language agents."""
 
     has_critic: ClassVar[bool] = False  # values are learned beside the policy
+    own_critic: ClassVar[bool] = False  # by layers of its own, at first those of the reward model
     group_size: ClassVar[int] = 1
 
     def __post_init__(self):

@@ -20,7 +20,7 @@ def training_parts(cfg: AgentConfig, agent: Agent) -> list[Part]:
     """Of a run; lower bounds, as everything in `jaxrl.memory`."""
     model, context = agent.model_config, agent.limits.context
     state = jax.eval_shape(partial(init, cfg=cfg, agent=agent), jax.random.key(0))
-    weights = size_of((state.params, state.opt_state, state.reference))
+    weights = size_of((state.params, state.opt_state, state.reference, state.judge))
     plays = isinstance(cfg, GroupConfig)
     episodes = cfg.episodes if plays else cfg.sft_episodes
     many = "num_prompts" if plays else "sft_episodes"

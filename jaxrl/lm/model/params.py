@@ -27,10 +27,14 @@ def zero_critic(width: int) -> Critic:
 
 
 class Params(flax.struct.PyTreeNode):
-    """Also the form of their gradient, and of anything else that there is one of for each part."""
+    """Also the form of their gradient, and of anything else that there is one of for each part.
+
+    A reward model has the same parts, its layers and its head, and says no token. A critic that
+    begins as one is one: it has layers of its own.
+    """
 
     policy: Transformer
-    critic: Critic | None = None
+    critic: "Critic | Params | None" = None
 
     def trained(self) -> Self:
         """What an optimiser sees: with adapters, of the policy these alone."""

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
 from jaxrl import mesh
+from jaxrl.lm.model.params import Params
 
 MIN_SIZE = 2**12  # numbers in an array that is worth splitting
 
@@ -60,6 +61,8 @@ class Layout:
         """Which axis of each array is split, in the form of all of them or of what is trained."""
         parts = mesh.axis_size(self.axis)
         axes = jax.tree.map(lambda x: split_axis(x.shape, parts), self.whole)
+        if isinstance(like, Params) and like.critic is None:  # a reference has none
+            axes = axes.replace(critic=None)
         same = len(jax.tree.leaves(axes)) == len(jax.tree.leaves(like))
         return axes if same else axes.trained()  # adapters alone are fewer
 
