@@ -12,6 +12,8 @@ from jaxrl import envs, hub, memory
 from jaxrl.algos import sft
 from jaxrl.env import Wrapper
 from jaxrl.envs.fields import fields_of
+from jaxrl.envs.tools.world import ToolWorld
+from jaxrl.host_world import HostWorld
 from jaxrl.language import LanguageEnvironment
 from jaxrl.lm import folders
 from jaxrl.lm.learn.agent import Agent, load_weights
@@ -27,6 +29,8 @@ from jaxrl.lm.play.transcribe import Transcriber
 from jaxrl.policy import named_leaves
 from jaxrl.program import Member
 from jaxrl.text import Chat
+from jaxrl.text.tool_forms import Schemas
+from jaxrl.text.tools import schemas
 from jaxrl.train import chat_data, flags, fresh, loop
 from jaxrl.train.host_language import Hosted, host_run, introduced, is_hosted, with_host
 from jaxrl.train.paths import File, Model, TokenizerOf
@@ -214,8 +218,9 @@ def reload_agent(folder: Path, args: Any) -> tuple[Any, folders.ChatTokenizer, A
             f" model.json a model of {model_config.vocab_size}; copy both again from one run."
         )
     env, tokenizer = introduced(args, env, tokenizer)
+    env, chat = in_world(env, tokenizer)
     cfg = with_room(env, tokenizer, args.algo)
-    agent = Agent(env, tokenizer.chat, sizes_of(env, tokenizer.chat, cfg), model_config)
+    agent = Agent(env, chat, sizes_of(env, chat, cfg), model_config)
     return trained, tokenizer, with_host(args, agent, cfg.group_size)
 
 
@@ -254,13 +259,14 @@ def make_agent(
         args.dtype,
         args.date,
         args.thinking,
-        env.toolbox if env.in_words else (),
+        tools_of(env),
     )
     env, tokenizer = introduced(args, env, tokenizer)
+    env, chat = in_world(env, tokenizer)
     if args.lora_rank:
         model = replace(model, lora_rank=args.lora_rank, lora_alpha=args.lora_alpha)
-    sizes = sizes_of(env, tokenizer.chat, with_room(env, tokenizer, cfg))
-    check_lengths(args.env, env, tokenizer.chat, sizes, cfg, scripted)
+    sizes = sizes_of(env, chat, with_room(env, tokenizer, cfg))
+    check_lengths(args.env, env, chat, sizes, cfg, scripted)
     examples = None if data is None else read(data, tokenizer)
     if examples is not None:
         longest = examples.token.shape[1]
@@ -282,8 +288,31 @@ def make_agent(
             f"longest episode needs {sizes.context}{prompt}; set --algo.response-tokens lower."
         )
     given = weights is not None
-    agent = Agent(env, tokenizer.chat, sizes, model, given, args.split, examples)
+    agent = Agent(env, chat, sizes, model, given, args.split, examples)
     return tokenizer, with_host(args, agent, cfg.group_size), weights
+
+
+def tools_of(env: LanguageEnvironment) -> Schemas:
+    """What a conversation tells of the tools of the environment, where it uses words."""
+    return schemas(env.toolbox) if env.in_words else ()
+
+
+def in_world(
+    env: LanguageEnvironment, spoken: folders.ChatTokenizer
+) -> tuple[LanguageEnvironment, Chat]:
+    """An environment and a conversation as they fit each other.
+
+    In a world of tools what follows a response is what its calls gave, not what a user says.
+    """
+    words, chat = spoken.chat.words, spoken.chat
+    if isinstance(env, ToolWorld) and env.in_words and words.tools:
+        env = env.replace(tool_form=words.tools)
+    elif not (isinstance(env, HostWorld) and env.tool_form and words.tools):
+        return env, chat
+    if words.results != words.following:
+        other = spoken.in_words(replace(words, following=words.results)).chat
+        chat = chat.replace(next_piece=other.next_piece)
+    return env, chat
 
 
 def make_env(env_id: str, fields: Mapping[str, Any]) -> LanguageEnvironment:

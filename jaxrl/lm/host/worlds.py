@@ -13,6 +13,7 @@ from jaxrl.lm.host import tools
 from jaxrl.lm.host.answers import Answers, Where
 from jaxrl.lm.host.ledger import Ledger
 from jaxrl.lm.host.pool import Pool, Reply
+from jaxrl.text.tool_forms import FORMS
 
 OPENING = -2  # the turn of a call about an episode's beginning
 
@@ -141,7 +142,7 @@ class Worlds:
         for name, value in found.get("metrics", {}).items():
             if name != "success" or over or out_of_turns:
                 self.ledger.add(name, value)
-        obs = found["obs"] if self.is_game else tools.results(found["obs"])
+        obs = found["obs"] if self.is_game else FORMS[self.env.tool_form].results(found["obs"])
         terminated = found["terminated"] or (out_of_turns and not self.env.truncates)
         truncated = (found["truncated"] or out_of_turns) and not terminated
         if truncated and not self.env.truncates:
