@@ -282,4 +282,5 @@ def test_the_schema_is_what_templates_take():
         "properties": {"a": {"type": "integer"}, "b": {"type": "integer"}},
         "required": ["a"],
     }
-    assert tools.described(TOOLS).count('{"type": "function"') == 4
+    first, second, *_ = tools.schemas(TOOLS)
+    assert first.startswith('{"type": "function"') and json.loads(second) == TOOLS[1].schema

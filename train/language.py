@@ -17,7 +17,7 @@ from jaxrl.host_world import HostWorld
 from jaxrl.language import LanguageEnvironment
 from jaxrl.lm import folders
 from jaxrl.lm.learn.agent import Agent, load_weights
-from jaxrl.lm.learn.lengths import check_lengths, unread_reason
+from jaxrl.lm.learn.lengths import check_lengths, check_tools, unread_reason
 from jaxrl.lm.learn.options import AgentConfig, PlayConfig
 from jaxrl.lm.learn.rows import longest_row, with_room
 from jaxrl.lm.learn.sizes import OF_A_TOKEN, evaluation_parts, training_parts
@@ -250,19 +250,15 @@ def make_agent(
         )
     if scripted:
         check_player(args.env, env, cfg.sft_player)
+    how = (args.dtype, args.date, args.thinking, tools_of(env))
     tokenizer, model, weights = folders.start(
-        args.model,
-        args.init_from,
-        args.tokenizer,
-        args.chat,
-        args.system,
-        args.dtype,
-        args.date,
-        args.thinking,
-        tools_of(env),
+        args.model, args.init_from, args.tokenizer, args.chat, args.system, *how
     )
     env, tokenizer = introduced(args, env, tokenizer)
     env, chat = in_world(env, tokenizer)
+    if tokenizer.tools:
+        own = 0 if weights is None else model.context
+        check_tools(args.env, env, chat, len(tokenizer.tools), cfg, own)
     if args.lora_rank:
         model = replace(model, lora_rank=args.lora_rank, lora_alpha=args.lora_alpha)
     sizes = sizes_of(env, chat, with_room(env, tokenizer, cfg))

@@ -14,7 +14,7 @@ from jaxrl.text.answers import Reading
 from jaxrl.text.call_writer import call_bytes, quoted, quoted_bytes, write_call
 from jaxrl.text.calls import ERRORS, FINE, Calls, read_calls
 from jaxrl.text.tool_forms import FORMS, TERSE, ToolForm
-from jaxrl.text.tools import Tool
+from jaxrl.text.tools import Tool, check_toolbox
 
 MOST_TURNS = 100
 ENDINGS = ("wrong", "right", "no answer")
@@ -55,6 +55,7 @@ class ToolWorld(Judged):
         check_numbers(self, turns=(1, MOST_TURNS), calls=(1, 8))
         if self.tool_form not in FORMS:
             raise ValueError(f"tool_form={self.tool_form} must be one of {', '.join(FORMS)}.")
+        check_toolbox(self.toolbox)
 
     @property
     def form(self) -> ToolForm:

@@ -62,8 +62,7 @@ class Tool:
 
 
 def schemas(tools: Sequence[Tool]) -> Schemas:
-    """Of each tool, in order; ValueError for two of one name."""
-    check_different("tools", [tool.name for tool in tools])
+    """Of each tool, in order."""
     return tuple(dumped(tool.schema) for tool in tools)
 
 
@@ -74,6 +73,13 @@ def check_name(what: str, name: str) -> None:
             "_, . or -; try "
             f"{re.sub('[^A-Za-z0-9_.-]', '_', name).lstrip('0123456789.-') or 'add'}."
         )
+
+
+def check_toolbox(tools: Sequence[Tool]) -> None:
+    """ValueError for no tools, and for two of one name."""
+    if not tools:
+        raise ValueError("tools=() must hold a Tool at least.")
+    check_different("tools", [tool.name for tool in tools])
 
 
 def check_different(what: str, names: list[str]) -> None:
