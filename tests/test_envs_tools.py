@@ -119,9 +119,9 @@ def test_the_email_that_is_asked_for_is_sent_by_a_call_and_pays_1():
     )
     for wanted, said in (
         (1, [call % (spelled, subject, recipient), "Done."]),
-        (1, [call % (spelled.upper().replace("U", "u"), subject, recipient)] + ["Done."]),
+        (1, [call % (spelled.upper().replace("U", "u"), subject, recipient), "Done."]),
         (0, [call % (spelled + "!", subject, recipient), "Done."]),
-        (0, [call % (body, subject, recipient)] * 2 + ["Done."]),
+        (0, [*[call % (body, subject, recipient)] * 2, "Done."]),
         (0, ["Done."]),
     ):
         state, told = start, []

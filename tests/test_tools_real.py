@@ -43,13 +43,12 @@ def shelf(tmp_path_factory):
     def one(kind):
         folder, source = root / kind, real.folder(KINDS[kind])
         if not folder.exists():
-            template = (real.folder("templates") / f"{kind}.jinja").read_text()
-            if kind == "qwen3":  # the model's own file has it
-                template = folders._template(source)[1]
             folder.mkdir()
             for name in ("tokenizer.json", "tokenizer_config.json"):
                 (folder / name).write_text((source / name).read_text())
-            (folder / "chat_template.jinja").write_text(template)
+            if kind != "qwen3":  # the model's own file has it
+                template = (real.folder("templates") / f"{kind}.jinja").read_text()
+                (folder / "chat_template.jinja").write_text(template)
         return folder
 
     return one
