@@ -10,7 +10,6 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import pytest
-import tokenizer_files
 
 from jaxrl.checkpoint import Checkpoints, abstract
 from train import command, evaluate, flags, loop, ppo
@@ -395,66 +394,3 @@ def test_of_an_option_given_twice_the_last_counts_for_every_reader():
     assert (args.seed, args.env, args.algo.num_envs) == (2, CORRIDOR[1], 16)
     assert flags.flag_value(argv, "--env") == CORRIDOR[1]
     assert command.choose("ppo", ["--env", "language/GuessTheNumber-easy", *CORRIDOR]).name == "ppo"
-
-
-SILENT = (
-    "{% for m in messages %}<|im_start|>{{ m.role + '\n' + m.content }}<|im_end|>\n{% endfor %}"
-)
-SILENT += "<|im_start|>assistant\n"
-WORLDS = """
-from jaxrl.envs.tools.search import Search
-from jaxrl.text.tools import Parameter, Tool
-
-def world(make):
-    return type("World", (Search,), {"toolbox": property(lambda self: make())})
-
-ADD = Tool("add", "", (Parameter("a"),))
-Typed = world(lambda: (Tool("add", "", (Parameter("a", "array"),)),))
-Twice = world(lambda: (ADD, ADD))
-Alike = world(lambda: (Tool("add", "", (Parameter("a"), Parameter("a"))),))
-Unnamed = world(lambda: (Tool(""),))
-Vague = world(lambda: (Tool("add", "", (Parameter(""),)),))
-Empty = world(tuple)
-"""
-IN_WORDS = ("--env-args", "prompt=instruct")
-
-
-@pytest.mark.parametrize(
-    ("argv", "words"),
-    [
-        (
-            ("--env", "tools/Search", *IN_WORDS, "--tokenizer", "silent"),
-            ("silent", "says nothing of tools; try --chat with one of plain, chatml, llama3, or"),
-        ),
-        (
-            ("--env", "tools/Office", *IN_WORDS, "--algo.prompt-tokens", "64"),
-            ("prompt_tokens=64 is too short for tools/Office, whose 11 tools take 3", "tokens to "
-             "tell of; try --algo.prompt-tokens 3", ", or fewer tools."),
-        ),
-        (
-            ("--env", "tools/Office", *IN_WORDS, "--algo.context", "512"),
-            ("context=512 is too short for tools/Office, whose 11 tools take 3", "try --algo.cont"),
-        ),
-        (("--env", "tools/Search", "--env-args", "tool_form=xml"), ("one of tags, bare",)),
-        (("--env", "worlds_bad:Typed"), ("type=array of the parameter 'a'", "try one of string")),
-        (("--env", "worlds_bad:Twice"), ("tools=['add', 'add'] has 'add' twice; give each",)),
-        (("--env", "worlds_bad:Alike"), ("parameters=['a', 'a'] has 'a' twice; give each",)),
-        (("--env", "worlds_bad:Unnamed"), ("name='' of a tool must begin with", "try add.")),
-        (("--env", "worlds_bad:Vague"), ("name='' of a parameter must begin with", "try add.")),
-        (("--env", "worlds_bad:Empty"), ("tools=() must hold a Tool at least.",)),
-    ],
-)  # fmt: skip
-def test_tools_that_cannot_be_told_or_called_are_refused(
-    refused, tmp_path, monkeypatch, argv, words
-):
-    folder = tmp_path / "silent"
-    folder.mkdir()
-    (folder / "tokenizer.json").write_text(tokenizer_files.file("qwen2").read_text())
-    (folder / "tokenizer_config.json").write_text(json.dumps({"chat_template": SILENT}))
-    (tmp_path / "worlds_bad.py").write_text(WORLDS)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    argv = [str(folder) if word == "silent" else word for word in argv]
-    said = refused(*argv, "--run-dir", tmp_path / "run", trainer="grpo")
-    for word in words:
-        assert word in said
-    assert not (tmp_path / "run").exists()

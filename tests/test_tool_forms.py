@@ -10,7 +10,8 @@ import tokenizer_files
 from tokenizers import Tokenizer
 from tool_talk import played, tokens
 
-import envs
+from envs.tools.calculator import Calculator
+from envs.tools.search import Search
 from jaxrl.lm import folders
 from jaxrl.lm.host_chat import HostChat
 from jaxrl.text import BpeTokenizer, ByteTokenizer, literal, make_chat, to_str
@@ -83,7 +84,7 @@ STEPS = {
 @pytest.mark.parametrize("own", [True, False], ids=["own", "form"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_agent_reads_calls_and_results_as_the_template_writes_them(kind, own):
-    env = envs.make("tools/Calculator", prompt="instruct", calls=2, turns=4)
+    env = Calculator(prompt="instruct", calls=2, turns=4)
     tools = schemas(env.toolbox)
     form, template = KINDS[kind]
     names = names_of(kind, tools)
@@ -94,6 +95,7 @@ def test_an_agent_reads_calls_and_results_as_the_template_writes_them(kind, own)
     kept = (template, names) if own else None
     spoken = folders.ChatTokenizer(chat, form, path.read_text(), kept, tools=tools)
     env, chat = in_world(env, spoken)
+    assert isinstance(env, Calculator)
     assert env.tool_form == chat.words.tools == {"qwen2": "tags", "llama3": "bare"}[kind]
     texts, messages = played(env, STEPS[kind][0], jax.random.key(0), STEPS[kind][1])
     whole = [{"role": "system", "content": SYSTEM}, *messages]
@@ -105,7 +107,7 @@ def test_an_agent_reads_calls_and_results_as_the_template_writes_them(kind, own)
 
 
 def test_plain_tells_of_tools_before_the_first_question():
-    env = envs.make("tools/Search", prompt="instruct")
+    env = Search(prompt="instruct")
     tools = schemas(env.toolbox)
     spoken = folders.chat_tokenizer(None, tools=tools)
     _, chat = in_world(env, spoken)
@@ -118,7 +120,7 @@ def test_plain_tells_of_tools_before_the_first_question():
 def test_a_run_is_told_of_the_tools_of_another_world(tmp_path):
     before = folders.chat_tokenizer(None)
     before.save(tmp_path)
-    tools = schemas(envs.make("tools/Search").toolbox)
+    tools = schemas(Search().toolbox)
     kept = folders.load_chat_tokenizer(tmp_path)
     assert kept.tools == () and not kept.chat.words.tools
     kept.after(kept.system, tools).save(tmp_path)
@@ -157,7 +159,7 @@ def test_a_text_is_quoted_as_json_does_it():
 
 
 def test_what_does_not_fit_between_quotes_is_told_as_an_error():
-    env = envs.make("tools/Search", prompt="instruct", tool_form="bare")
+    env = Search(prompt="instruct", tool_form="bare")
     state, _ = env.reset(jax.random.key(0))
     call = literal('{"name": "search", "parameters": {"query": "x"}}', env.response_bytes)
     worse = env.replace()
@@ -169,7 +171,7 @@ def test_what_does_not_fit_between_quotes_is_told_as_an_error():
 
 def test_templates_without_tools_and_with_other_calls_are_refused():
     read = BpeTokenizer.from_file(tokenizer_files.file("qwen2"))
-    tools = schemas(envs.make("tools/Search").toolbox)
+    tools = schemas(Search().toolbox)
     names = names_of("qwen2", tools)
     other = QWEN.replace("<tool_call>\\n", "<call>")
     lost = QWEN.replace("loop.last or loop.nextitem.role != 'tool'", "true")

@@ -8,37 +8,34 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from quick import jit
 
-import envs
+from envs.tools.search import Search
 from jaxrl.algos import grpo, sft, turn_ppo
-from jaxrl.lm import folders
 from jaxrl.lm.learn import batch
 from jaxrl.lm.learn.imitation import imitation_loss
 from jaxrl.lm.model.params import Params, zero_critic
 from jaxrl.lm.model.transformer import Transformer
 from jaxrl.lm.play.demonstrate import demonstrate
 from jaxrl.lm.play.limits import limits
-from jaxrl.text.tools import schemas
-from train.language import in_world
 
-SMALL = {**agents.SMALL, "num_prompts": 2, "group_size": 2}
+SMALL = {**agents.SMALL, "num_prompts": 2, "group_size": 2, "num_minibatches": 1}
 
 
 @pytest.fixture(scope="module")
 def talk():
-    """(episodes in which a tool is called, a model): tools are told of, and answer."""
-    env = envs.make("tools/Search", prompt="instruct", turns=2, hops=1, thought_bytes=0)
-    spoken = folders.chat_tokenizer(None, tools=schemas(env.toolbox))
-    env, chat = in_world(env, spoken)
-    sizes = limits(env, chat)
+    """(episodes in which a tool answers, a model)."""
+    env = Search(turns=2, hops=1)
+    sizes = limits(env, agents.CHAT)
 
-    @jax.jit
+    @jit
     def play(key):
-        return demonstrate(env, chat, sizes, env.expert, key, jnp.arange(4, dtype=jnp.int32))
+        index = jnp.arange(4, dtype=jnp.int32)
+        return demonstrate(env, agents.CHAT, sizes, env.expert, key, index)
 
     played = play(jax.random.key(0))
     text = bytes(x for x in np.asarray(played.token[0]).tolist() if x < 256).decode()
-    assert "<tool_response>\n" in text and bool((played.reward[:, 1] == 1).all())
+    assert ": boss " in text and bool((played.reward[:, 1] == 1).all())
     worth = jnp.asarray([[0.0, 1.0], [0.0, 0.0], [0.0, 0.5], [0.0, 0.0]])  # of each, for a gradient
     model = agents.replace(agents.MODEL, context=sizes.context)
     policy = Transformer(model, nnx.Rngs(params=jax.random.key(0)))
@@ -90,11 +87,11 @@ def test_the_gradient_by_what_a_tool_answered_is_exactly_0(name, talk, monkeypat
         return judged(params, episodes).numerator
 
     none, kept = jnp.zeros(result.shape), jnp.full(result.shape, -1)
-    loss, gradient = jax.jit(jax.value_and_grad(value))(none, kept)
+    loss, gradient = jit(jax.value_and_grad(value))(none, kept)
     assert (np.asarray(gradient)[result] == 0).all()
     assert (np.asarray(gradient)[np.asarray(prompt)] == 0).all()
     by_said = np.abs(np.asarray(gradient)[said])
     assert (by_said > 0).mean() > 0.4 and np.isfinite(by_said).all()  # some advantages are 0
-    again = jax.jit(value)
+    again = jit(value)
     assert again(none, jnp.where(result, 7, -1)) == again(none, kept) == loss
     assert again(none, jnp.where(said, 7, -1)) != loss

@@ -1,14 +1,14 @@
 """Conversations with tools: as an agent reads them, and as chat templates take them."""
 
+from typing import Any
+
 import jax
 
 from jaxrl.text import literal, to_str
 from jaxrl.text.tool_forms import TERSE
 
-ANSWER = "It is done."
 
-
-def played(env, said, key, steps):
+def played(env: Any, said, key, steps):
     """(the texts of an episode in turn, its messages): the k-th response makes the k-th calls.
 
     `said` stands before the calls of a response. What a call gives is what the same world tells of
@@ -19,7 +19,7 @@ def played(env, said, key, steps):
     state, ts = jax.jit(env.reset)(key)
     other = state
     texts = [to_str(ts.obs)]
-    messages = [{"role": "user", "content": texts[0]}]
+    messages: list[dict[str, Any]] = [{"role": "user", "content": texts[0]}]
     for content, calls in zip(said, steps, strict=True):
         functions = [{"name": name, "arguments": arguments} for name, arguments in calls]
         called = [{"type": "function", "function": function} for function in functions]
