@@ -5,6 +5,11 @@ import json
 import pytest
 import tokenizer_files
 
+from envs.tools.search import Search
+from jaxrl.algos import grpo
+from jaxrl.lm import folders
+from jaxrl.lm.learn.lengths import check_tools
+from jaxrl.text.tools import schemas
 from train import command, loop
 
 
@@ -87,3 +92,15 @@ def test_tools_that_cannot_be_told_or_called_are_refused(
     for word in words:
         assert word in said
     assert not (tmp_path / "run").exists()
+
+
+def test_a_model_whose_context_does_not_hold_what_tells_of_tools_is_refused():
+    env = Search(prompt="instruct")
+    chat = folders.chat_tokenizer(None, tools=schemas(env.toolbox)).chat
+    told = chat.first_piece.overhead
+    words = (
+        f"the model's context of {told} tokens is too short for a, whose 1 tools take {told} tok"
+    )
+    with pytest.raises(ValueError, match=words):
+        check_tools("a", env, chat, 1, grpo.Config(), told)
+    check_tools("a", env, chat, 1, grpo.Config(), told + 1)
