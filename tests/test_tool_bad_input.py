@@ -98,9 +98,7 @@ def test_a_model_whose_context_does_not_hold_what_tells_of_tools_is_refused():
     env = Search(prompt="instruct")
     chat = folders.chat_tokenizer(None, tools=schemas(env.toolbox)).chat
     told = chat.first_piece.overhead
-    words = (
-        f"the model's context of {told} tokens is too short for a, whose 1 tools take {told} tok"
-    )
+    words = f"the model's context of {told} tokens is too short for a, whose 1 tools take {told}"
     with pytest.raises(ValueError, match=words):
         check_tools("a", env, chat, 1, grpo.Config(), told)
     check_tools("a", env, chat, 1, grpo.Config(), told + 1)
