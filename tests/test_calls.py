@@ -228,6 +228,20 @@ CORNERS = [
     rb'{"name":"email_send_email","arguments":{"recipient":"\ud83d","subject":"","body":""}}',
     rb'{"name":"email_send_email","arguments":{"recipient":"\ud83d\ude00","subject":"","body":""}}',
     b'<tool_call>{"name":"now"}',
+    b'<tool_call>{"name":"now"}</tool_cal',
+    b'<tool_call>{"name":"now"}</tool_call><tool_call>{"name":"now"',
+    b'Now: {"name":"now"}',
+    b'{"name":"now"} {"name":"now"}',
+    b'{"name":"email_send_email","parameters":{"recipient":"","subject":"123456789012","body":""}}',
+    b'{"name":"email_send_email","parameters":{"recipient":"","subject":"1234567890123","body":""}}',
+    '{"name":"email_send_email","arguments":{"recipient":"","subject":"\u00e9\u20ac\U0001f600\u00e4a",'
+    '"body":""}}'.encode(),
+    '{"name":"email_send_email","arguments":{"recipient":"","subject":"\u00e9\u20ac\U0001f600\u00e4ab",'
+    '"body":""}}'.encode(),
+    b'{"name":"email_send_email","arguments":{"recipient":"","subject":"' + rb"\u00e9" * 6 + b'",'
+    b'"body":""}}',
+    b'{"name":"email_send_email","arguments":{"recipient":"","subject":"' + rb"\u00e9" * 7 + b'",'
+    b'"body":""}}',
     b'<tool_call><tool_call>{"name":"now"}</tool_call></tool_call>',
     b"<tool_call>[]</tool_call>" * 5,
     b"[" * 30 + b"]" * 30,
@@ -282,4 +296,5 @@ def test_the_schema_is_what_templates_take():
         "properties": {"a": {"type": "integer"}, "b": {"type": "integer"}},
         "required": ["a"],
     }
-    assert tools.described(TOOLS).count('{"type": "function"') == 4
+    first, second, *_ = tools.schemas(TOOLS)
+    assert first.startswith('{"type": "function"') and json.loads(second) == TOOLS[1].schema

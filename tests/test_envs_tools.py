@@ -1,5 +1,7 @@
 """Environments with tools: calls change the world, results are told, the end is judged."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -71,8 +73,7 @@ def episodes(env, player, num):
         return ts.reward, ts.metrics["success"], ts.terminated, ~jnp.any(cut)
 
     keys = jax.random.split(jax.random.key(0), num)
-    with jax.debug_key_reuse(False):  # it takes keys that a scripted player ignores for used
-        return jax.device_get(jax.jit(jax.vmap(episode))(keys))
+    return jax.device_get(jax.jit(jax.vmap(episode))(keys))
 
 
 @pytest.mark.parametrize("id", ["tools/Calculator", "tools/Office", "tools/Search"])
@@ -101,6 +102,34 @@ def office():
     wanted = wanted.replace(alive=wanted.alive.at[1, 2].set(False))
     changed = jnp.zeros_like(state.world.changed).at[1, jnp.asarray([2, 6])].set(True)
     return env, state.replace(world=state.world.replace(target=wanted, changed=changed))
+
+
+def test_the_email_that_is_asked_for_is_sent_by_a_call_and_pays_1():
+    env = envs.make("tools/Office", tools=2, steps=1, prompt="instruct")
+    step = jax.jit(env.step)
+    start, ts = jax.jit(env.reset)(jax.random.key(3))
+    asked = r"Send an email to (\S+) with the subject '(.+)' and the body '(.+)'\."
+    found = re.fullmatch(asked, to_str(ts.obs))
+    assert found is not None
+    recipient, subject, body = found.groups()
+    spelled = "".join(f"\\u{ord(x):04x}" for x in body)
+    call = (
+        'I send it.\n<tool_call>\n {"arguments": {"body": "%s",\n "subject": "%s", "recipient"'
+        ': "%s"}, "name": "email_send_email"}</tool_call>'
+    )
+    for wanted, said in (
+        (1, [call % (spelled, subject, recipient), "Done."]),
+        (1, [call % (spelled.upper().replace("U", "u"), subject, recipient), "Done."]),
+        (0, [call % (spelled + "!", subject, recipient), "Done."]),
+        (0, [*[call % (body, subject, recipient)] * 2, "Done."]),
+        (0, ["Done."]),
+    ):
+        state, told = start, []
+        for text in said:
+            state, ts = step(state, literal(text, env.response_bytes), jax.random.key(0))
+            told.append(to_str(ts.obs))
+        assert float(ts.reward) == wanted and bool(ts.terminated)
+        assert told[:-1] == ["<tool_response>\ndone\n</tool_response>"] * (len(said) - 1)
 
 
 def email(state, row, field):

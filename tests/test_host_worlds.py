@@ -19,11 +19,12 @@ from jaxrl.lm.host.player import Host, take_turns
 from jaxrl.lm.host.pool import Pool
 from jaxrl.lm.host.speaker import Parts, Speaker, jitted, play
 from jaxrl.lm.host.texts import encoded
-from jaxrl.lm.host.worlds import Episode, Place, Worlds
+from jaxrl.lm.host.worlds import Episode, Place, Worlds, gave
 from jaxrl.lm.learn.agent import Agent
 from jaxrl.lm.play.limits import limits
 from jaxrl.lm.play.transcribe import Transcriber
 from jaxrl.text import to_str
+from jaxrl.text.tool_forms import FORMS
 from train.host_language import described, rows_of
 
 MODULE = '''
@@ -272,8 +273,19 @@ def test_tools_are_called_in_order_and_a_response_without_a_call_ends(pool, shel
     assert "Error: the call is no JSON" in second.obs and not second.masked
     assert last.terminated and last.reward == 0 and sums["tool_calls"] == [5.0, 3.0]
     llama = '{"name": "look", "parameters": {"name": "Ada"}}'
+    env = env.replace(tool_form="bare")
     (answer,), _ = talk(pool, env, [llama], {"seed": 1, "row": {}})
-    assert '"known": true' in answer.obs
+    assert answer.obs == r'"{\"name\": \"Ada\", \"known\": true}"'
+
+
+def test_what_calls_gave_is_shortened_between_its_marks():
+    for name, form in FORMS.items():
+        for most in (90, 120, 150):
+            whole = gave(form, ["short", "\u00e4" * 500], most)
+            assert 60 <= len(whole.encode()) <= most and "short" in whole and "..." in whole
+            assert whole.endswith('..."' if name == "bare" else "...\n</tool_response>")
+    assert gave(FORMS["tags"], ["a" * 90], 10) == FORMS["tags"].results([""])
+    assert gave(FORMS["bare"], ["a" * 90], 92) == '"' + "a" * 90 + '"'
 
 
 def test_a_class_of_tools_is_paid_at_its_end_or_when_its_turns_are_over(pool, shelf):

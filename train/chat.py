@@ -27,7 +27,7 @@ from jaxrl.metrics import hidden
 from jaxrl.printable import printable
 from jaxrl.text import Text, Tokens
 from jaxrl.text.text import literal, to_str
-from jaxrl.train import edge, flags, language, stop
+from jaxrl.train import edge, flags, language, stop, tool_worlds
 from jaxrl.train.compiled import keep_compiled_programs
 
 MOST_CONTEXT = 2048  # tokens of a conversation where none are asked for
@@ -124,27 +124,30 @@ def show(text: str) -> None:
     sys.stdout.flush()
 
 
-def load(args: Args) -> Talk:
-    """The model that the options name, before its first word; ValueError where there is none."""
+def load(args: Args, env: LanguageEnvironment | None = None) -> Talk:
+    """The model that the options name, before its first word in this world of tools, if it is one.
+
+    ValueError where there is none.
+    """
     folder = folders.model_folder(args.model)
     if folder is None or not folder.is_dir():
         raise ValueError(
             f"model={args.model} is no folder; give a run's, one saved by transformers, or an id "
             "of Hugging Face such as Qwen/Qwen3-0.6B."
         )
-    tokenizer, config, model = folders.start(
-        args.model, folder, args.tokenizer, args.chat, "", args.dtype, args.date, args.thinking
-    )
+    how = (args.chat, "", args.dtype, args.date, args.thinking)
+    tools = () if env is None else tool_worlds.tools_of(env)
+    tokenizer, config, model = folders.start(args.model, folder, args.tokenizer, *how, tools)
     assert model is not None
     if args.context > config.context:
         raise ValueError(
             f"context={args.context} is more than the {config.context} tokens that the model was "
             f"made for; try {config.context}."
         )
-    host = HostChat(tokenizer)
     if args.system:  # also of a run, which has its own
-        told = host.chat.replace(first_piece=host.opening(args.system))
-        host = HostChat(replace(tokenizer, chat=told))
+        told = tokenizer.chat.replace(first_piece=HostChat(tokenizer).opening(args.system))
+        tokenizer = replace(tokenizer, chat=told)
+    host = HostChat(tokenizer)
     most = config.context if args.env else min(config.context, MOST_CONTEXT)  # an episode ends
     temperature = args.temperature or None
     return Talk(model, host, context=args.context or most, temperature=temperature, seed=args.seed)
@@ -178,7 +181,13 @@ def play(args: Args, terminal: Terminal) -> None:
     """One episode, shown turn by turn."""
     args = language.complete(args)
     env = language.make_env(args.env, flags.env_fields(args))
-    player: Any = Person(terminal, env) if args.you else Player(args, load(args), terminal, env)
+    player: Any = Person(terminal, env)
+    if not args.you:
+        talk = load(args, env)
+        spoken = talk.host.tokenizer
+        env, chat = tool_worlds.in_world(env, spoken)
+        talk.host = HostChat(replace(spoken, chat=chat))
+        player = Player(args, talk, terminal, env)
     reset_key, *keys = jax.random.split(jax.random.key(args.seed), env.max_turns + 1)
     state, ts = jax.jit(env.reset)(reset_key)
     step, total = jax.jit(env.step), 0.0

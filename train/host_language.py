@@ -21,10 +21,9 @@ from jaxrl.lm.folders import ChatTokenizer
 from jaxrl.lm.host.player import Host, check
 from jaxrl.lm.host.pool import START_SECONDS, Worker
 from jaxrl.lm.host.program import HostProgram
-from jaxrl.lm.host.tools import describe
 from jaxrl.lm.learn.agent import Agent
 from jaxrl.lm.play.transcribe import Transcriber
-from jaxrl.text import make_chat
+from jaxrl.text.tool_forms import dumped
 from jaxrl.train import edge
 from jaxrl.train.devices import num_cores
 
@@ -80,8 +79,8 @@ def introduced(
 ) -> tuple[LanguageEnvironment, ChatTokenizer]:
     """The environment with its tools, and the conversation in which they are described.
 
-    In its system message where it has one, else before each question. Raises ValueError for a tool
-    that cannot be described, and for rows that nobody judges.
+    ValueError for a tool that cannot be described, a form without tools, and for rows that nobody
+    judges.
     """
     tools = getattr(args, "tools", ())
     if tools and not isinstance(env, HostWorld):
@@ -97,22 +96,15 @@ def introduced(
                 f"data={begins.data} has prompts without answers; give --reward module:function."
             )
         if begins.system:
-            spoken = with_system(spoken, begins.system)
+            spoken = spoken.after(begins.system, spoken.tools)
     if not isinstance(env, HostWorld):
         return env, spoken
     sizes = {"turns": args.max_turns, "answer_bytes": args.answer_bytes}
     env = env.replace(tools=tools, **sizes)
-    schemas = described(env)
-    if not schemas:
-        return env, spoken
-    text = describe(schemas)
-    if text in "".join(spoken.chat.words.opening):  # of a run that goes on, or is evaluated
-        return env, spoken
-    system = getattr(begins, "system", "") or args.system
-    try:
-        return env, with_system(spoken, f"{system}\n\n{text}" if system else text)
-    except ValueError:  # a form without system messages
-        return env.replace(preface=f"{text}\n\n"), spoken
+    tools = tuple(map(dumped, described(env)))
+    if tools and spoken.tools != tools:
+        spoken = spoken.after(getattr(begins, "system", "") or args.system or None, tools)
+    return env.replace(tool_form=spoken.chat.words.tools if tools else ""), spoken
 
 
 def described(env: HostWorld) -> list[dict[str, Any]]:
@@ -123,12 +115,6 @@ def described(env: HostWorld) -> list[dict[str, Any]]:
     finally:
         worker.end()
     return check(reply, f"env={env.world}" if env.world else f"tools={' '.join(env.tools)}")
-
-
-def with_system(spoken: ChatTokenizer, system: str) -> ChatTokenizer:
-    """The conversation after this system message; ValueError where its form has none."""
-    words = spoken.words_with(system)
-    return replace(spoken, chat=make_chat(spoken.tokenizer, spoken.form, "", words))
 
 
 def with_host(args: Any, agent: Agent, group_size: int) -> Agent:

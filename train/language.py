@@ -15,7 +15,7 @@ from jaxrl.envs.fields import fields_of
 from jaxrl.language import LanguageEnvironment
 from jaxrl.lm import folders
 from jaxrl.lm.learn.agent import Agent, load_judge, load_weights
-from jaxrl.lm.learn.lengths import check_lengths, unread_reason
+from jaxrl.lm.learn.lengths import check_lengths, check_tools, unread_reason
 from jaxrl.lm.learn.options import AgentConfig, PlayConfig
 from jaxrl.lm.learn.rows import longest_row, with_room
 from jaxrl.lm.learn.sizes import OF_A_TOKEN, evaluation_parts, training_parts
@@ -32,6 +32,7 @@ from jaxrl.train import chat_data, flags, fresh, judge, loop
 from jaxrl.train.host_language import Hosted, host_run, introduced, is_hosted, with_host
 from jaxrl.train.paths import File, Model, TokenizerOf
 from jaxrl.train.run_folder import read_config
+from jaxrl.train.tool_worlds import in_world, tools_of
 from jaxrl.train.trainer import Outcome, Task, Trainer
 
 
@@ -249,8 +250,9 @@ def reload_agent(folder: Path, args: Any) -> tuple[Any, folders.ChatTokenizer, A
             f" model.json a model of {model_config.vocab_size}; copy both again from one run."
         )
     env, tokenizer = introduced(args, env, tokenizer)
+    env, chat = in_world(env, tokenizer)
     cfg = with_room(env, tokenizer, args.algo)
-    agent = Agent(env, tokenizer.chat, sizes_of(env, tokenizer.chat, cfg), model_config)
+    agent = Agent(env, chat, sizes_of(env, chat, cfg), model_config)
     return trained, tokenizer, with_host(args, agent, cfg.group_size)
 
 
@@ -280,22 +282,19 @@ def make_agent(
         )
     if scripted:
         check_player(args.env, env, cfg.sft_player)
+    how = (args.dtype, args.date, args.thinking, tools_of(env))
     tokenizer, model, weights = folders.start(
-        args.model,
-        args.init_from,
-        args.tokenizer,
-        args.chat,
-        args.system,
-        args.dtype,
-        args.date,
-        args.thinking,
-        env.toolbox if env.in_words else (),
+        args.model, args.init_from, args.tokenizer, args.chat, args.system, *how
     )
     env, tokenizer = introduced(args, env, tokenizer)
+    env, chat = in_world(env, tokenizer)
+    if tokenizer.tools:
+        own = 0 if weights is None else model.context
+        check_tools(args.env, env, chat, len(tokenizer.tools), cfg, own)
     if args.lora_rank:
         model = replace(model, lora_rank=args.lora_rank, lora_alpha=args.lora_alpha)
-    sizes = sizes_of(env, tokenizer.chat, with_room(env, tokenizer, cfg))
-    check_lengths(args.env, env, tokenizer.chat, sizes, cfg, scripted)
+    sizes = sizes_of(env, chat, with_room(env, tokenizer, cfg))
+    check_lengths(args.env, env, chat, sizes, cfg, scripted)
     examples = None if data is None else read(data, tokenizer)
     if examples is not None:
         longest = examples.token.shape[1]
@@ -313,7 +312,7 @@ def make_agent(
             f"longest episode needs {sizes.context}{prompt}; set --algo.response-tokens lower."
         )
     given = weights is not None
-    agent = Agent(env, tokenizer.chat, sizes, model, given, args.split, examples)
+    agent = Agent(env, chat, sizes, model, given, args.split, examples)
     return tokenizer, with_host(args, agent, cfg.group_size), weights
 
 

@@ -11,15 +11,15 @@ from jaxrl.envs.language.judged import Judged, outcome, unread
 from jaxrl.language import THOUGHTS
 from jaxrl.text import Text, concat, literal, resize, select, where
 from jaxrl.text.answers import Reading
-from jaxrl.text.call_writer import call_bytes, write_call
+from jaxrl.text.call_writer import call_bytes, quoted, quoted_bytes, write_call
 from jaxrl.text.calls import ERRORS, FINE, Calls, read_calls
-from jaxrl.text.tools import Tool
+from jaxrl.text.tool_forms import FORMS, TERSE, ToolForm
+from jaxrl.text.tools import Tool, check_toolbox
 
 MOST_TURNS = 100
 ENDINGS = ("wrong", "right", "no answer")
 MANY = "error: too many calls at once"
-CALL = ("<tool_call>\n", "\n</tool_call>")
-RESULT = ("<tool_response>\n", "\n</tool_response>")  # what stands around a result, told in words
+LONG = '"error: the result is too long"'
 
 
 class Episode(flax.struct.PyTreeNode):
@@ -43,15 +43,24 @@ class ToolWorld(Judged):
 
     A subclass has `toolbox`, `result_bytes`, `use` (what one call does) and `finish` (what the last
     response is worth). Terse, a response is the bare call `{"name": .., "arguments": {..}}`; in
-    words it stands between `<tool_call>` and `</tool_call>`, and results between their like.
+    words calls and results are written as the family of the model does it.
     """
 
     turns: int = static(4)  # most responses of an episode, K
     calls: int = static(1)  # most calls of one response, which run in order
+    tool_form: str = static("tags")  # in words, of `tool_forms.FORMS`; trainers take the chat's
 
     def __post_init__(self):
         super().__post_init__()
         check_numbers(self, turns=(1, MOST_TURNS), calls=(1, 8))
+        if self.tool_form not in FORMS:
+            raise ValueError(f"tool_form={self.tool_form} must be one of {', '.join(FORMS)}.")
+        check_toolbox(self.toolbox)
+
+    @property
+    def form(self) -> ToolForm:
+        """How calls and results are written."""
+        return FORMS[self.tool_form] if self.in_words else TERSE
 
     @property
     def toolbox(self) -> tuple[Tool, ...]:
@@ -79,13 +88,18 @@ class ToolWorld(Judged):
     def response_bytes(self) -> int:
         room = THOUGHTS if self.in_words else 0
         room = room if self.thought_bytes is None else self.thought_bytes
-        around = sum(map(len, CALL)) if self.in_words or self.calls > 1 else 0
-        calls = self.calls * (call_bytes(self.toolbox) + around)
+        around = sum(map(len, (FORMS["tags"] if self.calls > 1 else self.form).call))
+        calls = self.calls * (call_bytes(self.toolbox, self.form.arguments) + around)
         return max(calls, self.response.size) + room
 
     @property
     def feedback_bytes(self) -> int:
-        around = sum(map(len, RESULT)) if self.in_words else 0
+        return quoted_bytes(self._told_bytes) if self.form.quotes else self._told_bytes
+
+    @property
+    def _told_bytes(self) -> int:
+        """Bytes of the longest results of a response, before they are quoted."""
+        around = sum(map(len, self.form.result))
         longest = max(self.result_bytes, *map(len, ERRORS))
         return self.calls * (longest + around + 1) + len(MANY) + around
 
@@ -114,8 +128,8 @@ class ToolWorld(Judged):
         A call that is none changes nothing and gives an error; those after it run all the same.
         """
         calls = read_calls(self.toolbox, action, self.calls)
-        before, after = RESULT if self.in_words else ("", "")
-        room = self.feedback_bytes
+        before, after = self.form.result
+        room = self._told_bytes
 
         def one(carry, x):
             world, told = carry
@@ -134,9 +148,13 @@ class ToolWorld(Judged):
         (world, told), failed = jax.lax.scan(one, (world, literal("", room)), steps)
         many = concat([told, "\n", before, MANY, after], room)
         told = where(calls.count > self.calls, many, told)
+        if self.form.quotes:
+            told = quoted(told)
+            told = where(told.cut, LONG, told)
         return world, told, calls.count, jnp.sum(failed, dtype=jnp.int32)
 
     def call(self, tool: jax.Array | int, value: Text, given: jax.Array) -> Text:
         """A response that calls a tool with these arguments [P]."""
-        call = write_call(self.toolbox, tool, value, given)
-        return concat([CALL[0], call, CALL[1]] if self.in_words else [call], self.response_bytes)
+        before, after = self.form.call
+        call = write_call(self.toolbox, tool, value, given, self.form.arguments)
+        return concat([before, call, after], self.response_bytes)

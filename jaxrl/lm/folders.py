@@ -2,7 +2,7 @@
 
 import json
 import os
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from jaxrl.text import BpeTokenizer, ByteTokenizer, Chat, Tokenizer, make_chat
 from jaxrl.text.chat import matching
 from jaxrl.text.chat_template import template_words
 from jaxrl.text.formats import Opening, Words, words_after, words_of
-from jaxrl.text.tools import Tool, system_with
+from jaxrl.text.tool_forms import Schemas
 
 WEIGHTS, MODEL, CHAT, TOKENIZER = "weights.npz", "model.json", "chat.json", "tokenizer.json"
 
@@ -35,6 +35,8 @@ class SavedChat:
     date: str = ""
     words: Words | None = None  # None in old folders
     thinking: str = ""
+    tools: Schemas = ()
+    system: str | None = None
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,8 @@ class ChatTokenizer:
     template: tuple[str, dict[str, str]] | None = None  # the model's own, with its tokens' names
     date: str = ""  # the day on which that was run; "" takes today
     thinking: str = ""  # "on" or "off", as that was asked; "" is its default
+    tools: Schemas = ()  # of which the conversation tells
+    system: str | None = None  # the message before it that was asked for
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -88,9 +92,19 @@ class ChatTokenizer:
     def words_with(self, system: str | None) -> Words:
         """The words of the conversation after this system message."""
         if self.template is None:
-            return words_of(matching(self.tokenizer, self.form), system)
+            return words_of(matching(self.tokenizer, self.form), system, self.tools)
         template, names = self.template
-        return template_words(template, self.tokenizer, system, names, self.date, self.thinking)
+        how = (self.date, self.thinking, self.tools)
+        return template_words(template, self.tokenizer, system, names, *how)
+
+    def after(self, system: str | None, tools: Schemas) -> "ChatTokenizer":
+        """The conversation with this system message and tools; ValueError where it has none."""
+        other = replace(self, tools=tools, system=system)
+        return other.in_words(other.words_with(system))
+
+    def in_words(self, words: Words) -> "ChatTokenizer":
+        """The conversation in these words."""
+        return replace(self, chat=make_chat(self.tokenizer, self.form, "", words))
 
     def save(self, folder: Path) -> None:
         """`chat.json` and, where there is one, `tokenizer.json`."""
@@ -108,16 +122,24 @@ class ChatTokenizer:
             date=self.date,
             words=self.chat.words,
             thinking=self.thinking,
+            tools=self.tools,
+            system=self.system,
         )
 
 
 def chat_tokenizer(
-    tokenizer: Path | None, form: str = "", system: str = "", date: str = "", thinking: str = ""
+    tokenizer: Path | None,
+    form: str = "",
+    system: str = "",
+    date: str = "",
+    thinking: str = "",
+    tools: Schemas = (),
 ) -> ChatTokenizer:
     """The conversation of a tokenizer.json, or of the folder it lies in; None: of bytes.
 
     Where no form is asked for, a chat template beside the file says, on this day, which words stand
-    around what is said; ValueError where that is not the same in every turn.
+    around what is said, and how it tells of tools; ValueError where that is not the same in every
+    turn, or where it knows of no tools.
     """
     try:
         system.encode()
@@ -134,29 +156,13 @@ def chat_tokenizer(
             raise ValueError(
                 f"thinking={thinking} needs a model's own chat template; leave --thinking out."
             )
-        chat, template = make_chat(read, form, system), None
+        chat, template = make_chat(read, form, system, tools=tools), None
     else:
         file, written, names = own
         with files.reading(file):
-            words = template_words(written, read, system or None, names, date, thinking)
+            words = template_words(written, read, system or None, names, date, thinking, tools)
         chat, template = make_chat(read, form, "", words), (written, names)
-    return ChatTokenizer(chat, form, text, template, date, thinking)
-
-
-def _told(
-    tools: tuple[Tool, ...], tokenizer: Path | None, form: str, system: str, *how: str
-) -> ChatTokenizer:
-    """The conversation whose system message tells of tools too."""
-    try:
-        return chat_tokenizer(tokenizer, form, system_with(system, tools), *how)
-    except ValueError as error:
-        if not tools or "system" not in str(error):
-            raise
-        raise ValueError(
-            f"{tools[0].name} and the environment's other tools stand in a system message, which "
-            f"chat={form or 'the one of this tokenizer'} has no place for; try --chat chatml or "
-            "--env-args prompt=terse."
-        ) from None
+    return ChatTokenizer(chat, form, text, template, date, thinking, tools, system or None)
 
 
 def load_chat_tokenizer(folder: Path) -> ChatTokenizer:
@@ -183,7 +189,8 @@ def load_chat_tokenizer(folder: Path) -> ChatTokenizer:
             before = (kept.opening,) if isinstance(kept.opening, str) else kept.opening
             words = words_after(matching(tokenizer, kept.form), before)
         chat = make_chat(tokenizer, kept.form, "", words)
-    return ChatTokenizer(chat, kept.form, text, kept.template, kept.date, kept.thinking)
+    how = (kept.template, kept.date, kept.thinking, kept.tools, kept.system)
+    return ChatTokenizer(chat, kept.form, text, *how)
 
 
 def _vocabulary(folder: Path) -> int | None:
@@ -222,11 +229,11 @@ def start(
     dtype: str,
     date: str = "",
     thinking: str = "",
-    tools: tuple[Tool, ...] = (),
+    tools: Schemas = (),
 ) -> tuple[ChatTokenizer, ModelConfig, Transformer | None]:
     """What a run starts with: its conversation, the model's structure, and weights if not random.
 
-    Of `tools` the system message tells; a run's own conversation stays as it is.
+    It tells of `tools`, a run's own too, which else stays as it is.
 
     `model` is a preset's name or else a folder saved by `transformers` (`./nano` is one, `nano` is
     not) or an id of Hugging Face; `init_from`, a run's folder or such a one, replaces it.
@@ -244,15 +251,18 @@ def start(
                 raise ValueError(f"{name}={value}: {folder} has its own; leave the option out.")
         config, found = load_models(folder)
         config, first = lora.merge(config, jax.tree.map(lambda x: x[0], found))
-        return load_chat_tokenizer(folder / "policy"), config, first
+        spoken = load_chat_tokenizer(folder / "policy")
+        if tools and spoken.tools != tools:
+            spoken = spoken.after(spoken.system, tools)
+        return spoken, config, first
     if folder is None:
-        spoken = _told(tools, tokenizer, form, system, date, thinking)
+        spoken = chat_tokenizer(tokenizer, form, system, date, thinking, tools)
         return spoken, preset(model, spoken.tokenizer.vocab_size, dtype), None
     config = weights.read_config(folder)
     found = files.inside(folder, TOKENIZER)
     if tokenizer is None and not os.path.lexists(found):
         raise ValueError(f"{folder} has no tokenizer.json; give one with --tokenizer FILE.")
-    spoken = _told(tools, tokenizer or found, form, system, date, thinking)
+    spoken = chat_tokenizer(tokenizer or found, form, system, date, thinking, tools)
     if spoken.tokenizer.vocab_size > config.vocab_size:
         raise ValueError(
             f"the tokenizer has {spoken.tokenizer.vocab_size} tokens, the model in {folder} "

@@ -7,6 +7,7 @@ tokens inside a text are read as plain text, as with its `encode_special_tokens`
 are not special, such as Qwen3's `<think>`, are content: one token wherever they stand.
 """
 
+import string
 import unicodedata
 from pathlib import Path
 
@@ -29,9 +30,11 @@ from jaxrl.text.characters import (
 )
 from jaxrl.text.merges import Merges
 from jaxrl.text.pretokens import Pattern, starts
-from jaxrl.text.text import Text
+from jaxrl.text.text import Text, literal
 from jaxrl.text.tokens import Spelling, Tokens, lacks
 from jaxrl.text.trie import Trie, from_the_left
+
+SIGNS = string.punctuation.encode()
 
 
 class BpeTokenizer(flax.struct.PyTreeNode):
@@ -106,6 +109,26 @@ class BpeTokenizer(flax.struct.PyTreeNode):
         if self.pattern.regex and not known(text):
             return f"Unicode {unicodedata.unidata_version} does not know one of its characters"
         return ""
+
+    def seam(self, text: str) -> int:
+        """Bytes of the text whose tokens stay as they are, whatever follows it.
+
+        Where a pre-token ends depends on no more than the next character that is not white and a
+        few behind it; so what is kept ends two pre-tokens before such a one that is not the last,
+        behind a sign, as white space at the end of a text is split otherwise than within it.
+        """
+        raw = text.encode()
+        place = np.flatnonzero(_begins(self, literal(raw, 1 << len(raw).bit_length())))
+        if not self.pattern.regex or not len(place):
+            return 0
+        data = np.frombuffer(raw, np.uint8)
+        solid = np.flatnonzero((data > 32) & (data < 127) & (np.arange(len(raw)) < place[-1]))
+        names = [name for name, index in self.specials if index not in self.control]
+        longest = max(8, *(len(name.encode()) for name in names), 0)
+        end = min(solid[-1] if len(solid) else 0, len(raw) - longest)
+        before = place[(place > 0) & (place <= end)][:-1]
+        before = before[np.isin(data[before - 1], list(SIGNS))]
+        return int(before[-1]) if len(before) else 0
 
     def encode(self, text: Text, capacity: int) -> Tokens:
         """The text's tokens, no special ones among them."""
@@ -185,6 +208,13 @@ class BpeTokenizer(flax.struct.PyTreeNode):
     def decode(self, tokens: Tokens, capacity: int) -> Text:
         """The tokens' bytes, special ones by name."""
         return self.spelling.decode(tokens, capacity)
+
+
+@jax.jit
+def _begins(tokenizer: BpeTokenizer, text: Text) -> jax.Array:
+    """bool [L]: a pre-token or an added token begins here."""
+    first, gap, _ = tokenizer._content(text)
+    return starts(text, characters(text), tokenizer.pattern, gap) | first
 
 
 def _joins(file: BpeFile) -> np.ndarray:

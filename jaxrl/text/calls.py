@@ -18,7 +18,7 @@ from jaxrl.text import json_automaton as automaton
 from jaxrl.text.characters import characters
 from jaxrl.text.numbers import MAX_DIGITS, POWERS, from_int, integer
 from jaxrl.text.text import Text, equal, matches_at, resize, substring
-from jaxrl.text.tools import Tool, check_different
+from jaxrl.text.tools import Tool, check_toolbox
 
 OPENING, CLOSING = "<tool_call>", "</tool_call>"
 ARGUMENTS, PARAMETERS, NAME = "arguments", "parameters", "name"
@@ -67,9 +67,7 @@ class _Plan(NamedTuple):
 
 @cache
 def _plan(tools: tuple[Tool, ...]) -> _Plan:
-    if not tools:
-        raise ValueError("tools=() must hold a Tool at least.")
-    check_different("tools", [tool.name for tool in tools])
+    check_toolbox(tools)
     words = [NAME, ARGUMENTS, PARAMETERS]
     words += [tool.name for tool in tools] + [p.name for tool in tools for p in tool.parameters]
     names = automaton.Names.of(words)

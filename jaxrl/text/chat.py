@@ -17,6 +17,7 @@ from jaxrl.text.characters import strip
 from jaxrl.text.formats import FORMATS, Format, Opening, Words, special_tokens, words_of
 from jaxrl.text.text import Text, concat, literal
 from jaxrl.text.tokens import Tokenizer, Tokens, constant, join
+from jaxrl.text.tool_forms import Schemas
 
 
 class Piece(flax.struct.PyTreeNode):
@@ -39,7 +40,10 @@ class Piece(flax.struct.PyTreeNode):
 
 
 class Chat(flax.struct.PyTreeNode):
-    """A form of conversation for one tokenizer; `make_chat` builds it."""
+    """A form of conversation for one tokenizer; `make_chat` builds it.
+
+    `words.tools` says how calls of tools are written, where it tells of some.
+    """
 
     tokenizer: Any  # a Tokenizer
     first_piece: Piece
@@ -75,12 +79,16 @@ class Chat(flax.struct.PyTreeNode):
 
 
 def make_chat(
-    tokenizer: Tokenizer, name: str = "", system: str = "", words: Words | None = None
+    tokenizer: Tokenizer,
+    name: str = "",
+    system: str = "",
+    words: Words | None = None,
+    tools: Schemas = (),
 ) -> Chat:
     """A form of conversation, by default the one whose special tokens the tokenizer has.
 
-    `words`, those of a model's template, replace the form's and a system message. Raises ValueError
-    for an unknown form, or one whose tokens the tokenizer does not have.
+    `words`, those of a model's template, replace the form's, a system message and what is told of
+    tools. Raises ValueError for an unknown form, or one whose tokens the tokenizer does not have.
     """
     if words is None:
         form = matching(tokenizer, name)
@@ -90,7 +98,7 @@ def make_chat(
                 f"chat={form.name} needs the special token {missing[0]}, which the tokenizer lacks;"
                 f" try another of {', '.join(FORMATS)}."
             )
-        words = words_of(form, system or None)
+        words = words_of(form, system or None, tools)
     if words.end not in tokenizer.special:
         raise ValueError(f"the tokenizer lacks the special token {words.end}, the end of a turn.")
     encode = partial(_encode, tokenizer)
@@ -123,6 +131,9 @@ def make_piece(
     prefix = ahead.pop() if ahead and isinstance(ahead[-1], str) else ""
     suffix = behind.pop(0) if behind and isinstance(behind[0], str) else ""
     assert isinstance(prefix, str) and isinstance(suffix, str)
+    if len(prefix) > LONG:  # what is told of tools: encoded once, but for its end
+        raw, at = prefix.encode(), tokenizer.seam(prefix)
+        ahead, prefix = [*ahead, raw[:at].decode()], raw[at:].decode()
     ids = [
         tuple(x for part in parts for x in ([part] if isinstance(part, int) else encode(part)))
         for parts in (ahead, behind)
@@ -153,6 +164,7 @@ def split_special(tokenizer: Tokenizer, words: str) -> list[str | int]:
     return [special.get(piece, piece) for piece in pieces if piece]
 
 
+LONG = 128  # characters before a text that are worth to be cut
 WORDS = 64
 
 
@@ -164,7 +176,7 @@ def _plain(tokenizer: Any, text: Text) -> Tokens:
 def _encode(tokenizer: Tokenizer, words: str) -> list[int]:
     if reason := tokenizer.unread(words):
         raise ValueError(f"the chat's words {short(words)} cannot be read: {reason}.")
-    room = -(-len(words.encode()) // WORDS) * WORDS  # few sizes, so few compilations
+    room = max(WORDS, 1 << (len(words.encode()) - 1).bit_length())  # few sizes, few compilations
     tokens = _plain(tokenizer, literal(words, room))
     return tokens.ids[: int(tokens.length)].tolist()
 

@@ -8,8 +8,10 @@ from typing import Any
 
 from jaxrl.text.chat import short, split_special
 from jaxrl.text.formats import FORMATS, Words
-from jaxrl.text.jinja import render
+from jaxrl.text.jinja import Message, render
 from jaxrl.text.tokens import Tokenizer
+from jaxrl.text.tool_forms import Schemas
+from jaxrl.text.tool_template import tool_words
 
 # The words are found around MARKS, and must be those around the texts of PROBES: white space, empty
 # texts and characters of other formats show what else a template does with what is said.
@@ -34,14 +36,18 @@ def template_words(
     names: Mapping[str, str],
     date: str = "",
     thinking: str = "",
+    tools: Schemas = (),
 ) -> Words:
     """The words of a model's chat template around what is said, after this system message.
 
     `names` are those of tokens that it uses, such as bos_token; `date` is its "now"; `thinking`,
-    "on" or "off", is whether a response begins with thoughts. ValueError where the template does
-    more to a text than to take the white space around it away, or does not write the same words
-    in every turn. Needs `hf`.
+    "on" or "off", is whether a response begins with thoughts; of `tools` it tells. ValueError where
+    the template does more to a text than to take the white space around it away, does not write
+    the same words in every turn, or knows no tools. Needs `hf`.
     """
+    for name, index in tokenizer.special.items():
+        if index in tokenizer.control and any(name in tool for tool in tools):
+            raise ValueError(f"what is told of tools has the special token {name}; leave it out.")
     values: dict[str, Any] = dict(names)
     if thinking:
         if not any(re.search(rf"\b{name}\b", template) for name in SWITCHES):
@@ -49,7 +55,8 @@ def template_words(
                 f"thinking={thinking} means nothing to this chat template; leave --thinking out."
             )
         values |= dict.fromkeys(SWITCHES, thinking == "on")
-    words, around, strips = _found(template, tuple(values.items()), date, system is not None)
+    has_system = system is not None
+    words, around, strips = _found(template, tuple(values.items()), date, has_system, tools)
     if system is not None:
         said = system.strip() if strips else system
         words = replace(words, opening=tuple(x for word in around for x in (word, said))[:-1])
@@ -60,12 +67,20 @@ def template_words(
             f"special token of the tokenizer has to stand first; {OTHERWISE}."
         )
     end = next(name for name, index in tokenizer.special.items() if index == first)
+    if tools and not words.results.startswith(end):
+        raise ValueError(
+            f"the chat template ends a call with {short(words.results, 60)}, a response with {end}."
+        )
     return replace(words, end=end)
 
 
 @cache
 def _found(
-    template: str, values: tuple[tuple[str, Any], ...], date: str, has_system: bool
+    template: str,
+    values: tuple[tuple[str, Any], ...],
+    date: str,
+    has_system: bool,
+    tools: Schemas,
 ) -> tuple[Words, tuple[str, ...], bool]:
     """(words, of the opening those around a system message, white space around that goes)."""
     talks = [MARKS, *PROBES, THOUGHT]
@@ -75,7 +90,7 @@ def _found(
         [("assistant" if i % 2 else "user", text) for i, text in enumerate(talk)] for talk in talks
     ]
     whole = [[*a, *b] for a, b in zip(start, spoken, strict=True)]
-    written = render(template, whole, dict(values), date)
+    written = render(template, whole, dict(values), date, tools)
     words = _around(written[0])
     around, strips = words.opening, False
     if has_system:
@@ -87,6 +102,12 @@ def _found(
             words = replace(words, drops=True)
         elif theirs != ours:
             raise ValueError(_difference(theirs, ours))
+    if tools:
+
+        def write(talks: list[list[Message]], with_tools: bool) -> list[str]:
+            return render(template, talks, dict(values), date, tools if with_tools else ())
+
+        words = tool_words(words, list(start[0]), write)
     return words, around, strips
 
 

@@ -3,7 +3,9 @@
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+from jaxrl.text.tool_forms import IPYTHON, Schemas, bare, in_tags
 
 
 @dataclass(frozen=True)
@@ -18,12 +20,14 @@ class Format:
     end: str
     after_end: str  # up to the next `user`
     strips: bool = False  # white space around texts goes
+    tools: str = ""  # how calls are written, in `tool_forms.FORMS`; "": it has none
+    before_result: str | None = None  # after `end`, before what calls gave; None: as for a user
 
 
 FORMATS = {
     form.name: form
     for form in (
-        Format("plain", "", "", "<|user|>", "<|assistant|>", "<|end|>", ""),
+        Format("plain", "", "", "<|user|>", "<|assistant|>", "<|end|>", "", tools="tags"),
         Format(
             "chatml",
             opening="",
@@ -32,6 +36,7 @@ FORMATS = {
             reply="<|im_end|>\n<|im_start|>assistant\n",
             end="<|im_end|>",
             after_end="\n",
+            tools="tags",
         ),
         Format(
             "llama3",
@@ -42,6 +47,8 @@ FORMATS = {
             end="<|eot_id|>",
             after_end="",
             strips=True,
+            tools="bare",
+            before_result="<|start_header_id|>ipython<|end_header_id|>\n\n",
         ),
         Format(
             "gemma",
@@ -80,6 +87,8 @@ class Words:
     strips_reply: bool = False  # and around a response
     begun: str = ""  # the end of `reply` that a template leaves out of earlier turns
     drops: bool = False  # a template leaves thoughts out of earlier turns, where they stay here
+    tools: str = ""  # it tells of tools, whose calls are in this one of `tool_forms.FORMS`
+    results: str = ""  # then: after a response's text, up to what its calls gave
 
     def __post_init__(self):
         if len(self.opening) % 2 == 0:
@@ -98,17 +107,35 @@ class Words:
         return "".join(parts)
 
 
-def words_of(form: Format, system: str | None) -> Words:
-    """A form's words after this system message; ValueError for a form that has none."""
-    if system is None:
-        return words_after(form, (form.opening,))
-    if not form.system:
+def words_of(form: Format, system: str | None, tools: Schemas = ()) -> Words:
+    """A form's words after this system message, with tools; ValueError where it has none of these.
+
+    ChatML tells of tools in the system message, the others before the first question.
+    """
+    if tools and not form.tools:
+        raise ValueError(f"chat={form.name} has no tools.")
+    if system is not None and not form.system:
         raise ValueError(
             f"chat={form.name} has no system messages; leave system={system[:40]!r} out."
         )
-    before, after = form.system.split("{}")
-    system = system.strip() if form.strips else system
-    return words_after(form, (form.opening + before, system, after))
+    system = system.strip() if system is not None and form.strips else system
+    told = ""  # before the first question
+    if tools and form.tools == "bare":
+        system, told = IPYTHON + (system or ""), bare(tools)
+    elif tools and form.system:
+        system = "\n\n".join(text for text in (system, in_tags(tools)) if text)
+    elif tools:
+        told = f"{in_tags(tools)}\n\n"
+    opening: Opening = (form.opening,)
+    if system is not None:
+        before, after = form.system.split("{}")
+        opening = (form.opening + before, system, after)
+    words = words_after(form, opening)
+    if not tools:
+        return words
+    opening = (*words.opening, told, "") if told else words.opening
+    before = form.after_end + form.user if form.before_result is None else form.before_result
+    return replace(words, opening=opening, tools=form.tools, results=form.end + before)
 
 
 def words_after(form: Format, opening: Opening) -> Words:

@@ -8,28 +8,36 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from jaxrl.printable import printable
 from jaxrl.text import jinja_process
+from jaxrl.text.tool_forms import Schemas
 
 SECONDS = 20  # by the clock, on a machine that does much else
 
-Messages = Sequence[tuple[str, str]]  # (role, content), in order
+Message = tuple[str, str] | dict[str, Any]  # (role, content), or whatever else a template takes
+Messages = Sequence[Message]  # in order
 
 
 def render(
-    template: str, conversations: Sequence[Messages], tokens: Mapping[str, str], date: str = ""
+    template: str,
+    conversations: Sequence[Messages],
+    tokens: Mapping[str, str],
+    date: str = "",
+    tools: Schemas = (),
 ) -> list[str]:
     """Conversations as a Jinja template writes them, each up to the next response.
 
     `tokens` are the names that the template uses, such as bos_token; `date` is its "now", by
-    default today. ValueError, in one line, for a template that fails or refuses.
+    default today; of `tools` it may tell. ValueError, in one line, where it fails or refuses.
     """
     request = {
         "template": template,
         "conversations": [list(messages) for messages in conversations],
         "tokens": dict(tokens),
         "date": date or datetime.date.today().isoformat(),
+        "tools": [json.loads(tool) for tool in tools] or None,
     }
     command = [sys.executable, "-I", "-S", jinja_process.__file__, *_folders_of_jinja()]
     try:

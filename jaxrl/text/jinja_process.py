@@ -104,8 +104,11 @@ def written(sandbox: Any, request: dict[str, Any]) -> list[str]:
     template = sandbox.from_string(request["template"])
     texts: list[str] = []
     for conversation in request["conversations"]:
-        messages = [{"role": role, "content": text} for role, text in conversation]
-        values = request["tokens"] | {"messages": messages, "tools": None, "documents": None}
+        messages = [
+            x if isinstance(x, dict) else {"role": x[0], "content": x[1]} for x in conversation
+        ]
+        values = {"messages": messages, "tools": request["tools"], "documents": None}
+        values = request["tokens"] | values
         texts.append(template.render(add_generation_prompt=True, **values))
         if sum(map(len, texts)) > MOST_CHARACTERS:
             raise ValueError(f"it writes more than {MOST_CHARACTERS} characters")

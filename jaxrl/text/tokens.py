@@ -86,6 +86,8 @@ class Tokenizer(Protocol):
 
     def unread(self, text: str) -> str: ...
 
+    def seam(self, text: str) -> int: ...
+
     def encode(self, text: Text, capacity: int) -> Tokens: ...
 
     def decode(self, tokens: Tokens, capacity: int) -> Text: ...
@@ -131,6 +133,10 @@ class ByteTokenizer(flax.struct.PyTreeNode):
         """Why this text could not be read exactly inside jit: every text can."""
         del text
         return ""
+
+    def seam(self, text: str) -> int:
+        """Bytes of the text whose tokens stay as they are, whatever follows it."""
+        return len(text.encode())
 
     def encode(self, text: Text, capacity: int) -> Tokens:
         """One token a byte."""

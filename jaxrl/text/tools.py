@@ -1,9 +1,11 @@
 """Tools that a model may call, each declared once: prompts and automata are made of this."""
 
-import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from jaxrl.text.tool_forms import Schemas, dumped
 
 TYPES = ("string", "integer", "number", "boolean")
 MOST_BYTES = 4096
@@ -59,6 +61,11 @@ class Tool:
         return {"type": "function", "function": function}
 
 
+def schemas(tools: Sequence[Tool]) -> Schemas:
+    """Of each tool, in order."""
+    return tuple(dumped(tool.schema) for tool in tools)
+
+
 def check_name(what: str, name: str) -> None:
     if not NAME.match(name):
         raise ValueError(
@@ -68,28 +75,15 @@ def check_name(what: str, name: str) -> None:
         )
 
 
+def check_toolbox(tools: Sequence[Tool]) -> None:
+    """ValueError for no tools, and for two of one name."""
+    if not tools:
+        raise ValueError("tools=() must hold a Tool at least.")
+    check_different("tools", [tool.name for tool in tools])
+
+
 def check_different(what: str, names: list[str]) -> None:
     """ValueError where two have one name."""
     for i, name in enumerate(names):
         if name in names[:i]:
             raise ValueError(f"{what}={names} has {name!r} twice; give each its own name.")
-
-
-CALL_FORM = '{"name": <function-name>, "arguments": <args-json-object>}'
-
-
-def described(tools: tuple[Tool, ...]) -> str:
-    """What Qwen's system message says of tools."""
-    lines = "\n".join(json.dumps(tool.schema, ensure_ascii=False) for tool in tools)
-    return (
-        "# Tools\n\nYou may call one or more functions to assist with the user query.\n\n"
-        "You are provided with function signatures within <tools></tools> XML tags:\n"
-        f"<tools>\n{lines}\n</tools>\n\n"
-        "For each function call, return a json object with function name and arguments within "
-        f"<tool_call></tool_call> XML tags:\n<tool_call>\n{CALL_FORM}\n</tool_call>"
-    )
-
-
-def system_with(system: str, tools: tuple[Tool, ...]) -> str:
-    """A system message, and behind it what Qwen's template says of tools."""
-    return "\n\n".join(text for text in (system, described(tools) if tools else "") if text)

@@ -13,6 +13,7 @@ from jaxrl.lm.host import tools
 from jaxrl.lm.host.answers import Answers, Where
 from jaxrl.lm.host.ledger import Ledger
 from jaxrl.lm.host.pool import Pool, Reply
+from jaxrl.text.tool_forms import FORMS, ToolForm
 
 OPENING = -2  # the turn of a call about an episode's beginning
 
@@ -141,12 +142,23 @@ class Worlds:
         for name, value in found.get("metrics", {}).items():
             if name != "success" or over or out_of_turns:
                 self.ledger.add(name, value)
-        obs = found["obs"] if self.is_game else tools.results(found["obs"])
+        obs = found["obs"]
+        if not self.is_game:
+            obs = gave(FORMS[self.env.tool_form], obs, self.env.answer_bytes)
         terminated = found["terminated"] or (out_of_turns and not self.env.truncates)
         truncated = (found["truncated"] or out_of_turns) and not terminated
         if truncated and not self.env.truncates:
             terminated, truncated = True, False
         return Answer(obs, found["reward"], terminated, truncated, False)
+
+
+def gave(form: ToolForm, texts: list[str], most: int) -> str:
+    """What calls gave, in so many bytes; where that is too long the ends of texts are left out."""
+    room, shown = max(map(len, texts), default=0), texts
+    while room and len(form.results(shown).encode()) > most:
+        room = room * 7 // 8
+        shown = [x if len(x) <= room else x[: max(room - 3, 0)] + "..."[:room] for x in texts]
+    return form.results(shown)
 
 
 OVER = {"obs": [], "reward": 0.0, "terminated": True, "truncated": False}

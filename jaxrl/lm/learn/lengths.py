@@ -12,7 +12,7 @@ import numpy as np
 from jaxrl.host_world import HostWorld
 from jaxrl.language import LanguageEnvironment
 from jaxrl.lm.learn.agent import Agent
-from jaxrl.lm.learn.options import AgentConfig
+from jaxrl.lm.learn.options import AgentConfig, PlayConfig
 from jaxrl.lm.play.demonstrate import PlayerFunction, demonstrate
 from jaxrl.lm.play.episodes import Episodes
 from jaxrl.lm.play.limits import Limits, limits
@@ -135,6 +135,28 @@ def check_lengths(
             raise ValueError(
                 f"{name}_tokens={size} is too short for {env_id}: a {name} of {needed} tokens was "
                 f"seen; try --algo.{name}-tokens {needed}, or leave it out."
+            )
+
+
+def check_tools(
+    env_id: str, env: LanguageEnvironment, chat: Chat, tools: int, cfg: PlayConfig, own: int
+) -> None:
+    """ValueError where what tells of so many tools is longer than there is room for.
+
+    `own` is a given model's context, 0 for one that is made as large as is needed.
+    """
+    told, enough = chat.first_piece.overhead, limits(env, chat)
+    room = (
+        (f"prompt_tokens={cfg.prompt_tokens}", f"--algo.prompt-tokens {enough.first}"),
+        (f"context={cfg.context}", f"--algo.context {enough.context}"),
+        (f"the model's context of {own} tokens", "a model with a longer one"),
+    )
+    sizes = (cfg.prompt_tokens, cfg.context, own)
+    for size, (name, way_out) in zip(sizes, room, strict=True):
+        if 0 < size <= told:
+            raise ValueError(
+                f"{name} is too short for {env_id}, whose {tools} tools take {told} tokens to tell "
+                f"of; try {way_out}, or fewer tools."
             )
 
 
