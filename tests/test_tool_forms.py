@@ -17,7 +17,6 @@ from jaxrl.lm.host_chat import HostChat
 from jaxrl.text import BpeTokenizer, ByteTokenizer, literal, make_chat, to_str
 from jaxrl.text.call_writer import quoted
 from jaxrl.text.chat_template import template_words
-from jaxrl.text.formats import FORMATS
 from jaxrl.text.jinja import render
 from jaxrl.text.tool_forms import FORMS
 from jaxrl.text.tools import Parameter, Tool, schemas
@@ -188,4 +187,5 @@ def test_templates_without_tools_and_with_other_calls_are_refused():
     bad = schemas([Tool("add", "Ends with <|im_end|>.", (Parameter("a"),))])
     with pytest.raises(ValueError, match=r"of tools has the special token <\|im_end\|>"):
         template_words(QWEN, read, None, names, tools=bad)
-    assert FORMATS["gemma"].tools == ""
+    with pytest.raises(ValueError, match=r"of tools has the special token <\|im_end\|>"):
+        make_chat(read, "chatml", tools=bad)
