@@ -2,7 +2,7 @@
 
 from typing import Any
 
-import jax
+from quick import jit
 
 from jaxrl.text import literal, to_str
 from jaxrl.text.tool_forms import TERSE
@@ -15,8 +15,8 @@ def played(env: Any, said, key, steps):
     it alone, in its tersest form.
     """
     plain = env.replace(prompt="terse", calls=1, turns=50)
-    step, alone = jax.jit(env.step), jax.jit(plain.step)
-    state, ts = jax.jit(env.reset)(key)
+    step, alone = jit(env.step), jit(plain.step)
+    state, ts = jit(env.reset)(key)
     other = state
     texts = [to_str(ts.obs)]
     messages: list[dict[str, Any]] = [{"role": "user", "content": texts[0]}]

@@ -86,7 +86,8 @@ def template(tokenizer: folders.ChatTokenizer) -> str:
     if tokenizer.template is not None:
         own, names = tokenizer.template
         with suppress(ValueError):
-            if template_words(own, tokenizer.tokenizer, None, names, OTHER_DAY) == words:
+            how = (OTHER_DAY, "", tokenizer.tools)
+            if template_words(own, tokenizer.tokenizer, None, names, *how) == words:
                 return own
     told = None
     with suppress(ValueError):  # some have no system messages

@@ -16,7 +16,7 @@ from jaxrl.lm.model.config import PRESETS, RELEASED, ModelConfig, preset
 from jaxrl.lm.model.transformer import Transformer
 from jaxrl.policy import COPY, fill_leaves, read_weights, save_weights
 from jaxrl.text import BpeTokenizer, ByteTokenizer, Chat, Tokenizer, make_chat
-from jaxrl.text.chat import matching
+from jaxrl.text.chat import check_told, matching
 from jaxrl.text.chat_template import template_words
 from jaxrl.text.formats import Opening, Words, words_after, words_of
 from jaxrl.text.tool_forms import Schemas
@@ -92,6 +92,7 @@ class ChatTokenizer:
     def words_with(self, system: str | None) -> Words:
         """The words of the conversation after this system message."""
         if self.template is None:
+            check_told(self.tokenizer, self.tools)
             return words_of(matching(self.tokenizer, self.form), system, self.tools)
         template, names = self.template
         how = (self.date, self.thinking, self.tools)

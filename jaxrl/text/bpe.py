@@ -118,7 +118,7 @@ class BpeTokenizer(flax.struct.PyTreeNode):
         behind a sign, as white space at the end of a text is split otherwise than within it.
         """
         raw = text.encode()
-        place = np.flatnonzero(_begins(self, literal(raw, 1 << len(raw).bit_length())))
+        place = np.flatnonzero(_begins(self, literal(raw, max(256, 1 << len(raw).bit_length()))))
         if not self.pattern.regex or not len(place):
             return 0
         data = np.frombuffer(raw, np.uint8)

@@ -101,8 +101,9 @@ def quoted(text: Text, is_string: jax.Array | bool = True) -> Text:
 def _escapes() -> np.ndarray:
     """uint8 [256, 6]: how each byte is written in a string of JSON, 0 behind it."""
     table = np.zeros((256, 6), np.uint8)
-    for byte in range(256):
-        raw = json.dumps(chr(byte))[1:-1].encode() if byte < 128 else bytes([byte])
+    table[:, 0] = np.arange(256)
+    for byte in range(128):
+        raw = json.dumps(chr(byte), ensure_ascii=False)[1:-1].encode()
         table[byte, : len(raw)] = np.frombuffer(raw, np.uint8)
     return table
 

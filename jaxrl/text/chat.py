@@ -98,6 +98,7 @@ def make_chat(
                 f"chat={form.name} needs the special token {missing[0]}, which the tokenizer lacks;"
                 f" try another of {', '.join(FORMATS)}."
             )
+        check_told(tokenizer, tools)
         words = words_of(form, system or None, tools)
     if words.end not in tokenizer.special:
         raise ValueError(f"the tokenizer lacks the special token {words.end}, the end of a turn.")
@@ -106,6 +107,13 @@ def make_chat(
     between = (words.following.removeprefix(words.end),)
     following = make_piece(tokenizer, between, words.reply, encode)
     return Chat(tokenizer, first, following, tokenizer.special[words.end], words)
+
+
+def check_told(tokenizer: Tokenizer, tools: Schemas) -> None:
+    """ValueError where what is told of tools would be read as a special token."""
+    for name, index in tokenizer.special.items():
+        if index in tokenizer.control and any(name in tool for tool in tools):
+            raise ValueError(f"what is told of tools has the special token {name}; leave it out.")
 
 
 def matching(tokenizer: Tokenizer, name: str) -> Format:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from functools import cache
 from typing import Any
 
-from jaxrl.text.chat import short, split_special
+from jaxrl.text.chat import check_told, short, split_special
 from jaxrl.text.formats import FORMATS, Words
 from jaxrl.text.jinja import Message, render
 from jaxrl.text.tokens import Tokenizer
@@ -45,9 +45,7 @@ def template_words(
     the template does more to a text than to take the white space around it away, does not write
     the same words in every turn, or knows no tools. Needs `hf`.
     """
-    for name, index in tokenizer.special.items():
-        if index in tokenizer.control and any(name in tool for tool in tools):
-            raise ValueError(f"what is told of tools has the special token {name}; leave it out.")
+    check_told(tokenizer, tools)
     values: dict[str, Any] = dict(names)
     if thinking:
         if not any(re.search(rf"\b{name}\b", template) for name in SWITCHES):

@@ -63,6 +63,11 @@ FORMATS = {
     )
 }
 
+OTHERS = ", ".join(name for name, form in FORMATS.items() if form.tools)
+WITHOUT_TOOLS = (
+    f"try --chat with one of {OTHERS}, or leave tools out: --env-args prompt=terse, or no --tools"
+)
+
 
 def special_tokens(form: Format) -> list[str]:
     """The names of a form's special tokens, each once."""
@@ -113,29 +118,31 @@ def words_of(form: Format, system: str | None, tools: Schemas = ()) -> Words:
     ChatML tells of tools in the system message, the others before the first question.
     """
     if tools and not form.tools:
-        raise ValueError(f"chat={form.name} has no tools.")
+        raise ValueError(f"chat={form.name} has no tools; {WITHOUT_TOOLS}.")
     if system is not None and not form.system:
         raise ValueError(
             f"chat={form.name} has no system messages; leave system={system[:40]!r} out."
         )
-    system = system.strip() if system is not None and form.strips else system
+    said = system.strip() if system is not None and form.strips else system or ""
+    before, after = form.system.split("{}") if form.system else ("", "")
     told = ""  # before the first question
     if tools and form.tools == "bare":
-        system, told = IPYTHON + (system or ""), bare(tools)
+        before, told = before + IPYTHON, bare(tools)
     elif tools and form.system:
-        system = "\n\n".join(text for text in (system, in_tags(tools)) if text)
+        after = "\n\n" * bool(said) + in_tags(tools) + after
     elif tools:
         told = f"{in_tags(tools)}\n\n"
     opening: Opening = (form.opening,)
     if system is not None:
-        before, after = form.system.split("{}")
-        opening = (form.opening + before, system, after)
+        opening = (form.opening + before, said, after)
+    elif tools and form.system:
+        opening = (form.opening + before + after,)
     words = words_after(form, opening)
     if not tools:
         return words
-    opening = (*words.opening, told, "") if told else words.opening
-    before = form.after_end + form.user if form.before_result is None else form.before_result
-    return replace(words, opening=opening, tools=form.tools, results=form.end + before)
+    opening = (*words.opening[:-1], words.opening[-1] + told)
+    follows = form.after_end + form.user if form.before_result is None else form.before_result
+    return replace(words, opening=opening, tools=form.tools, results=form.end + follows)
 
 
 def words_after(form: Format, opening: Opening) -> Words:

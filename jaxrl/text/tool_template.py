@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from jaxrl.text.formats import FORMATS, Words
+from jaxrl.text.formats import WITHOUT_TOOLS, Words
 from jaxrl.text.jinja import Message
 from jaxrl.text.tool_forms import FORMS, ToolForm
 
@@ -15,11 +15,6 @@ QUESTION = "Who is it?"
 ONE: Step = ("", [("look_up", {"name": "<\u00c4> & \"b'", "count": -2})], ['2 "rows"\n<a> & {b}'])
 TWO: Step = ("", [("now", {})], ["error: no"])
 BOTH: Step = ("Let me see.", [*ONE[1], *TWO[1]], [*ONE[2], *TWO[2]])
-OTHERS = [name for name, form in FORMATS.items() if form.tools]
-OTHERWISE = (
-    f"try --chat with one of {', '.join(OTHERS)}, or leave tools out: --env-args prompt=terse, or "
-    "no --tools"
-)
 
 
 def tool_words(
@@ -34,13 +29,13 @@ def tool_words(
     try:
         (told,), (untold,) = write([opened], True), write([opened], False)
     except ValueError as error:
-        raise ValueError(f"{error}, with tools; {OTHERWISE}.") from None
+        raise ValueError(f"{str(error).rstrip('.')}, with tools; {WITHOUT_TOOLS}.") from None
     if told == untold:
-        raise ValueError(f"the chat template says nothing of tools; {OTHERWISE}.")
+        raise ValueError(f"the chat template says nothing of tools; {WITHOUT_TOOLS}.")
     try:
         (whole,) = write([[*opened, *spoken(ONE)]], True)
     except ValueError as error:
-        raise ValueError(f"{error}, with a call; {OTHERWISE}.") from None
+        raise ValueError(f"{str(error).rstrip('.')}, with a call; {WITHOUT_TOOLS}.") from None
     begun = told.removesuffix(words.begun)
     for name, form in FORMS.items():
         said, gave = form.calls(ONE[1]), form.results(ONE[2])
@@ -52,7 +47,7 @@ def tool_words(
             return words
     raise ValueError(
         f"the chat template writes a call and what it gives as {whole.removeprefix(begun)[:120]!r},"
-        f" which is not read here; {OTHERWISE}."
+        f" which is not read here; {WITHOUT_TOOLS}."
     )
 
 
@@ -68,7 +63,7 @@ def check(words: Words, form: ToolForm, told: str, opened: list[Message], write:
     if theirs != "".join(ours):
         raise ValueError(
             "the chat template does not write the same words around every call of a tool; "
-            f"{OTHERWISE}."
+            f"{WITHOUT_TOOLS}."
         )
 
 
