@@ -83,7 +83,7 @@ def plot_rlhf(result: dict[str, Any], path: Path) -> None:
         axes.set_ylabel(label)
     rows[0].legend(frameon=False, loc="lower right")
     rows[1].set_xlabel("square root of KL(policy || model at the start), nats an episode")
-    rows[0].set_title(f"RLHF on {result['env']}; dotted: the start, and PPO's highest true return")
+    rows[0].set_title(f"RLHF on {result['env']}; dotted: start, PPO's best")
     _save(figure, path)
 
 
