@@ -78,7 +78,7 @@ def best_and_worst(args: Any, options: Any) -> list[tuple[str, dict[str, Any]]]:
 
 def training(args: Any, options: Any) -> tuple[str, dict[str, Any]]:
     """One of the episodes that training kept of an iteration."""
-    it = again.reach(args.run, args.iteration)
+    it = again.reach(args.run, args.iteration, devices=args.devices)
     assert it.task.shown is not None and it.task.transcribe is not None
     shown = jax.device_get(it.task.shown(it.after))
     lines = it.task.transcribe(shown, args.iteration, 0, 0)

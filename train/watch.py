@@ -36,6 +36,7 @@ class Args:
     seed_index: int = 0  # which of the run's policies: seeds, and configurations of a sweep
     iteration: int | None = None  # show this iteration of training instead
     env_index: int = 0  # which of its environments; of a language agent, of the episodes it kept
+    devices: int = 0  # of that; 0: as the run had, another number is not bit-equal
     max_steps: int = 1000  # of an episode that are shown
     fps: int = 0  # pictures a second; 0: 30, or fewer where episodes are short
 
@@ -45,6 +46,7 @@ class Args:
         check_range("seed", self.seed, 0, 2**31 - 1, 1_000_000)
         check_range("seed_index", self.seed_index, 0, 2**31 - 1, 0)
         check_range("env_index", self.env_index, 0, 2**31 - 1, 0)
+        check_range("devices", self.devices, 0, 2**20, 0)
         check_range("max_steps", self.max_steps, 1, 100_000, 1000)
         check_range("fps", self.fps, 0, 100, 30)
         if self.iteration is None and self.env_index:
@@ -120,7 +122,7 @@ def training(args: Args, env: Environment) -> film.Panel:
     trainer = again.trainer_of(args.run)
     options = flags.saved_options(trainer, args.run)
     member = pick(args, options, env, trainer)
-    it = again.reach(args.run, args.iteration, args.env_index)
+    it = again.reach(args.run, args.iteration, args.env_index, args.devices)
     steps, paid, length = again.listen(it, args.seed_index, args.env_index)
     one = played.of_training(
         steps, paid, length, f"iteration {args.iteration} env {args.env_index}"
