@@ -1,5 +1,6 @@
 """Films and pages of a run: training again bit for bit, what is in them, and what is refused."""
 
+import itertools
 import json
 from html.parser import HTMLParser
 
@@ -60,7 +61,7 @@ def heard(folder, iteration, monkeypatch, member=0, env_index=0):
 
 def goes_on(steps):
     """Each step that ends no episode leads to the next one's state."""
-    between = zip(steps, steps[1:], strict=False)
+    between = itertools.pairwise(steps)
     return all(again.same(a.after, b.state) or a.terminated or a.truncated for a, b in between)
 
 
