@@ -16,6 +16,7 @@ import jax
 from jaxrl import envs, memory
 from jaxrl.config import check_fields, check_range
 from jaxrl.env import Environment
+from jaxrl.envs.bridges.pictures import without_window
 from jaxrl.host.environment import HostEnvironment
 from jaxrl.train import again, conversations, film, flags, language, played, swept
 from jaxrl.train.compiled import keep_compiled_programs
@@ -134,6 +135,7 @@ def training(args: Args, env: Environment) -> film.Panel:
 def run(argv: Sequence[str]) -> None:
     """The command line: one line and exit code 2 for bad input."""
     offer_cores()
+    without_window()
 
     def work(args: Args) -> None:
         keep_compiled_programs()

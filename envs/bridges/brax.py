@@ -12,8 +12,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxrl.env import Environment, TimeStep, static, timestep
+from jaxrl.envs.bridges import pictures
 from jaxrl.envs.bridges.avals import like, strong
 from jaxrl.envs.bridges.packages import package
 from jaxrl.envs.fields import KINDS, Field, check_fields, check_max_steps
@@ -65,6 +67,9 @@ class Brax(Environment):
         own = state.replace(info=dict(state.info), metrics=dict(state.metrics))
         stepped = like(self.game.step(own, action), state)
         return stepped, timestep(stepped.obs, stepped.reward, stepped.done > 0.5)
+
+    def frames(self, states: Any) -> list[np.ndarray]:
+        return pictures.of_brax(self.game, states)
 
 
 def ids() -> tuple[str, ...]:

@@ -12,8 +12,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxrl.env import Environment, TimeStep, static, timestep
+from jaxrl.envs.bridges import pictures
 from jaxrl.envs.bridges.avals import like, strong
 from jaxrl.envs.fields import KINDS, Field, check_fields, check_max_steps
 from jaxrl.spaces import Box
@@ -125,6 +127,9 @@ class Playground(Environment):
     def _once(self, state: Any, action: jax.Array) -> Any:
         own = state.replace(info=dict(state.info), metrics=dict(state.metrics))
         return like(self.game.step(own, action), state)
+
+    def frames(self, states: Any) -> list[np.ndarray]:
+        return pictures.of_playground(self.game, states)
 
 
 def _seen(obs: Any) -> jax.Array:
