@@ -120,9 +120,11 @@ def test_fresh_episodes_are_those_of_the_evaluation(run):
 
 
 def panel(count, size, title="best"):
-    pictures = [np.full((*size, 3), 40 * i, np.uint8) for i in range(count)]
+    def draw(index):
+        return (np.full((*size, 3), 40 * i, np.uint8) for i in index)
+
     numbers = list(range(count))
-    return film.Panel(title, pictures, [float(x) for x in numbers], numbers, [""] * count)
+    return film.Panel(title, draw, [float(x) for x in numbers], numbers, [""] * count)
 
 
 def test_a_film_has_every_picture_and_holds_the_last(tmp_path):

@@ -121,7 +121,9 @@ def _played(
     task: Task, args: Any, config: dict, checkpoints: Checkpoints, start: int, iteration: int
 ) -> Iteration:
     record = checkpoints.record(start) if start else {}
-    past = Past(config, record, start, checkpoints.path(start), args)
+    entries = [x for x in config.get("resumed", []) if x["iteration"] < iteration]
+    then = config | {"resumed": entries}  # who came later may have had another layout
+    past = Past(then, record, start, checkpoints.path(start), args)
     mesh = past.mesh(args, task.num_blocks, task.minibatch_rows, task.weights)
     past.tell(True)
     whence = f"the checkpoint of iteration {start}" if start else "the run's begin"

@@ -17,6 +17,7 @@ from jaxrl import envs, memory
 from jaxrl.config import check_fields, check_range
 from jaxrl.env import Environment
 from jaxrl.envs.bridges.pictures import without_window
+from jaxrl.envs.pictures import bare
 from jaxrl.host.environment import HostEnvironment
 from jaxrl.train import again, conversations, film, flags, language, played, swept
 from jaxrl.train.compiled import keep_compiled_programs
@@ -72,7 +73,7 @@ def main(args: Args) -> Path:
         panels = [training(args, env)]
     else:
         panels = fresh(args, trainer, options, env)
-    longest = max(len(panel.pictures) for panel in panels)
+    longest = max(len(panel.ending) for panel in panels)
     fps = args.fps or min(BEST_FPS, max(2, longest // 4))
     count = film.write(out, panels, fps)
     print(f"{out}: {count} pictures, {fps} a second, {out.stat().st_size:,} bytes")
@@ -86,7 +87,12 @@ def check_drawn(id: str, env: Environment) -> None:
             f"env={id} is stepped by Python, which keeps its pictures to itself; "
             "watch a run of one that is part of the program, such as CartPole-v1."
         )
-    state, _ = jax.jit(env.reset)(jax.random.key(0))
+    shapes, _ = jax.eval_shape(env.reset, jax.random.key(0))
+    inner, shapes = bare(env, shapes)
+    if not hasattr(inner, "frames"):
+        jax.eval_shape(inner.render, shapes)
+        return
+    state, _ = jax.jit(env.reset)(jax.random.key(0))  # by a suite, which may lack what it draws by
     envs.frames(env, jax.tree.map(lambda x: x[None], state))
 
 
