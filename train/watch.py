@@ -7,7 +7,7 @@ training, bit for bit: nothing of it was stored, the program is brought there ag
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +100,7 @@ def fresh(args: Args, trainer: Trainer, options: Any, env: Environment) -> list[
     """The best, median and worst of new episodes."""
     member = pick(args, options, env, trainer)
     policies, outcome = trainer.reload(args.run, options)
-    parts = outcome.parts(args.episodes)
+    parts = [replace(part, option="episodes") for part in outcome.parts(args.episodes)]
     memory.check(parts, 1, jax.devices()[:1])
     policy = jax.tree.map(lambda x: jax.numpy.asarray(x[args.seed_index]), policies)
     shown = played.episodes(policy, member.env, args)
