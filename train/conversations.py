@@ -125,7 +125,8 @@ def _turns(turns: list[dict[str, Any]]) -> Iterator[str]:
     for i, turn in enumerate(turns, 1):
         if turn["observation"].strip():
             told = _parts(turn["observation"], "result" if called else "")
-            yield f'<div class="env"><h3>{"tool" if called else "environment"}</h3>{told}</div>'
+            name = "" if called else "<h3>environment</h3>"  # a tool's box has a name
+            yield f'<div class="env">{name}{told}</div>'
         response = turn["response"]
         # a response that begins like an object is a call as a whole (Llama's form)
         called = OPENING in response or response.lstrip().startswith("{")
