@@ -1,5 +1,6 @@
 """Pictures of many states at once, by the environment's own `render` or its suite's renderer."""
 
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -18,19 +19,26 @@ def frames(env: Environment, states: Any) -> list[np.ndarray]:
     `render` that is compiled. ValueError, or an ImportError of what is missing, where there is
     neither.
     """
+    env, states = bare(env, states)
+    if hasattr(env, "frames"):
+        return env.frames(states)  # pyright: ignore
+    return list(in_pieces(jax.jit(partial(jax.vmap(_render, (None, 0)), env)), states))
+
+
+def bare(env: Environment, states: Any) -> tuple[Environment, Any]:
+    """The environment inside of all wrappers, and its states."""
     while isinstance(env, Wrapper):
         env, states = env.env, env.inside(states)
-    own = getattr(env, "frames", None)
-    if own is not None:
-        return own(states)
+    return env, states
+
+
+def in_pieces(draw: Callable[[Any], Any], states: Any) -> Iterator[np.ndarray]:
+    """draw(states [PIECE, ...]) of all of them [N, ...], one picture after the other."""
     count = jax.tree.leaves(states)[0].shape[0]
-    draw = jax.jit(partial(jax.vmap(_render, (None, 0)), env))
-    found: list[np.ndarray] = []
     for first in range(0, count, PIECE):
         index = np.minimum(first + np.arange(PIECE), count - 1)  # of one size: compiled once
-        piece = jax.tree.map(lambda x: x[index], states)  # noqa: B023
-        found += list(np.asarray(draw(piece)))
-    return found[:count]
+        piece = draw(jax.tree.map(lambda x: x[index], states))  # noqa: B023
+        yield from np.asarray(piece)[: count - first]
 
 
 def _render(env: Environment, state: Any) -> jax.Array:

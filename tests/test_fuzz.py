@@ -24,7 +24,18 @@ from jaxrl import Box, Discrete, check_env, envs
 from jaxrl.lm.learn import lengths
 from jaxrl.networks import NetworkSpec
 from jaxrl.train import __main__ as console
-from jaxrl.train import aot, chat, command, evaluate, export, loop, table, tokenizer, transcripts
+from jaxrl.train import (
+    aot,
+    chat,
+    command,
+    evaluate,
+    export,
+    loop,
+    table,
+    tokenizer,
+    transcripts,
+    watch,
+)
 
 PATIENCE = 10  # s that a refusal may take
 LONG = "n" * 300
@@ -65,7 +76,8 @@ def entries() -> dict[str, Entry]:
     for name in table.TRAINERS:
         trainer = table.trainer(name)
         found[name] = Entry(partial(command.run, trainer), trainer.options)
-    for name, module in (("evaluate", evaluate), ("transcripts", transcripts), ("export", export)):
+    tools = {"evaluate": evaluate, "transcripts": transcripts, "export": export, "watch": watch}
+    for name, module in tools.items():
         given = ("--run", "FOLDER", "--out", "new") if name == "export" else ("--run", "FOLDER")
         found[name] = Entry(module.run, module.Args, given)
     found["chat"] = Entry(chat.run, chat.Args, ("--model", "FOLDER"))

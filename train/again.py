@@ -61,10 +61,11 @@ def trainer_of(folder: Path) -> Trainer:
     return table.trainer(made_by)
 
 
-def reach(folder: Path, iteration: int, env_index: int = 0) -> Iteration:
+def reach(folder: Path, iteration: int, env_index: int = 0, devices: int = 0) -> Iteration:
     """Bring the run to this iteration and through it; ValueError for one that it did not have.
 
-    Of arrays `env_index` is checked, before anything is compiled.
+    It takes the devices that the run had, unless told. Of arrays `env_index` is checked before
+    anything is compiled.
     """
     config = read_config(folder)
     checkpoints = Checkpoints(folder / "checkpoints")
@@ -78,7 +79,7 @@ def reach(folder: Path, iteration: int, env_index: int = 0) -> Iteration:
         )
     start = max((i for i in saved if i < iteration), default=0)
     trainer = trainer_of(folder)
-    args = replace(flags.saved_options(trainer, folder), resume=folder)
+    args = replace(flags.saved_options(trainer, folder), resume=folder, devices=devices)
     refuse_changes(config, flags.saved_options(trainer, folder), args)
     args = _as_then(config, args, start, iteration)
     task = trainer.setup(args if start else replace(args, resume=None))
@@ -120,7 +121,9 @@ def _played(
     task: Task, args: Any, config: dict, checkpoints: Checkpoints, start: int, iteration: int
 ) -> Iteration:
     record = checkpoints.record(start) if start else {}
-    past = Past(config, record, start, checkpoints.path(start), args)
+    entries = [x for x in config.get("resumed", []) if x["iteration"] < iteration]
+    then = config | {"resumed": entries}  # who came later may have had another layout
+    past = Past(then, record, start, checkpoints.path(start), args)
     mesh = past.mesh(args, task.num_blocks, task.minibatch_rows, task.weights)
     past.tell(True)
     whence = f"the checkpoint of iteration {start}" if start else "the run's begin"
@@ -190,7 +193,10 @@ def listen(it: Iteration, member: int, env_index: int) -> tuple[list[Step], floa
             "note: with an ear in it the program computed other last bits than training did; these "
             "episodes are near to training's, not equal."
         )
-    return steps, *_so_far(it.before, member, env_index)
+    stats = _stats(it.before)
+    paid, length = (np.asarray(x)[member] for x in (stats.episode_return, stats.episode_length))
+    begin = env_index * len(paid) // task.cfg.num_envs  # several branches begin in one state
+    return steps, float(paid[begin]), int(length[begin])
 
 
 def same(a: Any, b: Any) -> bool:
@@ -234,16 +240,10 @@ def _teller(hear: Callable, num_members: int, member: int, env_index: int) -> Ca
 
 
 def _stats(state: Any) -> EpisodeStatsState:
-    """The episode statistics [K, B] in a learner's state; ValueError where it plays no arrays."""
+    """The episode statistics [K, B] in the state of a learner that plays arrays."""
 
     def is_stats(x: Any) -> bool:
         return isinstance(x, EpisodeStatsState)
 
     found = [x for x in jax.tree.leaves(state, is_leaf=is_stats) if is_stats(x)]
     return found[0]
-
-
-def _so_far(state: Any, member: int, env_index: int) -> tuple[float, int]:
-    stats = _stats(state)
-    paid, length = (np.asarray(x) for x in (stats.episode_return, stats.episode_length))
-    return float(paid[member, env_index]), int(length[member, env_index])

@@ -78,7 +78,7 @@ def best_and_worst(args: Any, options: Any) -> list[tuple[str, dict[str, Any]]]:
 
 def training(args: Any, options: Any) -> tuple[str, dict[str, Any]]:
     """One of the episodes that training kept of an iteration."""
-    it = again.reach(args.run, args.iteration)
+    it = again.reach(args.run, args.iteration, devices=args.devices)
     assert it.task.shown is not None and it.task.transcribe is not None
     shown = jax.device_get(it.task.shown(it.after))
     lines = it.task.transcribe(shown, args.iteration, 0, 0)
@@ -125,7 +125,8 @@ def _turns(turns: list[dict[str, Any]]) -> Iterator[str]:
     for i, turn in enumerate(turns, 1):
         if turn["observation"].strip():
             told = _parts(turn["observation"], "result" if called else "")
-            yield f'<div class="env"><h3>{"tool" if called else "environment"}</h3>{told}</div>'
+            name = "" if called else "<h3>environment</h3>"  # a tool's box has a name
+            yield f'<div class="env">{name}{told}</div>'
         response = turn["response"]
         # a response that begins like an object is a call as a whole (Llama's form)
         called = OPENING in response or response.lstrip().startswith("{")

@@ -2,7 +2,7 @@
 
 import importlib
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -12,20 +12,23 @@ import jax
 import numpy as np
 
 from jaxrl import frames
+from jaxrl.envs.pictures import in_pieces
 from jaxrl.files import reason_of
 
 ENDINGS = (".gif", ".mp4")
 WIDEST = 1300  # pixels of a film; wider panels are halved
 COLOURS = 64  # of a GIF
+SAMPLE = 9  # pictures from which a GIF takes its colours
+GAP = 4  # pixels between two panels
 HOLD = 1.5  # s that the last picture stays
 
 
 @dataclass(frozen=True)
 class Panel:
-    """One or several episodes in a row; a picture with its numbers for each state."""
+    """One or several episodes in a row; numbers for each of the pictures."""
 
     title: str
-    pictures: list[np.ndarray]  # uint8 [H, W, 3]
+    draw: Callable[[np.ndarray], Iterator[np.ndarray]]  # pictures [H, W, 3] of these numbers
     episode_return: list[float]  # until then
     episode_length: list[int]
     ending: list[str]  # "" unless this state ends an episode: terminated, truncated or cut
@@ -41,12 +44,15 @@ def check(out: Path) -> None:
 
 def write(out: Path, panels: Sequence[Panel], fps: int) -> int:
     """Write a film whole or not at all; how many pictures it has."""
-    shown = [_with_head(panel, len(panels)) for panel in panels]
-    count = max(len(pictures) for pictures in shown)
-    film = _side_by_side(shown, count)
+    count = max(len(panel.ending) for panel in panels)
     partial = out.with_name(f".{out.stem}.tmp{out.suffix}")
+    film = _film(panels, np.arange(count))
     try:
-        (_write_gif if out.suffix.lower() == ".gif" else _write_mp4)(partial, film, count, fps)
+        if out.suffix.lower() == ".gif":
+            few = _film(panels, np.unique(np.linspace(0, count - 1, SAMPLE).astype(int)))
+            _write_gif(partial, film, count, fps, list(few))
+        else:
+            _write_mp4(partial, film, fps)
         os.replace(partial, out)
     except OSError as error:
         raise ValueError(f"out={out} cannot be written: {reason_of(error)}; try another.") from None
@@ -55,22 +61,45 @@ def write(out: Path, panels: Sequence[Panel], fps: int) -> int:
     return count
 
 
-def _with_head(panel: Panel, of: int) -> list[np.ndarray]:
-    """The panel's pictures under a line of words and one of numbers."""
-    pictures = panel.pictures
-    while of * pictures[0].shape[1] > WIDEST:
-        pictures = [_halved(picture) for picture in pictures]
-    width = pictures[0].shape[1]
-    numbers = _heads(width, panel.episode_length, panel.episode_return)
-    return [
-        np.concatenate([_title(width, f"{panel.title} {ending}".strip()), head, picture])
-        for picture, head, ending in zip(pictures, numbers, panel.ending, strict=True)
-    ]
+def _film(panels: Sequence[Panel], times: np.ndarray) -> Iterator[np.ndarray]:
+    """The pictures of these times: each panel stays at its last, sides are even, as MP4 wants."""
+    of_panels = [_pictures(panel, times, len(panels)) for panel in panels]
+    for row in zip(*of_panels, strict=True):
+        gap = np.full((row[0].shape[0], GAP, 3), 255, np.uint8)
+        whole = np.concatenate([x for picture in row for x in (gap, picture)][1:], 1)
+        odd = [(0, size % 2) for size in whole.shape[:2]]
+        yield np.pad(whole, [*odd, (0, 0)], mode="edge")
 
 
-def _heads(width: int, length: list[int], paid: list[float]) -> np.ndarray:
-    draw = jax.jit(jax.vmap(lambda t, x: frames.head(width, {"step": (t, 0), "return": (x, 2)})))
-    return np.asarray(draw(np.int32(length), np.float32(paid)))
+def _pictures(panel: Panel, times: np.ndarray, of: int) -> Iterator[np.ndarray]:
+    """A panel's pictures under a line of words and one of numbers; wide ones are halved."""
+    last = len(panel.ending) - 1
+    index, picture = times[times < last], None
+    index = np.append(index, last) if len(index) < len(times) else index
+    drawn, numbers = panel.draw(index), None
+    for i, picture in zip(index, drawn, strict=True):
+        while of * picture.shape[1] > WIDEST:
+            picture = _halved(picture)
+        width = picture.shape[1]
+        numbers = numbers or in_pieces(_head(width), _numbers(panel, index))
+        title = _title(width, f"{panel.title} {panel.ending[i]}".strip())
+        picture = np.concatenate([title, next(numbers), picture])
+        yield picture
+    for _ in times[len(index) :]:
+        yield picture  # pyright: ignore
+
+
+def _numbers(panel: Panel, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return np.int32(panel.episode_length)[index], np.float32(panel.episode_return)[index]
+
+
+@cache
+def _head(width: int) -> Callable[[Any], Any]:
+    def draw(length: jax.Array, paid: jax.Array) -> jax.Array:
+        return frames.head(width, {"step": (length, 0), "return": (paid, 2)})
+
+    drawn = jax.jit(jax.vmap(draw))
+    return lambda numbers: drawn(*numbers)
 
 
 @cache
@@ -85,48 +114,33 @@ def _halved(picture: np.ndarray) -> np.ndarray:
     return np.round(quarters.mean((1, 3))).astype(np.uint8)
 
 
-def _side_by_side(panels: list[list[np.ndarray]], count: int) -> Iterator[np.ndarray]:
-    """Each panel stays at its last picture; sides are even, as MP4 wants them."""
-    for t in range(count):
-        row: list[np.ndarray] = []
-        for pictures in panels:
-            row += [np.full((pictures[0].shape[0], 4, 3), 255, np.uint8)] if row else []
-            row.append(pictures[min(t, len(pictures) - 1)])
-        whole = np.concatenate(row, 1)
-        odd = [(0, size % 2) for size in whole.shape[:2]]
-        yield np.pad(whole, [*odd, (0, 0)], mode="edge")
-
-
-def _write_gif(path: Path, film: Iterable[np.ndarray], count: int, fps: int) -> None:
+def _write_gif(
+    path: Path, film: Iterator[np.ndarray], count: int, fps: int, few: list[np.ndarray]
+) -> None:
+    """One palette for all pictures, of a few of them: their own would flicker."""
     from PIL import Image
 
-    images = [Image.fromarray(picture) for picture in film]
-    # one palette for all of them: their own would flicker
-    few = images[:: max(1, count // 8)][:8] + images[-1:]
-    sample = Image.new("RGB", (few[0].width, sum(image.height for image in few)))
-    for i, image in enumerate(few):
-        sample.paste(image, (0, i * image.height))
-    palette = sample.quantize(COLOURS)
-    first, *others = (image.quantize(palette=palette, dither=Image.Dither.NONE) for image in images)
+    palette = Image.fromarray(np.concatenate(few)).quantize(COLOURS)
+    how: dict[str, Any] = {"palette": palette, "dither": Image.Dither.NONE}
+    images = (Image.fromarray(picture).quantize(**how) for picture in film)
     duration = [round(1000 / fps)] * (count - 1) + [round(1000 * HOLD)]
-    how: dict[str, Any] = {"save_all": True, "loop": 0, "optimize": True}
-    first.save(path, format="GIF", append_images=others, duration=duration, **how)
+    saved: dict[str, Any] = {"save_all": True, "loop": 0, "optimize": True}
+    next(images).save(path, format="GIF", append_images=images, duration=duration, **saved)
 
 
-def _write_mp4(path: Path, film: Iterable[np.ndarray], count: int, fps: int) -> None:
-    last, writer = None, None
+def _write_mp4(path: Path, film: Iterator[np.ndarray], fps: int) -> None:
+    last = next(film)
+    size = last.shape[1], last.shape[0]
+    writer = _ffmpeg().write_frames(str(path), size, fps=fps, macro_block_size=2)
     try:
-        for picture in film:
-            if writer is None:
-                size = picture.shape[1], picture.shape[0]
-                writer = _ffmpeg().write_frames(str(path), size, fps=fps, macro_block_size=2)
-                writer.send(None)
-            writer.send(last := np.ascontiguousarray(picture))
+        writer.send(None)
+        writer.send(np.ascontiguousarray(last))
+        for last in film:
+            writer.send(np.ascontiguousarray(last))
         for _ in range(round(HOLD * fps)):
-            writer.send(last)  # pyright: ignore
+            writer.send(np.ascontiguousarray(last))
     finally:
-        if writer is not None:
-            writer.close()
+        writer.close()
 
 
 def _ffmpeg() -> Any:

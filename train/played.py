@@ -1,6 +1,6 @@
 """Episodes on the host, state by state, to be drawn: fresh ones, or what training went through."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -18,6 +18,7 @@ from jaxrl.train.film import Panel
 from jaxrl.wrappers import EpisodeStats, tree_where
 
 CHUNK = 100  # steps that are played in one call
+AT_ONCE = 128  # pictures that are kept at the same time
 
 
 @dataclass
@@ -48,8 +49,15 @@ class Shown:
     def panel(self, env: Environment) -> Panel:
         """Drawn, as a part of a film."""
         states = jax.tree.map(lambda *x: np.stack(x), *self.states)
-        pictures = envs.frames(env, states)
-        return Panel(self.title, pictures, self.episode_return, self.episode_length, self.ending)
+        numbers = self.episode_return, self.episode_length, self.ending
+        return Panel(self.title, partial(_drawn, env, states), *numbers)
+
+
+def _drawn(env: Environment, states: Any, index: np.ndarray) -> Iterator[np.ndarray]:
+    """Pictures of the states of these numbers, not all of them at once."""
+    for first in range(0, len(index), AT_ONCE):
+        part = index[first : first + AT_ONCE]
+        yield from envs.frames(env, jax.tree.map(lambda x: x[part], states))  # noqa: B023
 
 
 def of_training(steps: Sequence[Step], paid: float, length: int, title: str) -> Shown:

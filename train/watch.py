@@ -7,7 +7,7 @@ training, bit for bit: nothing of it was stored, the program is brought there ag
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,8 @@ import jax
 from jaxrl import envs, memory
 from jaxrl.config import check_fields, check_range
 from jaxrl.env import Environment
+from jaxrl.envs.bridges.pictures import without_window
+from jaxrl.envs.pictures import bare
 from jaxrl.host.environment import HostEnvironment
 from jaxrl.train import again, conversations, film, flags, language, played, swept
 from jaxrl.train.compiled import keep_compiled_programs
@@ -36,6 +38,7 @@ class Args:
     seed_index: int = 0  # which of the run's policies: seeds, and configurations of a sweep
     iteration: int | None = None  # show this iteration of training instead
     env_index: int = 0  # which of its environments; of a language agent, of the episodes it kept
+    devices: int = 0  # of that; 0: as the run had, another number is not bit-equal
     max_steps: int = 1000  # of an episode that are shown
     fps: int = 0  # pictures a second; 0: 30, or fewer where episodes are short
 
@@ -45,6 +48,7 @@ class Args:
         check_range("seed", self.seed, 0, 2**31 - 1, 1_000_000)
         check_range("seed_index", self.seed_index, 0, 2**31 - 1, 0)
         check_range("env_index", self.env_index, 0, 2**31 - 1, 0)
+        check_range("devices", self.devices, 0, 2**20, 0)
         check_range("max_steps", self.max_steps, 1, 100_000, 1000)
         check_range("fps", self.fps, 0, 100, 30)
         if self.iteration is None and self.env_index:
@@ -69,7 +73,7 @@ def main(args: Args) -> Path:
         panels = [training(args, env)]
     else:
         panels = fresh(args, trainer, options, env)
-    longest = max(len(panel.pictures) for panel in panels)
+    longest = max(len(panel.ending) for panel in panels)
     fps = args.fps or min(BEST_FPS, max(2, longest // 4))
     count = film.write(out, panels, fps)
     print(f"{out}: {count} pictures, {fps} a second, {out.stat().st_size:,} bytes")
@@ -83,7 +87,12 @@ def check_drawn(id: str, env: Environment) -> None:
             f"env={id} is stepped by Python, which keeps its pictures to itself; "
             "watch a run of one that is part of the program, such as CartPole-v1."
         )
-    state, _ = jax.jit(env.reset)(jax.random.key(0))
+    shapes, _ = jax.eval_shape(env.reset, jax.random.key(0))
+    inner, shapes = bare(env, shapes)
+    if not hasattr(inner, "frames"):
+        jax.eval_shape(inner.render, shapes)
+        return
+    state, _ = jax.jit(env.reset)(jax.random.key(0))  # by a suite, which may lack what it draws by
     envs.frames(env, jax.tree.map(lambda x: x[None], state))
 
 
@@ -91,7 +100,7 @@ def fresh(args: Args, trainer: Trainer, options: Any, env: Environment) -> list[
     """The best, median and worst of new episodes."""
     member = pick(args, options, env, trainer)
     policies, outcome = trainer.reload(args.run, options)
-    parts = outcome.parts(args.episodes)
+    parts = [replace(part, option="episodes") for part in outcome.parts(args.episodes)]
     memory.check(parts, 1, jax.devices()[:1])
     policy = jax.tree.map(lambda x: jax.numpy.asarray(x[args.seed_index]), policies)
     shown = played.episodes(policy, member.env, args)
@@ -120,7 +129,7 @@ def training(args: Args, env: Environment) -> film.Panel:
     trainer = again.trainer_of(args.run)
     options = flags.saved_options(trainer, args.run)
     member = pick(args, options, env, trainer)
-    it = again.reach(args.run, args.iteration, args.env_index)
+    it = again.reach(args.run, args.iteration, args.env_index, args.devices)
     steps, paid, length = again.listen(it, args.seed_index, args.env_index)
     one = played.of_training(
         steps, paid, length, f"iteration {args.iteration} env {args.env_index}"
@@ -132,6 +141,7 @@ def training(args: Args, env: Environment) -> film.Panel:
 def run(argv: Sequence[str]) -> None:
     """The command line: one line and exit code 2 for bad input."""
     offer_cores()
+    without_window()
 
     def work(args: Args) -> None:
         keep_compiled_programs()

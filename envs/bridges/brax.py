@@ -12,9 +12,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxrl.env import Environment, TimeStep, static, timestep
-from jaxrl.envs.bridges import robots
+from jaxrl.envs.bridges import pictures, robots
 from jaxrl.envs.bridges.avals import like, strong
 from jaxrl.envs.bridges.packages import package
 from jaxrl.envs.fields import KINDS, Field, check_fields, check_max_steps
@@ -79,6 +80,9 @@ class Brax(robots.Robot):
     @property
     def _game(self) -> Any:
         return self.scaled(self.game, "sys", ARRAYS)
+
+    def frames(self, states: Any) -> list[np.ndarray]:
+        return pictures.of_brax(self.game, states)
 
 
 def ids() -> tuple[str, ...]:

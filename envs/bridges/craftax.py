@@ -9,8 +9,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxrl.env import Environment, TimeStep, static, timestep
+from jaxrl.envs.bridges import pictures
 from jaxrl.envs.bridges.avals import like, strong
 from jaxrl.envs.bridges.packages import package
 from jaxrl.envs.fields import KINDS, LARGEST, Field, check_fields
@@ -69,6 +71,9 @@ class Craftax(Environment):
         truncated = stepped.timestep >= self.max_steps
         ts = timestep(obs, reward, terminated, truncated, _metrics(stepped))
         return like(_keyless(stepped), state), ts
+
+    def frames(self, states: Any) -> list[np.ndarray]:
+        return pictures.of_craftax(self.game, states)
 
 
 def ids() -> tuple[str, ...]:

@@ -157,6 +157,10 @@ class Jaxatari(Environment):
         grey = picture @ jnp.array([0.299, 0.587, 0.114])  # of ITU-R BT.601
         return jax.image.resize(grey, (SIZE, SIZE), "linear").astype(jnp.uint8)[..., None]
 
+    def render(self, state: Any) -> jax.Array:
+        """The game's own picture, twice as large."""
+        return jnp.repeat(jnp.repeat(self.game.render(state.env_state), 2, 0), 2, 1)
+
 
 def ids() -> tuple[str, ...]:
     return NAMES

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl.env import Environment, TimeStep, static, timestep
+from jaxrl.envs.bridges import pictures
 from jaxrl.envs.bridges.avals import like, strong
 from jaxrl.envs.bridges.packages import package
 from jaxrl.envs.fields import KINDS, LARGEST, Field, check_fields, check_max_steps
@@ -100,6 +101,9 @@ class Jumanji(Environment):
             # After an end nothing may be legal.
             shown[LEGAL] = jnp.where(mask.any(each, keepdims=True), mask, True).reshape(-1)
         return shown
+
+    def frames(self, states: Any) -> list[np.ndarray]:
+        return pictures.of_jumanji(self.game, states)
 
 
 def ids() -> tuple[str, ...]:

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl.env import Environment, TimeStep, static, timestep
+from jaxrl.envs.bridges import pictures
 from jaxrl.envs.bridges.avals import like, strong
 from jaxrl.envs.bridges.packages import package
 from jaxrl.envs.fields import check_fields, check_max_steps
@@ -109,6 +110,9 @@ class Navix(Environment):
 
     def _observe(self, obs: jax.Array) -> jax.Array:
         return obs.astype(jnp.uint8)
+
+    def frames(self, states: Any) -> list[np.ndarray]:
+        return pictures.of_navix(states)
 
 
 def ids() -> tuple[str, ...]:

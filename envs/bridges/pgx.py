@@ -143,6 +143,12 @@ class Pgx(Environment):
         # pgx's public `observe` takes a seat with a warning that it will not any more.
         return {"observation": self.game._observe(game, seat), LEGAL: game.legal_action_mask}
 
+    def render(self, state: Seated) -> jax.Array:
+        raise ValueError(
+            f"{self.game.id} is drawn by pgx as SVG, which nothing here makes pixels of; watch a "
+            "run of another suite, or call pgx's own save_svg with state.game."
+        )
+
 
 def _bare(state: Any) -> Any:
     """The state without pgx's copy of the observation, as large as the rest of it."""

@@ -12,9 +12,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxrl.env import Environment, TimeStep, static, timestep
-from jaxrl.envs.bridges import robots
+from jaxrl.envs.bridges import pictures, robots
 from jaxrl.envs.bridges.avals import like, strong
 from jaxrl.envs.fields import KINDS, Field, check_fields, check_max_steps
 from jaxrl.spaces import Box
@@ -130,6 +131,9 @@ class Playground(robots.Robot):
     @property
     def _game(self) -> Any:
         return self.scaled(self.game, "_mjx_model", robots.ARRAYS)
+
+    def frames(self, states: Any) -> list[np.ndarray]:
+        return pictures.of_playground(self.game, states)
 
 
 def _seen(obs: Any) -> jax.Array:

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl.env import Environment, TimeStep, static, timestep
+from jaxrl.envs.bridges import pictures
 from jaxrl.envs.bridges.avals import like, strong
 from jaxrl.envs.bridges.packages import package
 from jaxrl.envs.fields import LARGEST, Field, check_fields
@@ -109,6 +110,9 @@ class XMiniGrid(Environment):
         truncated = then.state.step_num >= self.params.max_steps
         ts = timestep(then.observation, then.reward, then.discount == 0, truncated)
         return like(then.state, state), ts
+
+    def frames(self, states: Any) -> list[np.ndarray]:
+        return pictures.of_xminigrid(self.params, states)
 
 
 def ids() -> tuple[str, ...]:

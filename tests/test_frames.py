@@ -1,0 +1,166 @@
+"""Pictures: shapes by their areas, text by its dots, and a picture of every native environment."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from quick import jit
+
+from envs.registry import TABLE
+from jaxrl import envs, font, frames
+from jaxrl.env import Environment
+from jaxrl.wrappers import EpisodeStats, FrameStack, ScaleAction, TimeLimit
+
+DRAWN = [id for id in TABLE if not envs.spec(id).is_language]
+BLACK, WHITE = frames.colour("#000000"), frames.colour("#ffffff")
+
+
+def area(draw):
+    """Pixels that a white shape covers on a black picture."""
+    return float(jnp.sum(draw(frames.canvas(60, 80, BLACK))[..., 0]))
+
+
+SHAPES = {  # by the formulas of geometry
+    "disc": (lambda p: frames.disc(p, (40.3, 29.6), 20, WHITE), np.pi * 400),
+    "ring": (lambda p: frames.ring(p, (40, 30), 20, 6, WHITE), 2 * np.pi * 20 * 6),
+    "line": (lambda p: frames.line(p, (15, 20), (55, 50), 4, WHITE), 4 * 50 + np.pi * 4),
+    "box": (lambda p: frames.box(p, (40, 30), (30, 20), WHITE, 0.5), 600),
+    "round box": (
+        lambda p: frames.box(p, (40, 30), (30, 20), WHITE, 0.5, 5),
+        600 - (4 - np.pi) * 25,
+    ),
+    "triangle": (lambda p: frames.polygon(p, [(20, 50), (40, 10), (60, 50)], WHITE), 800),
+}
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_a_shape_covers_as_many_pixels_as_it_is_large(name):
+    draw, wanted = SHAPES[name]
+    assert area(draw) == pytest.approx(wanted, rel=0.01)
+
+
+def test_an_edge_is_a_blend_of_one_pixel():
+    row = frames.box(frames.canvas(9, 20, BLACK), (10, 4.5), (10.5, 40), WHITE)[4, :, 0]
+    np.testing.assert_allclose(row, [0] * 4 + [0.25] + [1] * 10 + [0.25] + [0] * 5, atol=1e-6)
+
+
+def spelled(glyphs):
+    names = {i: c for c, i in font._INDEX.items()}
+    return "".join(names[int(i)] for i in np.asarray(glyphs))
+
+
+def test_numbers_are_spelled_as_python_spells_them():
+    values = [0, 7, -7, 10, -199, 1234, 0.005, -0.004, 3.14159, -42.5, 999.999, -0.0]
+    got = jit(jax.vmap(lambda x: font.number(x, 9, 2)))(jnp.float32(values))
+    wanted = [f"{x:.2f}" if round(x, 2) else "0.00" for x in values]
+    assert [spelled(row) for row in got] == [f"{text:9}" for text in wanted]
+    assert spelled(font.number(jnp.float32(-12.4), 6)) == "-12   "
+    assert spelled(font.number(jnp.float32(1e9), 4)) == "999 "
+    assert spelled(font.number(jnp.float32(np.nan), 4)) == "999 "
+
+
+def test_text_has_the_dots_of_its_glyphs():
+    picture = frames.text(frames.canvas(20, 30, BLACK), "1-", (2, 3), 7, WHITE)[..., 0]
+    wanted = np.zeros((20, 30))
+    wanted[3:10, 2:7], wanted[3:10, 8:13] = font.GLYPHS[font.codes("1-")]
+    np.testing.assert_allclose(picture, wanted, atol=1e-6)
+    assert len({glyph.tobytes() for glyph in font.GLYPHS}) == len(font.GLYPHS)
+
+
+@pytest.mark.parametrize("id", DRAWN)
+def test_every_native_environment_draws_its_states(id):
+    """By tracing: fields and state are numbers that a program knows later."""
+    env = envs.make(id)
+    state, _ = jax.eval_shape(env.reset, jax.random.key(0))
+    picture = jax.eval_shape(lambda env, state: env.render(state), env, state)
+    height, width, channels = picture.shape
+    assert (channels, picture.dtype) == (3, jnp.uint8)
+    assert 100 <= height <= 1000 and 100 <= width <= 1000
+
+
+MOVED = {  # an action, again and again, that changes what is seen
+    "Acrobot-v1": 2, "CartPole-v1": 1, "GridWorld-v0": 1, "MemoryChain-v0": 0, "MountainCar-v0": 0,
+    "Pendulum-v1": np.float32([2.0]), "SimpleCorridor-v0": 1, "probe/Counter-v0": 0,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def walks():
+    """id -> (env, states [4, ...] along an episode)."""
+
+    def walk(env, action):
+        def step(state, key):
+            return env.step(state, action, key)[0], state
+
+        state, _ = env.reset(jax.random.key(0))
+        return jax.lax.scan(step, state, jax.random.split(jax.random.key(1), 4))[1]
+
+    made = {id: envs.make(id) for id in MOVED}
+    states = jit(lambda: {id: walk(env, MOVED[id]) for id, env in made.items()})()
+    return {id: (env, states[id]) for id, env in made.items()}
+
+
+def test_pictures_change_as_states_do_and_are_mapped_over(walks):
+    def draw(states, draw_all):
+        return {id: draw_all(walks[id][0].render, x) for id, x in states.items()}
+
+    states = {id: states for id, (_, states) in walks.items()}
+    mapped = jit(lambda states: draw(states, lambda f, x: jax.vmap(f)(x)))(states)
+    last = jit(lambda states: draw(states, lambda f, x: f(x)))(jax.tree.map(lambda x: x[3], states))
+    for id, pictures in mapped.items():
+        changed = np.abs(np.asarray(pictures[0], int) - np.asarray(pictures[3], int)).max()
+        assert changed > 40, id
+        apart = np.abs(np.asarray(pictures[3], int) - np.asarray(last[id], int)).max()
+        assert apart <= 1, id
+
+
+def test_grid_world_is_drawn_where_things_are():
+    env = envs.make("GridWorld-v0")
+    picture = np.asarray(env.render(env.reset(jax.random.key(0))[0].replace(inner=jnp.int32(6))))
+    assert picture.shape == (400, 400, 3)
+    np.testing.assert_array_equal(picture[125, 250], np.round(255 * frames.BLUE))  # row 1, column 2
+    np.testing.assert_array_equal(picture[150, 150], np.round(255 * frames.GREY))  # the wall
+    np.testing.assert_array_equal(picture[30, 350], np.round(255 * frames.PAPER))
+
+
+def test_wrappers_pass_on_to_the_environment_inside(walks):
+    env, states = walks["Pendulum-v1"]
+    inner = jax.tree.map(lambda x: x[3], states)
+    wanted = np.asarray(env.render(inner))
+    wrapped = EpisodeStats(ScaleAction(FrameStack(env, 2)))
+    state, _ = jax.eval_shape(wrapped.reset, jax.random.key(0))
+    state = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), state)
+    state = state.replace(inner=state.inner.replace(inner=inner), episode_length=jnp.int32(12))
+    picture = np.asarray(wrapped.render(state))
+    np.testing.assert_array_equal(picture[frames.HEAD :], wanted)
+    twelve = np.asarray(frames.head(400, {"step": (12, 0), "return": (0.0, 2)}))
+    np.testing.assert_array_equal(picture[: frames.HEAD], twelve)
+
+
+def test_many_states_are_drawn_in_pieces(walks, monkeypatch):
+    monkeypatch.setattr("jaxrl.envs.pictures.PIECE", 3)
+    env, states = walks["GridWorld-v0"]
+    pictures = envs.frames(EpisodeStats(env), _with_stats(states))
+    assert len(pictures) == 4
+    np.testing.assert_array_equal(pictures[3], env.render(jax.tree.map(lambda x: x[3], states)))
+
+
+def _with_stats(states):
+    zeros = jnp.zeros(4)
+    from jaxrl.wrappers import EpisodeStatsState
+
+    return EpisodeStatsState(states, zeros, zeros.astype(jnp.int32))
+
+
+def test_an_environment_without_pictures_says_so_by_name():
+    class Dark(Environment):
+        pass
+
+    with pytest.raises(ValueError, match=r"^Dark draws no pictures; try GridWorld-v0, or .*\.$"):
+        TimeLimit(Dark(), 5).render(jax.tree.map(jnp.zeros_like, _time(0)))
+
+
+def _time(inner):
+    from jaxrl.wrappers import TimeLimitState
+
+    return TimeLimitState(inner, jnp.int32(0))
