@@ -16,6 +16,7 @@ from jaxrl.language import LanguageEnvironment
 from jaxrl.lm.host_chat import HostChat
 from jaxrl.lm.play.talk import Talk
 from jaxrl.policy import Policy
+from jaxrl.program import ONE_CORE
 from jaxrl.spaces import LEGAL, Discrete
 from jaxrl.text import Tokens, to_str
 
@@ -65,11 +66,17 @@ class Player(Protocol):
         ...
 
 
+def jit(f: Callable[..., Any]) -> Any:
+    """`jax.jit` for programs so small that a second thread costs more than it does."""
+    on_cpu = jax.default_backend() == "cpu"
+    return jax.jit(f, compiler_options=ONE_CORE if on_cpu else None)
+
+
 class Compiled:
     """Acts by a program: `act(memory, state, obs, key) -> action`."""
 
     def __init__(self, label: str, act: Callable[..., Any], memory: Any = ()):
-        self.label, self.act, self.memory = label, jax.jit(act), memory
+        self.label, self.act, self.memory = label, jit(act), memory
 
     def warm(self, state: Any, obs: Any, key: jax.Array) -> None:
         jax.block_until_ready(self.act(self.memory, state, obs, key))
@@ -111,7 +118,7 @@ class PolicyPilot:
     def __init__(self, policy: Policy, source: Any):
         self.policy, self.source = policy, source
         self.begin = policy.begin()
-        self.remember = jax.jit(lambda memory, obs: policy.step(memory, obs)[0])
+        self.remember = jit(lambda memory, obs: policy.step(memory, obs)[0])
 
     def unfit(self, id: str, env: Environment) -> str:
         """Why it cannot play an environment; "" where it can."""

@@ -23,6 +23,7 @@ from jaxrl.lm import folders
 from jaxrl.lm.host_chat import HostChat
 from jaxrl.train import flags, language
 from jaxrl.train.playing import players, values
+from jaxrl.train.playing.players import jit
 
 MOST_WORLDS = 8  # named by pages, that stay compiled
 OF_PLAYERS = LARGEST  # folded into the key of a step, for who draws the action
@@ -32,7 +33,7 @@ class World:
     """One environment; ValueError for one that Python steps, whose states are no values.
 
     The reset and the steps of an episode draw from fold_in(fold_in(key(seed), episode), t), t =
-    0, 1, ..., as those of `envs.to_gymnasium` do: the calls in the log give the same numbers.
+    0, 1, ..., as those of `envs.to_gymnasium` do: the calls in the log give the same episodes.
     """
 
     def __init__(self, id: str, env: Environment, fields: Mapping[str, Any], pilot: Any = None):
@@ -48,9 +49,9 @@ class World:
         self.players = players.scripted(env)
         if self.pilot is not None:
             self.players |= self.pilot.players
-        self.begin, self.advance = jax.jit(self._begin), jax.jit(self._advance)
-        self.look = jax.jit(self._look)
-        self.draw_key = jax.jit(lambda *place: jax.random.fold_in(_key(*place), OF_PLAYERS))
+        self.begin, self.advance = jit(self._begin), jit(self._advance)
+        self.look = jit(self._look)
+        self.draw_key = jit(lambda *place: jax.random.fold_in(_key(*place), OF_PLAYERS))
         self._warming, self._warm = threading.Lock(), False
 
     def _begin(self, seed: jax.Array, episode: jax.Array) -> tuple[Any, Any, Any]:
