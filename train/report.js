@@ -105,18 +105,20 @@ function lines(place, curves, names, xLabel, told) {
 function look(place, chart, shown, names, xs, xLabel) {
   const cross = make(chart.svg, "line", { y1: chart.margin.top, y2: chart.height - chart.margin.bottom, class: "cross" });
   const tip = add(place, "div", "", "tip");
-  const longest = shown.reduce((a, b) => (b.line.x.length > a.line.x.length ? b : a)).line.x;
-  let at = longest.length - 1;
+  const stops = [...new Set(shown.flatMap((c) => c.line.x))].sort((a, b) => a - b);
+  const apart = (x) => (x.length > 1 ? x[1] - x[0] : Infinity);
+  let at = stops.length - 1;
   const hide = (hidden) => { cross.style.display = tip.style.display = hidden ? "none" : ""; };
   function tell() {
-    const here = longest[at];
+    const here = stops[at];
     hide(false);
     for (const end of ["x1", "x2"]) cross.setAttribute(end, chart.x(here));
     tip.replaceChildren();
     add(tip, "div", `${number(here)} ${xLabel}`);
     for (const { group, line } of shown) {
       const i = nearest(line.x, here);
-      if (line.y[i] === null) continue;
+      const over = Math.abs(line.x[i] - here) > 0.75 * apart(line.x); // it ended before, or began after
+      if (line.y[i] === null || over) continue;
       const row = add(tip, "div");
       add(row, "b", String(group + 1), `badge c${group % 8}`);
       const band = line.low && line.low[i] !== null ? ` [${number(line.low[i])}, ${number(line.high[i])}]` : "";
@@ -130,13 +132,13 @@ function look(place, chart, shown, names, xs, xLabel) {
   chart.svg.addEventListener("pointermove", (event) => {
     const inside = event.clientX - chart.svg.getBoundingClientRect().left - chart.margin.left;
     const width = chart.width - chart.margin.left - chart.margin.right;
-    at = nearest(longest, xs[0] + (inside / width) * (xs[1] - xs[0]));
+    at = nearest(stops, xs[0] + (inside / width) * (xs[1] - xs[0]));
     tell();
   });
   chart.svg.addEventListener("keydown", (event) => {
     const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
     if (!step) return;
-    at = Math.min(Math.max(at + step, 0), longest.length - 1);
+    at = Math.min(Math.max(at + step, 0), stops.length - 1);
     tell();
     event.preventDefault();
   });

@@ -17,8 +17,8 @@ from jaxrl.config import check_fields
 from jaxrl.files import write_text
 from jaxrl.train import flags
 from jaxrl.train.paths import NewFile
-from jaxrl.train.report_page import page
-from jaxrl.train.report_runs import Run, gather
+from jaxrl.train.report_page import many, page
+from jaxrl.train.report_runs import gather
 
 
 @dataclass(frozen=True)
@@ -32,22 +32,16 @@ class Args:
             raise ValueError("runs= must name folders of runs; try runs/NAME.")
 
 
-def frames(run: Run) -> bytes | None:
-    """A GIF of an episode that the run's policy plays; None where there is nothing to see."""
-    del run
-    return None
-
-
 def main(args: Args) -> dict[str, Any]:
     """Writes the page; ValueError for a folder that is no run, and then nothing is written."""
     sections, notes = gather(args.runs)
-    content = page(sections, notes, args.out, frames)
+    content = page(sections, notes, args.out)
     write_text(args.out, content)
     for note in notes:
         print(note)
     groups = sum(len(section.groups) for section in sections)
-    told = {"environments": len(sections), "configurations": groups, "runs": len(args.runs)}
-    words = ", ".join(f"{count} {name}" for name, count in told.items())
+    told = {"environment": len(sections), "configuration": groups, "run": len(args.runs)}
+    words = ", ".join(many(count, name) for name, count in told.items())
     print(f"{args.out}: {words}; {len(content.encode()) / 1e6:.2f} MB")
     return told
 

@@ -5,11 +5,12 @@ import hashlib
 import html
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from jaxrl import files
 from jaxrl.printable import printable
 from jaxrl.train import transcripts
 from jaxrl.train.report_numbers import Pairs, drawn, final, pairs
@@ -21,10 +22,10 @@ MOST_GROUPS = 64  # of a section, the best ones
 MOST_EPISODES, MOST_LETTERS = 3, 2000  # of a run's transcripts, and of a text in one
 MOST_TALKS = 40  # runs whose transcripts the page itself holds
 MOST_PICTURES = 2_000_000  # bytes of all episodes in frames
-Frames = Callable[[Run], bytes | None]  # a GIF of an episode that a run's policy plays
+WATCHED, TALKED = "watch.gif", "watch.html"  # what train.watch leaves in a run's folder
 
 
-def page(sections: Sequence[Section], notes: Sequence[str], out: Path, frames: Frames) -> str:
+def page(sections: Sequence[Section], notes: Sequence[str], out: Path) -> str:
     """The whole file, which is to lie at `out`: links to the runs' folders are from there."""
     runs = [run for section in sections for run in section.runs]
     count = sum(len(group.members) for section in sections for group in section.groups)
@@ -34,7 +35,7 @@ def page(sections: Sequence[Section], notes: Sequence[str], out: Path, frames: F
             notes.append(f"{section.env}: {rest} configurations with lower returns are not shown.")
             del section.groups[MOST_GROUPS:]
     numbers = [drawn(section, len(sections)) for section in sections]
-    room = Room(frames)
+    room = Room()
     parts = [_section(i, section, out, room) for i, section in enumerate(sections)]
     script = (HERE / "report.js").read_text(encoding="utf-8")
     trusted = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
@@ -43,7 +44,7 @@ def page(sections: Sequence[Section], notes: Sequence[str], out: Path, frames: F
         f"script-src 'sha256-{trusted}'"
     )
     title = ", ".join(section.env for section in sections)
-    told = f"{_many(count, 'seed')} of {_many(len(runs), 'run')}"
+    told = f"{many(count, 'seed')} of {many(len(runs), 'run')}"
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8">
 <meta http-equiv="Content-Security-Policy" content="{policy}">
@@ -78,15 +79,17 @@ rely on.</p></footer>"""
 class Room:
     """What the page may still hold of episodes."""
 
-    def __init__(self, frames: Frames):
-        self._frames, self._bytes, self.talks = frames, MOST_PICTURES, MOST_TALKS
+    def __init__(self):
+        self.bytes, self.talks = MOST_PICTURES, MOST_TALKS
 
     def picture(self, run: Run) -> bytes | None:
-        found = self._frames(run) if self._bytes > 0 else None
-        if found is None or len(found) > self._bytes:
+        """The film in a run's folder, None where there is none or no room for it."""
+        file = run.path / WATCHED
+        if not file.is_file() or files.check_regular(file) > self.bytes:
             return None
-        self._bytes -= len(found)
-        return found
+        found = file.read_bytes()
+        self.bytes -= len(found)
+        return found if found.startswith(b"GIF8") else None
 
 
 def text(value: Any) -> str:
@@ -105,7 +108,8 @@ def _json(value: Any) -> str:
     return plain.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
-def _many(count: int, word: str) -> str:
+def many(count: int, word: str) -> str:
+    """`1 run`, `2 runs`."""
     return f"{count:,} {word}{'' if count == 1 else 's'}"
 
 
@@ -122,11 +126,11 @@ def _section(number: int, section: Section, out: Path, room: Room) -> str:
         "" if few or not chances else f'<div class="card wide">{chances}</div>',
         _card("Configurations", _configurations(groups), wide=True),
         _card("What differs", _differences(section), wide=True) if len(groups) > 1 else "",
-        _pictures(groups, room),
+        _pictures(section, room),
         _card("Runs", _runs(section, out), wide=True),
         *(_talk(run, room) for run in section.runs if (run.path / TRANSCRIPTS).is_file()),
     ]
-    told = f"{_many(len(groups), 'configuration')}, {_many(len(section.runs), 'run')}"
+    told = f"{many(len(groups), 'configuration')}, {many(len(section.runs), 'run')}"
     return f"""<section data-number="{number}"><h2>{text(section.env)} <small>{told}</small></h2>
 <div class="legend" role="group" aria-label="Configurations that are shown">{legend}</div>
 <div class="grid">{"".join(parts)}</div></section>
@@ -134,7 +138,7 @@ def _section(number: int, section: Section, out: Path, room: Room) -> str:
 
 
 def _legend(number: int, group: Group) -> str:
-    seeds = _many(len(group.members), "seed")
+    seeds = many(len(group.members), "seed")
     return (
         f'<button type="button" data-group="{number}" aria-pressed="{str(number < 8).lower()}">'
         f"{_badge(number)} <span>{text(group.label)}</span> <small>{seeds}</small></button>"
@@ -169,7 +173,7 @@ def _configuration(number: int, group: Group) -> list[str]:
     found, ended = final(group), len(group.scores)
     bounds = "" if found["low"] is None else f"{number_of(found['low'])} to "
     bounds += "" if found["high"] is None else number_of(found["high"])
-    bounds += f" <small>over {text(found['over'])}</small>" if bounds else ""
+    bounds += " <small>of episodes</small>" if found["over"] == "episodes" else ""
     seeds = str(len(group.members))
     seeds += f" <small>({ended} ended)</small>" if ended < len(group.members) else ""
     done = [run.summary for run in group.runs if run.summary is not None]
@@ -241,7 +245,7 @@ def _improvement(groups: Sequence[Group], compared: Pairs) -> str:
     shown_ones = sorted({i for i, _ in compared})
     rows = []
     for i in shown_ones:
-        row = [f"{_badge(i)} {_name(groups[i].label)}"]
+        row = [_badge(i), _name(groups[i].label)]
         for j in shown_ones:
             if i == j:
                 row.append("")
@@ -254,43 +258,44 @@ def _improvement(groups: Sequence[Group], compared: Pairs) -> str:
                 f"<small>{low:.2f} to {high:.2f}</small></span>"
             )
         rows.append(row)
-    head = ["a run of this one", *(f"above {_badge(j)}" for j in shown_ones)]
+    head = ["", "a run of this one", *(f"above {_badge(j)}" for j in shown_ones)]
     return f"<h3>Probability of improvement</h3>{_table(head, rows)}"
 
 
-def _pictures(groups: Sequence[Group], room: Room) -> str:
-    """An episode of each configuration, by the first of its runs that can be shown."""
+def _pictures(section: Section, room: Room) -> str:
+    """What train.watch made of the runs' episodes."""
     found = []
-    for i, group in enumerate(groups):
-        picture = next((x for run in group.runs[:1] if (x := room.picture(run))), None)
-        if picture is not None:
+    for run in section.runs:
+        if (picture := room.picture(run)) is not None:
             data = base64.b64encode(picture).decode()
-            words = f"An episode of {text(group.label)}"
             found.append(
-                f'<figure><img alt="{words}" src="data:image/gif;base64,{data}">'
-                f"<figcaption>{_badge(i)} {text(group.label)}</figcaption></figure>"
+                f'<figure><img alt="Episodes of {text(run.path.name)}" '
+                f'src="data:image/gif;base64,{data}">'
+                f"<figcaption>{_badges(section, run)} {text(run.path.name)}</figcaption></figure>"
             )
     body = f'<div class="frames">{"".join(found)}</div>'
     return _card("Episodes", body, wide=True) if found else ""
 
 
+def _badges(section: Section, run: Run) -> str:
+    """Of the configurations that a run has seeds of."""
+    where = [i for i, group in enumerate(section.groups) if run in group.runs]
+    return " ".join(map(_badge, where[:8]))
+
+
 def _runs(section: Section, out: Path) -> str:
     rows = []
     for run in section.runs:
-        where = [i for i, group in enumerate(section.groups) if run in group.runs]
-        total = f"{run.steps:,} {run.unit}"
-        state = "ended" if run.summary is not None else "not ended"
-        talk = ""
-        if (run.path / TRANSCRIPTS).is_file():
-            talk = f'<a href="{_link(run.path / TRANSCRIPTS, out)}">{TRANSCRIPTS}</a>'
+        talks = [name for name in (TALKED, TRANSCRIPTS) if (run.path / name).is_file()]
+        links = [f'<a href="{_link(run.path / name, out)}">{name}</a>' for name in talks]
         rows.append(
             [
-                " ".join(map(_badge, where[:8])),
+                _badges(section, run),
                 f'<a href="{_link(run.path, out)}/">{_name(run.path)}</a>',
                 text(run.config.get("started") or "unknown"),
-                total,
-                state,
-                talk,
+                f"{run.steps:,} {run.unit}",
+                "ended" if run.summary is not None else "not ended",
+                " ".join(links),
             ]
         )
     return _table(("", "folder", "started", "logged", "", "transcripts"), rows)

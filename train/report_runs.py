@@ -55,7 +55,7 @@ class Summary(files.Foreign):
     env_episodes: int | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Run:
     """One run's folder."""
 
@@ -138,7 +138,7 @@ ABSENT = "-"  # of an option that a trainer, or an older version, does not have
 def read_run(path: Path) -> Run:
     """A run's folder; ValueError, in one line, where it is none or has nothing to show."""
     if not path.is_dir():
-        raise ValueError(f"run={path} is not there; give the folder of a run.")
+        raise ValueError(f"run={path} is no folder; give the folder of a run.")
     if not (path / "config.json").exists() and any(path.glob("*/config.json")):
         raise ValueError(f"run={path} holds runs and is none; try {path}/*.")
     config = read_config(path)
@@ -148,7 +148,7 @@ def read_run(path: Path) -> Run:
     lines = [line for line in lines if type(line.get(f"env_{unit}")) is int]
     if not lines:
         raise ValueError(
-            f"run={path} has no metrics yet: {METRICS} holds no line; leave it out or wait."
+            f"run={path} has no metrics: {METRICS} holds no line of a run yet; leave it out."
         )
     members = _members_of(lines)
     with files.reading(path / "config.json"):
