@@ -17,7 +17,7 @@ import environments
 import jax
 import options
 import reference
-from markdown import ORPHAN, ROOT, Pages
+from pages import ORPHAN, ROOT, Pages, side_by_side
 
 DOCS, HERE = ROOT / "docs", Path(__file__).parent
 SECTIONS = {  # the order of the navigation; a page of docs/ that is not here comes last
@@ -48,11 +48,14 @@ def copied(pages: Pages) -> list[str]:
         page = pages.where(path)
         if file.suffix == ".md":
             head = "" if file.parent == DOCS else f"{ORPHAN}\n"
-            pages.write(page, head + pages.translated(path, file.read_text()))
+            text = pages.translated(path, file.read_text())
+            pages.write(page, head + side_by_side(text))
         elif not page.startswith("source/"):
             (pages.out / page).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(file, pages.out / page)
-    pages.write("changelog.md", pages.translated("CHANGELOG.md", (ROOT / "CHANGELOG.md").read_text()))
+    pages.write(
+        "changelog.md", pages.translated("CHANGELOG.md", (ROOT / "CHANGELOG.md").read_text())
+    )
     return [str(p.relative_to(DOCS).with_suffix("")) for p in files if p.suffix == ".md"]
 
 
@@ -83,7 +86,11 @@ def lay_out(out: Path) -> None:
     for title, names in {**SECTIONS, "More": more}.items():
         names = [name for name in names if (out / f"{name}.md").exists()]
         if names:
-            text += f"\n~~~~{{toctree}}\n:hidden:\n:caption: {title}\n\n" + "\n".join(names) + "\n~~~~\n"
+            text += (
+                f"\n~~~~{{toctree}}\n:hidden:\n:caption: {title}\n\n"
+                + "\n".join(names)
+                + "\n~~~~\n"
+            )
     pages.write("index.md", text)
 
 

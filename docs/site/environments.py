@@ -13,7 +13,7 @@ from typing import Any
 import comments
 import jax
 import numpy as np
-from markdown import ORPHAN, ROOT, Pages, table, words
+from pages import ORPHAN, ROOT, Pages, table, words
 
 from jaxrl import envs
 from jaxrl.envs.__main__ import brief, cells
@@ -111,7 +111,9 @@ def bounds(space: Any) -> str:
     if isinstance(space, TextSpace):
         return f"a text of at most {space.capacity} bytes"
     if isinstance(space, Box):
-        low, high = (np.unique(np.round(np.asarray(x, np.float64), 6)) for x in (space.low, space.high))
+        low, high = (
+            np.unique(np.round(np.asarray(x, np.float64), 6)) for x in (space.low, space.high)
+        )
         if low.size > 4 or high.size > 4:
             return "bounds of its own for each entry"
         low, high = (", ".join(f"{x:g}" for x in y) for y in (low, high))
@@ -156,7 +158,10 @@ def of_suite(spec: Spec) -> str:
     full = PLAIN.get(spec.id, spec.id)
     anchor = EXPLAINED.get(spec.source, _anchor(spec.source))
     text = [f"[{spec.source}](docs/environments.md#{anchor}): {words(bridge(spec.source).MENDS)}"]
-    text += [f"`pip install 'jaxrl[{spec.source}]'`" + f". Making it downloads {spec.downloads}." * bool(spec.downloads)]
+    text += [
+        f"`pip install 'jaxrl[{spec.source}]'`"
+        + f". Making it downloads {spec.downloads}." * bool(spec.downloads)
+    ]
     text += [f"`{spec.id}` is `{full}` by a plain name."] * (full != spec.id)
     observation, action, limit = row(spec)
     rows = [("observation", f"`{observation}`"), ("action", f"`{action}`"), ("max steps", limit)]
@@ -170,7 +175,11 @@ def _anchor(suite: str) -> str:
     """The heading of docs/environments.md that tells of a suite."""
     text = (ROOT / "docs" / "environments.md").read_text()
     heads = [h.lower().replace(" ", "-") for h in re.findall(r"^#+ (.+)$", text, re.MULTILINE)]
-    names = {"navix": "navix-and-xminigrid", "xminigrid": "navix-and-xminigrid", "jaxatari": "jaxtari"}
+    names = {
+        "navix": "navix-and-xminigrid",
+        "xminigrid": "navix-and-xminigrid",
+        "jaxatari": "jaxtari",
+    }
     return next(h for h in heads if h == names.get(suite, suite) or h.endswith(f"-{suite}"))
 
 
@@ -179,7 +188,11 @@ def page(pages: Pages, spec: Spec) -> str:
     body = native(pages, spec) if spec.source == "native" else of_suite(spec)
     train = command(spec, row(spec)[1])
     parts = [ORPHAN, f"# {spec.id}", "[All environments](site:index.md)", body]
-    parts += ["## Train", f"```\n{train}\n```", "Which algorithm: [the chooser](docs/choose-an-algorithm.md)."]
+    parts += [
+        "## Train",
+        f"```\n{train}\n```",
+        "Which algorithm: [the chooser](docs/choose-an-algorithm.md).",
+    ]
     if rows := learned().get(spec.id):
         parts += ["Measured final returns, interquartile mean over seeds with its 95 % interval:"]
         parts += [table("trainer | steps | seeds | return | record", rows)]

@@ -6,7 +6,7 @@ import typing
 from typing import Any
 
 import comments
-from markdown import ORPHAN, Pages, words
+from pages import ORPHAN, Pages, words
 
 from jaxrl.train.table import TOOLS, TRAINERS, trainer
 
@@ -86,7 +86,10 @@ def _defaults(cls: Any) -> Any:
 
 def write(pages: Pages) -> None:
     """Every page of a trainer and a tool, and options/index.md."""
-    text = ["# Every option", "Of each trainer and tool: `python -m train.NAME --help` says the same."]
+    text = [
+        "# Every option",
+        "Of each trainer and tool: `python -m train.NAME --help` says the same.",
+    ]
     for title, names in (("Trainers", TRAINERS), ("Tools", TOOLS)):
         text += [f"## {title}"]
         text += ["\n".join(f"- [train.{n}]({n}.md): {words(line)}" for n, line in names.items())]

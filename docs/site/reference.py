@@ -4,10 +4,17 @@ import ast
 import re
 from pathlib import Path
 
-from markdown import ORPHAN, ROOT, Pages, words
+from pages import ORPHAN, ROOT, Pages, words
 
 FENCE = "~~~~"
-FOLDERS = ("jaxrl/algos", "jaxrl/networks", "jaxrl/check", "jaxrl/text", "jaxrl/sandbox", "jaxrl/host")
+FOLDERS = (
+    "jaxrl/algos",
+    "jaxrl/networks",
+    "jaxrl/check",
+    "jaxrl/text",
+    "jaxrl/sandbox",
+    "jaxrl/host",
+)
 LEFT_OUT = {"jaxrl/short_names.py", "jaxrl/theirs.py", "jaxrl/printable.py", "jaxrl/py.typed"}
 
 
@@ -43,7 +50,9 @@ def function(node: ast.FunctionDef, name: str, depth: int = 0) -> str:
     if "property" in decorators:
         kind = "property"
         typed = f"\n:type: {ast.unparse(node.returns)}" if node.returns else ""
-        return block(kind, name, f"{typed.strip()}\n\n{words(ast.get_docstring(node))}".strip(), depth)
+        return block(
+            kind, name, f"{typed.strip()}\n\n{words(ast.get_docstring(node))}".strip(), depth
+        )
     return block(kind, f"{name}{shape}", words(ast.get_docstring(node)), depth)
 
 

@@ -5,10 +5,12 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+from jaxrl.train.table import TOOLS, TRAINERS
+
 ROOT = Path(__file__).resolve().parents[2]
 ORPHAN = "---\norphan: true\n---"  # before a page that is not in the navigation
 SHOWN = 60_000  # characters of a source file
-LINK = re.compile(r"(!?\[(?:[^\[\]]|\[[^\]]*\])*\])\(([^()\s]+)\)")
+LINK = re.compile(r"`[^`\n]+`|(!?\[(?:[^\[\]]|\[[^\]]*\])*\])\(([^()\s]+)\)")
 LANGUAGES = {".py": "python", ".toml": "toml", ".json": "json", ".jsonl": "text", ".md": "markdown"}
 
 
@@ -32,13 +34,25 @@ def cell(text: object) -> str:
 def table(head: str, rows: list[tuple]) -> str:
     """A table of Markdown, whose head is "a | b | c"."""
     marks = "|".join("---" for _ in head.split("|"))
-    return "\n".join([f"| {head} |", f"|{marks}|", *(f"| {' | '.join(map(cell, r))} |" for r in rows)])
+    return "\n".join(
+        [f"| {head} |", f"|{marks}|", *(f"| {' | '.join(map(cell, r))} |" for r in rows)]
+    )
+
+
+def side_by_side(text: str) -> str:
+    """Two named fences, one after the other, in two columns."""
+    fence = r"\*\*[^*\n]+\*\*\n\n```\w+\n.*?^```$"
+    box = "~~~~~{{container}} one\n{}\n~~~~~\n"
+    both = "~~~~~~{{container}} two\n" + box + box + "~~~~~~"
+    return re.sub(rf"(?ms)^({fence})\n\n({fence})", lambda x: both.format(x[1], x[2]), text)
 
 
 def outside_code(text: str, change: Callable[[str], str]) -> str:
     """`change` of all that stands outside of fences."""
     parts = re.split(r"(?ms)(^(`{3,}|~{3,}).*?^\2[ \t]*$)", text)
-    return "".join(change(part) if i % 3 == 0 else part for i, part in enumerate(parts) if i % 3 < 2)
+    return "".join(
+        change(part) if i % 3 == 0 else part for i, part in enumerate(parts) if i % 3 < 2
+    )
 
 
 class Pages:
@@ -57,6 +71,8 @@ class Pages:
         """The page of a file of the project."""
         if path in self.moved:
             return self.moved[path]
+        if path.startswith("train/") and Path(path).stem in TRAINERS | TOOLS:
+            return f"options/{Path(path).stem}.md"
         if path.startswith("docs/") and path.endswith((".md", ".png", ".gif", ".svg")):
             return path.removeprefix("docs/")
         return f"{path}.md" if path.endswith(".ipynb") else f"source/{path or 'files'}.md"
@@ -67,6 +83,8 @@ class Pages:
 
         def link(found: re.Match) -> str:
             name, target = found.groups()
+            if name is None:  # code
+                return found[0]
             target, _, anchor = target.partition("#")
             if not target or ":" in target:
                 return found[0]
