@@ -63,7 +63,9 @@ def play(name, monkeypatch, apart=False):
             head, body = text(cell).split("\n", 1)
             Path(head.split()[1]).write_text(body)
         elif text(cell).startswith("!jaxrl "):
-            jaxrl(shlex.split(text(cell)[7:].format(**names)), monkeypatch, apart)
+            jaxrl(
+                shlex.split(text(cell)[7:].replace("\\\n", " ").format(**names)), monkeypatch, apart
+            )
         else:
             exec(text(cell), names)
     return names

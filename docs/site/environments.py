@@ -58,7 +58,7 @@ def command(spec: Spec, action: str) -> str:
     preset = "continuous" if action.startswith("Box") else ""
     preset = "memory" if spec.id == "MemoryChain-v0" else preset
     preset = "minatar" if spec.id.endswith("-MinAtar") else preset
-    preset = {"atari": "atari", "pgx": "board"}.get(spec.source, preset) if not preset else preset
+    preset = preset or {"atari": "atari", "pgx": "board"}.get(spec.source, "")
     return f"python -m train.ppo --env {spec.id}{given}{f' --preset {preset}' * bool(preset)}"
 
 
@@ -92,8 +92,8 @@ def fields(spec: Spec) -> str:
         rows.append((f"`{name}`", f"`{parameter.default}`", kind, words(comment)))
     if not rows:
         return "It has no fields.\n"
-    how = "`--env-args NAME=VALUE`, or `envs.make(id, NAME=VALUE)`; a number may be swept and vmapped."
-    return f"{how}\n\n{table('field | default | kind | meaning', rows)}\n"
+    how = "`--env-args NAME=VALUE`, or `envs.make(id, NAME=VALUE)`"
+    return f"{how}; a number may be swept and vmapped.\n\n{table('field | default | kind | meaning', rows)}\n"
 
 
 def _static(cls: Any, name: str) -> bool:
