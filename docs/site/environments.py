@@ -93,7 +93,8 @@ def fields(spec: Spec) -> str:
     if not rows:
         return "It has no fields.\n"
     how = "`--env-args NAME=VALUE`, or `envs.make(id, NAME=VALUE)`"
-    return f"{how}; a number may be swept and vmapped.\n\n{table('field | default | kind | meaning', rows)}\n"
+    said = table("field | default | kind | meaning", rows)
+    return f"{how}; a number may be swept and vmapped.\n\n{said}\n"
 
 
 def _static(cls: Any, name: str) -> bool:
