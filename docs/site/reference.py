@@ -102,11 +102,11 @@ def page(file: Path) -> str:
 
 def exported(tree: ast.Module) -> str:
     """What `import jaxrl` gives, with the page of each."""
-    rows = []
+    rows, shown = [], {dotted(file) for file in modules()}
     for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and node.module and node.module != "jaxrl.train":
-            module = "jaxrl.check" if node.module == "jaxrl.check" else node.module
-            rows += [f"- `jaxrl.{x.name}`: [{module}](site:{module}.md)" for x in node.names]
+        if isinstance(node, ast.ImportFrom) and node.module in shown:
+            page = node.module
+            rows += [f"- `jaxrl.{x.name}`: [{page}](site:{page}.md)" for x in node.names]
     return "\n".join(sorted(rows))
 
 
