@@ -114,7 +114,9 @@ def test_the_python_of_a_page_runs(page, monkeypatch, tmp_path):
 
 def patterns():
     """A regular expression for each text of the source that has words enough to be known by."""
-    for file in [*(ROOT / "jaxrl").rglob("*.py"), *(ROOT / "train").glob("*.py")]:
+    for file in (
+        path for folder in ("jaxrl", "envs", "train") for path in (ROOT / folder).rglob("*.py")
+    ):
         for node in ast.walk(ast.parse(file.read_text())):
             if isinstance(node, ast.JoinedStr):
                 texts = [x.value if isinstance(x, ast.Constant) else None for x in node.values]
