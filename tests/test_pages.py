@@ -41,7 +41,8 @@ def known_flags(cls, prefix="--"):
         if dataclasses.is_dataclass(hints[field.name]):
             found |= known_flags(hints[field.name], f"{name}.")
         else:
-            found |= {name, re.sub(r"([\w-]+)$", r"no-\1", name)}
+            found |= {name}
+            found |= {re.sub(r"([\w-]+)$", r"no-\1", name)} if hints[field.name] is bool else set()
     return found
 
 
@@ -172,10 +173,9 @@ def test_the_site_has_a_page_for_every_id_trainer_and_tool(site, tmp_path, monke
     for name in [*table.TRAINERS, *table.TOOLS]:
         page = (tmp_path / "options" / f"{name}.md").read_text()
         if options(name):
-            flagged = set(re.findall(r"\{option\} (--[\w.-]+)", page))
-            assert flagged == known_flags(options(name)) - {
-                flag for flag in known_flags(options(name)) if re.search(r"(--|\.)no-[\w-]+$", flag)
-            }
+            lines = re.findall(r"\{option\} (.+)", page)
+            flagged = {flag for line in lines for flag in re.findall(r"--[\w.-]+", line)}
+            assert flagged == known_flags(options(name))
 
 
 def test_a_link_of_the_site_that_leads_nowhere_is_an_error(site, tmp_path):

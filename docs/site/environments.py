@@ -22,6 +22,7 @@ from jaxrl.envs.outside import unwrapped
 from jaxrl.envs.registry import Spec
 from jaxrl.language import LanguageEnvironment
 from jaxrl.spaces import Box, Discrete, TextSpace
+from jaxrl.text.text import to_str
 
 HEAD = "id | observation | action | max steps"
 ROW = re.compile(r"^\| `(.+?)` \| (.+?) \| (.+?) \| (.+?) \| .+ \|$", re.MULTILINE)
@@ -126,7 +127,7 @@ def look(pages: Pages, spec: Spec, env: Any) -> str:
     """A picture of a first state, or what a language agent reads first; "" where there is none."""
     if isinstance(env, LanguageEnvironment):
         _, first = jax.jit(env.reset)(jax.random.key(0))
-        return f"Its first observation, of seed 0:\n\n~~~~~~~~text\n{first.obs}\n~~~~~~~~\n"
+        return f"Its first observation, of seed 0:\n\n~~~~~~~~text\n{to_str(first.obs)}\n~~~~~~~~\n"
     if not hasattr(env, "render"):
         return ""
     from matplotlib import image

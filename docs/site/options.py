@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib
+import re
 import typing
 from typing import Any
 
@@ -18,6 +19,12 @@ def shown(value: Any) -> str:
     return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
+def kind(annotation: str) -> str:
+    """What a flag takes, as the command line's help has it: a type, or the choices."""
+    text = annotation.replace(" | None", "").replace("'", "")
+    return re.sub(r"Literal\[(.*)\]", lambda x: "|".join(filter(None, x[1].split(", "))), text)
+
+
 def options(cls: Any, default: Any, prefix: str = "") -> list[str]:
     """A directive for each flag of a dataclass, those of dataclasses inside it too."""
     found, inner = [], []
@@ -30,11 +37,13 @@ def options(cls: Any, default: Any, prefix: str = "") -> list[str]:
             inner += [f"## {name}", *options(hints[field.name], value, f"{name}.")]
             continue
         annotation, comment = said.get(field.name, ("", ""))
-        required = default is None and field.default is dataclasses.MISSING
-        by_default = "" if required else f"Default: `{shown(value)}`." if shown(value) else ""
-        kind = annotation.replace(" | None", "").replace("'", "")
+        fixed = field.default is not dataclasses.MISSING or prefix
+        by_default = f"Default: `{shown(value)}`." if fixed and shown(value) else ""
         text = f"{words(comment)}{'.' * (comment[-1:] not in '.?')} {by_default}".strip()
-        found.append(f"~~~~{{option}} --{name} <{kind}>\n{text}\n~~~~")
+        flag = f"--{name} <{kind(annotation)}>"
+        if hints[field.name] is bool:
+            flag = f"--{name}, --{prefix}no-{name.removeprefix(prefix)}"
+        found.append(f"~~~~{{option}} {flag}\n{text}\n~~~~")
     return found + inner
 
 
