@@ -11,7 +11,7 @@ PAGE = Path(__file__).parent.parent / "docs" / "embedding.md"
 def test_the_examples_run():
     names = {}
     blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
-    assert len(blocks) == 3
+    assert len(blocks) == 4
     for block in blocks:
         exec(compile(block, str(PAGE), "exec"), names)
     assert names["returns"].shape == (len(names["steps"]), 2)
@@ -21,5 +21,6 @@ def test_the_examples_run():
     )
     assert np.isfinite(names["run"].metrics["eval_return"]).any()
     assert names["scores"].shape == (6,) and names["best"].network is not None
+    assert names["reward"].shape == (1000, 64)
     losses = np.asarray(names["quotient"](names["metrics"]["loss"]))[:, -1]
     assert len(np.unique(losses)) == 6  # every learner is another one

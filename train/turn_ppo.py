@@ -1,7 +1,7 @@
 """Train a language agent by PPO with a critic of turns: `python -m train.turn_ppo --env ID`.
 
 From random weights `--preset from-scratch` wins GuessTheNumber-easy (0.99 and more measured) after
-40,000 games, in 6 to 8 minutes on one core; the README has the whole command. `python -m train.ppo`
+40,000 games, in 6 to 8 minutes on one core; docs/language.md has it whole. `python -m train.ppo`
 on the id of an environment that is spoken to comes here.
 """
 
