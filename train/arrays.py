@@ -107,9 +107,12 @@ def make_task(name: str, algorithm: ModuleType, args: Any) -> Task:
     if args.curriculum:
         seen = jax.eval_shape(wrapped.reset, jax.random.key(0))[1].metrics
         task = curriculum.widening(task, args.curriculum, set(seen))
-    if not args.eval_every:
-        return task
-    if host is not None:
+    return evaluated(task, args) if args.eval_every else task
+
+
+def evaluated(task: Task, args: Any) -> Task:
+    """A task that evaluates its policy while it trains, too; ValueError where it cannot."""
+    if task.host is not None:
         raise ValueError(
             f"eval_every={args.eval_every} evaluates inside the program, and env={args.env} is "
             "stepped by Python; leave it out."
