@@ -11,7 +11,6 @@ from quick import jit
 from tokenizers import Tokenizer
 from tool_talk import played, tokens
 
-from envs.tools.calculator import Calculator
 from envs.tools.search import Search
 from jaxrl.lm import folders
 from jaxrl.lm.host_chat import HostChat
@@ -75,9 +74,9 @@ def names_of(kind, tools):
     return {"WORDS": before[: before.index("{\n    ")], "bos_token": "<|begin_of_text|>"}
 
 
-TWO = [("multiply", {"a": 3, "b": -4}), ("divide", {"a": 1, "b": 2})]
+TWO = [("search", {"query": "Ann"}), ("find", {"query": "\u00e9", "n": [-4, 0.5, True]})]
 STEPS = {
-    "qwen2": (["Let me see.", ""], [TWO, [("add", {"b": 7, "a": 5})]]),
+    "qwen2": (["Let me see.", ""], [TWO, [("search", {"query": 'a"\\b'})]]),
     "llama3": (["", ""], [TWO[:1], TWO[1:]]),
 }
 
@@ -97,7 +96,7 @@ def played_once(env, kind):
 @pytest.mark.parametrize("own", [True, False], ids=["own", "form"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_agent_reads_calls_and_results_as_the_template_writes_them(kind, own):
-    env = Calculator(prompt="instruct", calls=2, turns=4)
+    env = Search(prompt="instruct", calls=2, turns=4)
     tools = schemas(env.toolbox)
     form, template = KINDS[kind]
     names = names_of(kind, tools)
@@ -108,7 +107,7 @@ def test_an_agent_reads_calls_and_results_as_the_template_writes_them(kind, own)
     kept = (template, names) if own else None
     spoken = folders.ChatTokenizer(chat, form, path.read_text(), kept, tools=tools)
     env, chat = in_world(env, spoken)
-    assert isinstance(env, Calculator)
+    assert isinstance(env, Search)
     assert env.tool_form == chat.words.tools == {"qwen2": "tags", "llama3": "bare"}[kind]
     texts, messages = played_once(env, kind)
     whole = [{"role": "system", "content": SYSTEM}, *messages]

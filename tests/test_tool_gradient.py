@@ -17,7 +17,8 @@ from jaxrl.lm.model.transformer import Transformer
 from jaxrl.lm.play.demonstrate import demonstrate
 from jaxrl.lm.play.limits import limits
 
-SMALL = {**agents.SMALL, "num_prompts": 2, "group_size": 2, "num_minibatches": 1, "micro_batch": 4}
+SMALL = agents.SMALL | {"num_prompts": 2, "group_size": 2, "num_minibatches": 1, "num_epochs": 2}
+SMALL |= {"micro_batch": 4}
 
 
 @pytest.fixture(scope="module")
