@@ -81,12 +81,12 @@ def episodes(policy: Policy, env: Environment, args: Any) -> list[Shown]:
     They are played twice, by one executable: for their returns, then for the states of those shown.
     """
     count, limit = args.episodes, args.max_steps
-    key = seed_keys(jnp.uint32(args.seed))[2]
+    seed = np.uint32(args.seed)
     play = jax.jit(partial(_play, greedy=args.greedy))
-    start = jax.jit(partial(_begin, count=count))(policy, env, key)
+    start = jax.jit(partial(_begin, count=count))(policy, env, seed)
     ends = start
     for t in range(0, limit, CHUNK):
-        ends, _ = play(ends, policy, env, key, np.arange(t, t + CHUNK), limit, np.zeros(1, int))
+        ends, _ = play(ends, policy, env, seed, np.arange(t, t + CHUNK), limit, np.zeros(1, int))
         if np.all(ends[1].done):
             break
     order = np.argsort(np.asarray(ends[1].metrics["episode_return"]), kind="stable")
@@ -100,7 +100,7 @@ def episodes(policy: Policy, env: Environment, args: Any) -> list[Shown]:
         one.add(jax.tree.map(lambda x: x[i], first), 0.0, 0)  # noqa: B023
     ends = start
     for t in range(0, limit, CHUNK):
-        ends, seen = play(ends, policy, env, key, np.arange(t, t + CHUNK), limit, index)
+        ends, seen = play(ends, policy, env, seed, np.arange(t, t + CHUNK), limit, index)
         _extend(shown, jax.device_get(seen), limit)
         if np.all(ends[1].done[index]):
             break
@@ -119,9 +119,9 @@ def _extend(shown: list[Shown], seen: tuple, limit: int) -> None:
             one.add(state.inner, float(paid), length, ending or ("cut" if length >= limit else ""))
 
 
-def _begin(policy: Policy, env: Environment, key: jax.Array, count: int) -> tuple:
+def _begin(policy: Policy, env: Environment, seed: jax.Array, count: int) -> tuple:
     """(states, TimeSteps, memories) [count], as `jaxrl.evaluate` begins them."""
-    reset_key, _ = jax.random.split(key)
+    reset_key, _ = jax.random.split(seed_keys(seed)[2])
     state, ts = jax.vmap(EpisodeStats(env).reset)(per_env_keys(reset_key, jnp.arange(count)))
     memory = jax.tree.map(lambda x: jnp.broadcast_to(x, (count, *x.shape)), policy.begin())
     return state, ts, memory
@@ -131,7 +131,7 @@ def _play(
     carry: tuple,
     policy: Policy,
     env: Environment,
-    key: jax.Array,
+    seed: jax.Array,
     times: jax.Array,
     limit: jax.Array,
     chosen: jax.Array,
@@ -142,7 +142,7 @@ def _play(
 
     Keys are those of `jaxrl.evaluate`. What is over, or as long as the limit, stays as it is.
     """
-    _, play_key = jax.random.split(key)
+    _, play_key = jax.random.split(seed_keys(seed)[2])
     keys = per_env_keys(play_key, jnp.arange(carry[1].reward.shape[0]))
 
     def one(carry, key, t):

@@ -1,16 +1,19 @@
 """Pictures of the suites' states [N, ...] by their own renderers, most of them on the host."""
 
 import contextlib
+import functools
 import os
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from functools import partial
 from typing import Any
 
 import jax
 import numpy as np
 
 from jaxrl.envs.bridges.packages import package
+from jaxrl.envs.pictures import in_pieces
 
 HEIGHT, WIDTH = 400, 480  # pixels of a robot's picture
 LEAST = 300  # pixels of a side; smaller pictures are enlarged
@@ -23,9 +26,9 @@ def each(states: Any) -> list[Any]:
     return [jax.tree.map(lambda x: x[i], states) for i in range(count)]  # noqa: B023
 
 
-def enlarged(pictures: Any) -> list[np.ndarray]:
+def enlarged(pictures: Iterable[np.ndarray]) -> list[np.ndarray]:
     """Pictures [N, H, W, 3] with LEAST pixels a side, or a little more."""
-    pictures = np.asarray(pictures).astype(np.uint8)
+    pictures = np.stack(list(pictures)).astype(np.uint8)
     times = -(-LEAST // min(pictures.shape[1:3]))
     return list(pictures.repeat(times, 1).repeat(times, 2))
 
@@ -68,22 +71,29 @@ def of_playground(game: Any, states: Any) -> list[np.ndarray]:
 def of_craftax(game: Any, states: Any) -> list[np.ndarray]:
     """The map around the player and what is carried, without the noise of the night."""
     world = type(game).__module__.split(".")[1]  # craftax or craftax_classic
+    return enlarged(in_pieces(_craftax(world), states))
+
+
+@functools.cache
+def _craftax(world: str) -> Any:
     renderer = package("craftax", f"craftax.{world}.renderer")
     constants = package("craftax", f"craftax.{world}.constants")
     night = {"do_night_noise": False} if world == "craftax" else {}
     draw = renderer.make_craftax_pixel_renderer(constants.BLOCK_PIXEL_SIZE_IMG, **night)
-    return enlarged(jax.lax.map(draw, states))
+    key = jax.random.PRNGKey(0)  # of noise in the dark, which is always the same
+    return jax.jit(partial(jax.lax.map, lambda state: draw(state.replace(state_rng=key))))
 
 
 def of_navix(states: Any) -> list[np.ndarray]:
     """The whole grid."""
+    return enlarged(in_pieces(_navix(), states))
+
+
+@functools.cache
+def _navix() -> Any:
     rgb = package("navix", "navix.observations").rgb
     cache = package("navix", "navix.rendering.cache").RenderingCache
-
-    def draw(state: Any) -> jax.Array:
-        return rgb(state.replace(cache=cache.init(state.grid)))
-
-    return enlarged(jax.jit(jax.vmap(draw))(states))
+    return jax.jit(jax.vmap(lambda state: rgb(state.replace(cache=cache.init(state.grid)))))
 
 
 def of_xminigrid(params: Any, states: Any) -> list[np.ndarray]:
@@ -102,4 +112,5 @@ def of_jumanji(game: Any, states: Any) -> list[np.ndarray]:
         raise ValueError(f"{type(game).__name__} of jumanji has no viewer that draws to an array.")
     viewer._display, viewer.figure_size = viewer._display_rgb_array, (5.0, 5.0)
     with warnings.catch_warnings(action="ignore"):  # that there is no window
-        return [np.array(game.render(state))[..., :3] for state in each(states)]
+        as_jax = partial(jax.tree.map, jax.numpy.asarray)
+        return [np.array(game.render(as_jax(state)))[..., :3] for state in each(states)]
