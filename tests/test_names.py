@@ -3,6 +3,7 @@
 import importlib
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -107,6 +108,9 @@ def test_short_names_work_outside_the_checkout(tmp_path):
 def test_the_environments_are_listed_by_their_short_name_outside_the_checkout(tmp_path):
     done = python(tmp_path, "-m", "envs")
     assert done.returncode == 0 and "CartPole-v1" in done.stdout, done.stderr
+    heads = [line for line in done.stdout.splitlines() if " max steps" in line]
+    assert heads[0].startswith("native: ") and any(line.startswith("language: ") for line in heads)
+    assert set(done.stdout.split()) > {*envs.ids()}
 
 
 OWN_ENVS = """
@@ -154,6 +158,30 @@ def test_without_a_name_every_trainer_and_tool_is_listed_with_a_line(monkeypatch
     for name, line in (TRAINERS | TOOLS).items():
         assert f"  {name:12} {line}\n" in said
     assert "python -m train.NAME" in said
+    heads = [said.index(f"\n{title}:\n") for title in ("train", "look", "tools")]
+    assert heads == sorted(heads) and heads[1] < said.index("  report ") < heads[2]
+
+
+def test_a_tab_completes_every_command_and_option_and_imports_nothing_of_ours(
+    monkeypatch, capsys, tmp_path
+):
+    file = tmp_path / "jaxrl.bash"
+    code, *_ = say(monkeypatch, capsys, "--tyro-write-completion", "bash", str(file))
+    assert code in (None, 0)
+    ask = 'source "$0"; COMP_WORDS=("$@"); COMP_CWORD=$(($#-1)); _tyro_jaxrl; '
+    ask += 'echo "${COMPREPLY[*]}"; complete -p'
+    for words, found in (
+        (("jaxrl", "pp"), "ppo"),
+        (("jaxrl", "ppo", "--algo.learning-r"), "--algo.learning-rate"),
+        (("jaxrl", "dqn", "--algo.activation", "re"), "relu"),
+        (("jaxrl", "report", "--o"), "--out"),
+    ):
+        done = subprocess.run(
+            ["bash", "-c", ask, file, *words], capture_output=True, text=True, timeout=PATIENCE
+        )
+        assert done.stdout == f"{found}\ncomplete -F _tyro_jaxrl jaxrl\n", done.stderr
+    imports = re.findall("^ *(?:import|from) (.*)", file.read_text(), re.MULTILINE)
+    assert imports and all(line.split()[0] in ("sys", "typing") for line in imports)
 
 
 @pytest.mark.parametrize("name", TRAINERS)
@@ -179,6 +207,14 @@ def test_every_trainer_of_the_table_is_a_module_that_says_what_it_promises(name)
         ),
         (("ppo", "--algo.gama", "1"), "error: Unrecognized options: --algo.gama, 1; Perhaps"),
         (("evaluate", "--run", "nowhere"), "error: run=nowhere is not there; give a folder"),
+        (
+            ("--tyro-print-completion", "sh"),
+            "error: --tyro-print-completion sh must be --tyro-print",
+        ),
+        (
+            ("ppo", "--tyro-print-completion", "bash"),
+            "error: --tyro-print-completion is an option of the command jaxrl: jaxrl --tyro-",
+        ),
         (("aot", "--trainer", "pppo"), "error: trainer=pppo is none; try one of ppo, pqn, "),
     ],
 )

@@ -111,9 +111,8 @@ def test_a_curve_is_the_iqm_of_the_seeds_that_are_known_with_their_interval(tmp_
     found = curve(group.members, "episode_return")
     assert found is not None and found["x"] == [100, 200] and found["n"] == [6, 5]
     assert found["y"] == [4.0, np.mean([3, 5, 7])]  # of 1 2 3 4 7 50 and of 1 3 5 7 54
-    assert all(
-        low < y < high for low, y, high in zip(found["low"], found["y"], found["high"], strict=True)
-    )
+    bounds = (found["low"], found["y"], found["high"])
+    assert all(low < y < high for low, y, high in zip(*bounds, strict=True))
     assert curve(group.members, "nothing") is None
     alone = curve(group.members[:1], "episode_return")
     assert alone is not None and (alone["low"], alone["n"]) == (None, 1)

@@ -22,7 +22,7 @@ from jaxrl.checkpoint import Checkpoints
 from train import arrays, compiled, devices, lock, loop, run_folder
 from train.lock import Lock, Taken, claim
 from train.run_folder import RunFolder
-from train.saving import Events, LineFile, one_error
+from train.saving import Events, LineFile, one_error, tag
 
 
 def full(*_, **__):
@@ -184,6 +184,17 @@ def test_tensorboard_shows_a_run_that_went_on_from_where_it_was(tmp_path):
     assert first[0].file_version == second[0].file_version == "brain.Event:2"
     assert second[1].session_log.status == 1 and second[1].step == 201  # hides 201 and later
     assert [e.step for e in second[2:]] == [300]
+
+
+def test_tensorboards_tags_are_in_groups():
+    of_episodes = {"no_answer"}
+    tags = {tag(name, of_episodes) for name in ("episode_return", "no_answer", "policy_loss")}
+    assert tags == {"rollout/episode_return", "rollout/no_answer", "losses/policy_loss"}
+    tags = {tag(name) for name in ("loss", "approx_kl", "eval_return", "learning_rate", "lossless")}
+    assert tags == {
+        "losses/loss", "losses/approx_kl", "eval/eval_return", "learning/learning_rate",
+        "learning/lossless",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -5,10 +5,14 @@ import pytest
 
 from jaxrl.statistics import (
     bootstrap_ci,
+    interval,
     iqm,
     majority,
     pass_at,
+    performance_profile,
     powers,
+    probability_of_improvement,
+    resampled_iqm,
     summarize_returns,
     wilson,
 )
@@ -98,3 +102,39 @@ def test_the_interval_of_a_share_has_a_width_at_its_ends():
     assert wilson(0.0, 64) == pytest.approx([0.0, 0.0566], abs=1e-4)
     assert wilson(0.5, 100) == pytest.approx([0.4038, 0.5962], abs=1e-4)
     assert wilson(1.0, 64) == pytest.approx([0.9434, 1.0], abs=1e-4)
+
+
+def test_resampled_iqms_are_of_whole_runs_and_give_the_interval_of_the_bootstrap():
+    scores = np.random.default_rng(1).normal(10, 2, 40)
+    both = resampled_iqm(np.stack([scores, scores + 5], 1), 2000)
+    np.testing.assert_allclose(both[:, 1] - both[:, 0], 5)  # a run is drawn with all it has
+    np.testing.assert_allclose(interval(both[:, 0]), bootstrap_ci(scores), atol=0.15)
+
+
+def test_the_probability_of_improvement_counts_ties_half_and_tasks_alike():
+    one, other = np.array([1.0, 3.0, 5.0]), np.array([3.0, 4.0])
+    assert probability_of_improvement([one], [other])[0] == pytest.approx((0.5 + 2) / 6)
+    tasks = [one, np.array([9.0])], [other, np.array([0.0, 1.0])]  # of the second all, of the first
+    point, (low, high) = probability_of_improvement(*tasks)
+    assert point == pytest.approx((2.5 / 6 + 1) / 2) and 0.5 <= low < point < high <= 1
+    back, (below, above) = probability_of_improvement(tasks[1], tasks[0])
+    assert back == pytest.approx(1 - point)
+    np.testing.assert_allclose([1 - above, 1 - below], [low, high], atol=0.02)
+
+
+def test_a_performance_profile_is_the_share_of_runs_above_each_score():
+    tau = np.array([0.0, 1.0, 2.5, 9.0])
+    share, (low, high) = performance_profile([np.array([1.0, 2.0, 3.0, 4.0])], tau)
+    np.testing.assert_array_equal(share, [1, 0.75, 0.5, 0])
+    assert (low <= share).all() and (share <= high).all() and low[2] == 0 and high[2] == 1
+    tasks = [np.array([0.0]), np.array([5.0, 5.0, 5.0])]
+    np.testing.assert_array_equal(performance_profile(tasks, tau)[0], [0.5, 0.5, 0.5, 0])
+
+
+def test_they_are_those_of_rliable():
+    theirs = pytest.importorskip("rliable.metrics", reason="the reference of these definitions")
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(1, 1, (7, 5)).round(1), rng.normal(0.5, 2, (9, 5)).round(1)
+    point = probability_of_improvement(list(x.T), list(y.T))[0]
+    np.testing.assert_allclose(point, theirs.probability_of_improvement(x, y))
+    np.testing.assert_allclose(iqm(x.ravel()), theirs.aggregate_iqm(x))

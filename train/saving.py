@@ -67,12 +67,12 @@ class LineFile:
                 os.close(file)
 
 
-GROUPS = {  # of TensorBoard's tags: how the metrics begin that are in them
-    "eval": "eval_",
-    "rollout": "success|failed_|turns|truncated_|cut_|response_|sampled_|reward$|action$|branch_|"
-    "uniform_|tied_|pool_|lane_|unread_|learned_share",
-    "losses": "loss|[a-z_]+_loss|approx_kl|kl|entropy|clip_fraction|[a-z_]*ratio_error|"
-    "[a-z_]*q_error|td_error|explained_variance|improvement",
+GROUPS = {  # of TensorBoard's tags: the metrics that are in them
+    "eval": "eval_.*",
+    "rollout": "success.*|failed_.*|turns|truncated_.*|cut_.*|response_.*|sampled_.*|reward|action|"
+    "branch_.*|uniform_.*|tied_.*|pool_.*|lane_.*|unread_.*|learned_share",
+    "losses": "(.*_)?(loss|ratio_error|q_error|td_error)|(approx_)?kl|entropy|clip_fraction|"
+    "explained_variance|improvement",
 }
 
 
@@ -80,7 +80,7 @@ def tag(metric: str, of_episodes: Collection[str] = ()) -> str:
     """A metric's name in TensorBoard: rollout/, losses/, eval/, or learning/ for all the others."""
     if metric in of_episodes or "episode" in metric:
         return f"rollout/{metric}"
-    group = next((g for g, names in GROUPS.items() if re.match(f"({names})", metric)), "learning")
+    group = next((g for g, names in GROUPS.items() if re.fullmatch(names, metric)), "learning")
     return f"{group}/{metric}"
 
 
