@@ -82,6 +82,7 @@ def read(
     Of rows and their lengths [N].
     """
     sequences, length = rows
+    assert isinstance(params.critic, learn.Critic)
     log_prob, _, value = learn.predict_responses(params.policy, sequences, cfg, params.critic)
     assert value is not None
     last = jnp.take_along_axis(value, length[:, None] - 1, 1, mode="clip")
@@ -102,6 +103,7 @@ def at_turns(value: jax.Array, turn: jax.Array, opens: jax.Array, num_turns: int
 
 def loss(params: learn.Params, batch: TurnBatch, cfg: Config) -> tuple[Sums, Metrics]:
     """The clipped surrogate of each token with its entropy, and the critic's squared error."""
+    assert isinstance(params.critic, learn.Critic)
     log_prob, entropy, value = learn.predict_responses(params.policy, batch, cfg, params.critic)
     old_log_prob, advantage = batch.log_prob, batch.advantage
     assert value is not None and old_log_prob is not None
