@@ -7,6 +7,8 @@ from quick import jit
 from jaxrl.text import literal, to_str
 from jaxrl.text.tool_forms import TERSE
 
+ROOM = 512  # bytes of a response
+
 
 def played(env: Any, said, key, steps):
     """(the texts of an episode in turn, its messages): the k-th response makes the k-th calls.
@@ -26,10 +28,10 @@ def played(env: Any, said, key, steps):
         messages.append({"role": "assistant", "content": content, "tool_calls": called})
         texts.append("\n".join(x for x in (content, env.form.calls(calls)) if x))
         for call in calls:
-            bare = literal(TERSE.calls([call]), plain.response_bytes)
+            bare = literal(TERSE.calls([call]), ROOM)
             other, ts = alone(other, bare, key)
             messages.append({"role": "tool", "name": call[0], "content": to_str(ts.obs)})
-        state, ts = step(state, literal(texts[-1], env.response_bytes), key)
+        state, ts = step(state, literal(texts[-1], ROOM), key)
         assert not bool(ts.done) and not bool(ts.obs.cut)
         texts.append(to_str(ts.obs))
     return texts, messages
