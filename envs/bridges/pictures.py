@@ -110,7 +110,10 @@ def of_jumanji(game: Any, states: Any) -> list[np.ndarray]:
     viewer = next((x for x in vars(game).values() if hasattr(x, "_display_rgb_array")), None)
     if viewer is None:
         raise ValueError(f"{type(game).__name__} of jumanji has no viewer that draws to an array.")
-    viewer._display, viewer.figure_size = viewer._display_rgb_array, (5.0, 5.0)
+    found, viewer.figure_size = list[np.ndarray](), (5.0, 5.0)
+    # not all of its `render`s return what they have drawn
+    viewer._display = lambda figure: found.append(viewer._display_rgb_array(figure))
     with warnings.catch_warnings(action="ignore"):  # that there is no window
-        as_jax = partial(jax.tree.map, jax.numpy.asarray)
-        return [np.array(game.render(as_jax(state)))[..., :3] for state in each(states)]
+        for state in each(states):
+            game.render(jax.tree.map(jax.numpy.asarray, state))
+    return [np.array(picture[..., :3]) for picture in found]
