@@ -16,7 +16,7 @@ from jaxrl.statistics import (
 )
 from jaxrl.train.report_runs import Group, Member, Section
 
-MOST_POINTS = 120  # of a curve
+LEAST_POINTS, MOST_POINTS = 24, 120  # of a curve
 MOST_NUMBERS = 200_000  # in the curves of a page: about 1.5 MB
 MOST_PAIRS = 8  # groups that are compared with each other, the best ones
 FIRST = ("episode_return", "eval_return", "success", "episode_length", "response_tokens")
@@ -76,7 +76,9 @@ def curves(section: Section, most_numbers: int) -> dict[str, list[dict[str, Any]
     found = {}
     for name in metric_names(section):
         points = min(MOST_POINTS, most_numbers // (5 * len(section.groups)))
-        one = [curve(group.members, name, points) for group in section.groups] if points > 1 else []
+        if points < LEAST_POINTS:
+            break
+        one = [curve(group.members, name, points) for group in section.groups]
         if any(one):
             found[name] = one
             most_numbers -= sum(5 * len(c["x"]) for c in one if c)

@@ -13,7 +13,7 @@ from urllib.parse import quote
 from jaxrl import files
 from jaxrl.printable import printable
 from jaxrl.train import transcripts
-from jaxrl.train.report_numbers import Pairs, drawn, final, pairs
+from jaxrl.train.report_numbers import Pairs, drawn, final, metric_names, pairs
 from jaxrl.train.report_runs import ABSENT, Group, Run, Section, shown
 from jaxrl.train.run_folder import TRANSCRIPTS
 
@@ -35,6 +35,9 @@ def page(sections: Sequence[Section], notes: Sequence[str], out: Path) -> str:
             notes.append(f"{section.env}: {rest} configurations with lower returns are not shown.")
             del section.groups[MOST_GROUPS:]
     numbers = [drawn(section, len(sections)) for section in sections]
+    for section, one in zip(sections, numbers, strict=True):
+        if (shown_ones := len(one["curves"])) < (every := len(metric_names(section))):
+            notes.append(f"{section.env}: curves of {shown_ones} of {every} metrics are here.")
     room = Room()
     parts = [_section(i, section, out, room) for i, section in enumerate(sections)]
     script = (HERE / "report.js").read_text(encoding="utf-8")

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from jaxrl import files
+from jaxrl.printable import printable
 from jaxrl.train import flags, swept
 from jaxrl.train.run_folder import METRICS, read_config, read_metrics
 
@@ -38,7 +39,7 @@ class Final(files.Foreign):
     """The final return of summary.json."""
 
     per_seed: list[float | None]
-    ci95: list[float | None]
+    ci95: list[float | None] = field(default_factory=lambda: [None, None])
     ci95_over: str = "seeds"
 
 
@@ -260,7 +261,7 @@ def _finish(section: Section) -> None:
         names = Section("", "", same).differing()
         words = [f"{n.rpartition('.')[2]}={shown(group.options.get(n, ABSENT))}" for n in names]
         lead = [group.trainer] if len(trainers) > 1 or not words else []
-        group.label = " ".join(lead + words)
+        group.label = printable(" ".join(lead + words))
 
 
 def _middle(group: Group) -> float:
