@@ -345,7 +345,7 @@ async function open() {
   Object.assign(state, { session, world });
   document.title = `${world.id}: play`;
   $("name").textContent = $("env").value = world.id;
-  $("limit").textContent = world.limit ? `truncated after ${world.limit} steps` : "";
+  $("limit").textContent = world.limit ? `at most ${world.limit} steps` : "";
   $("made").textContent = `from jaxrl import envs\n${world.python}`;
   $("rules").replaceChildren(...world.about.split("\n\n").map((part) => {
     const drawn = /^ {2}/m.test(part); // a board or a table, whose lines stay as they are
