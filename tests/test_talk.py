@@ -109,7 +109,7 @@ def typed(monkeypatch, text):
 
 def test_lines_are_answered_as_they_come_and_characters_are_shown_whole(monkeypatch, capsys, host):
     said = Says(*"n\u00fc \u4f60\U0001f600\x1b[2J".encode(), 0xE4, 0xBD, host=host)
-    monkeypatch.setattr(chat, "load", lambda args, env: said)
+    monkeypatch.setattr(chat, "load", lambda args, env=None: said)
     shown = []
     monkeypatch.setattr(chat, "show", shown.append)
     typed(monkeypatch, "Hi\n\n  \n/reset\nyou\r\n/exit\nnever\n")
@@ -180,7 +180,7 @@ def test_a_person_plays_an_environment(monkeypatch, capsys):
 
 def test_a_model_plays_an_environment(monkeypatch, capsys, host):
     said = Says(*rb"\boxed{5}", host=host)
-    monkeypatch.setattr(chat, "load", lambda args, env: said)
+    monkeypatch.setattr(chat, "load", lambda args, env=None: said)
     chat.run([*GUESS, "--model", "x"])
     out = capsys.readouterr().out
     assert "\n\\boxed{5}\nturn 1: reward " in out and ": return " in out
