@@ -155,7 +155,7 @@ def native(pages: Pages, spec: Spec) -> str:
     return "\n\n".join([*text, "## Fields", fields(spec)])
 
 
-def of_suite(spec: Spec) -> str:
+def of_suite(pages: Pages, spec: Spec) -> str:
     """What is known of one that another package brings."""
     full = PLAIN.get(spec.id, spec.id)
     anchor = EXPLAINED.get(spec.source, _anchor(spec.source))
@@ -167,6 +167,9 @@ def of_suite(spec: Spec) -> str:
     text += [f"`{spec.id}` is `{full}` by a plain name."] * (full != spec.id)
     observation, action, limit = row(spec)
     rows = [("observation", f"`{observation}`"), ("action", f"`{action}`"), ("max steps", limit)]
+    if spec.id.endswith("-MinAtar"):  # of the suites, what we draw ourselves
+        with contextlib.suppress(ImportError):
+            text.append(look(pages, spec, envs.make(spec.id)))
     known = full in suites() or spec.source == "atari"
     unknown = "Its spaces: `python -c \"from jaxrl import envs; print(envs.make('" + full + "'))\"`"
     return "\n\n".join([*text, "## Spaces", table("space | values", rows) if known else unknown])
@@ -187,7 +190,7 @@ def _anchor(suite: str) -> str:
 
 def page(pages: Pages, spec: Spec) -> str:
     """The page of an id."""
-    body = native(pages, spec) if spec.source == "native" else of_suite(spec)
+    body = native(pages, spec) if spec.source == "native" else of_suite(pages, spec)
     train = command(spec, row(spec)[1])
     parts = [ORPHAN, f"# {spec.id}", "[All environments](site:index.md)", body]
     parts += [
