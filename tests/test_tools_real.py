@@ -4,15 +4,18 @@
 """
 
 import datetime
+from functools import cache
+from typing import Any
 
 import jax
 import numpy as np
 import pytest
 import real
-from tool_talk import played
+from tool_talk import played, tokens
 
 import envs
 from jaxrl.lm import folders
+from jaxrl.lm.host_chat import HostChat
 from jaxrl.text import literal
 from jaxrl.text.tools import schemas
 from train.tool_worlds import in_world
@@ -32,7 +35,7 @@ STEPS = {
         [("email_search_emails", {"query": "a"})],
     ],
 }
-SAID = ["", "<think>\nFirst the product.\n</think>\n\nLet me see."]
+SAID = ("", "<think>\nFirst the product.\n</think>\n\nLet me see.")
 
 
 @pytest.fixture(scope="module")
@@ -54,46 +57,56 @@ def shelf(tmp_path_factory):
     return one
 
 
-@pytest.mark.parametrize("thinking", ["", "on", "off"])
-@pytest.mark.parametrize("system", [None, "  Be \u00fcber brief.\n"])
-@pytest.mark.parametrize("id", STEPS)
-@pytest.mark.parametrize("kind", KINDS)
-def test_an_agent_reads_the_tokens_of_the_models_own_template(kind, id, system, thinking, shelf):
-    if thinking and (kind != "qwen3" or system):
-        pytest.skip("it has no switch for thoughts, or this is seen without a system message")
-    transformers = pytest.importorskip("transformers")
-    theirs = transformers.AutoTokenizer.from_pretrained(shelf(kind))
-    env = envs.make(id, prompt="instruct", calls=2, turns=4)
-    tools = schemas(env.toolbox)
-    spoken = folders.chat_tokenizer(
-        shelf(kind), "", system or "", datetime.date.today().isoformat(), thinking, tools
-    )
-    env, chat = in_world(env, spoken)
-    steps, said = STEPS[id], ["", ""]
-    if chat.words.tools == "bare":  # one call at a time, and nothing beside it
+@cache
+def talk(id, form, said):
+    """(texts, messages) of an episode in this form, and the environment."""
+    env: Any = envs.make(id, prompt="instruct", calls=2, turns=4, tool_form=form)
+    steps = STEPS[id]
+    if form == "bare":  # one call at a time, and nothing beside it
         steps = [[call] for calls in steps for call in calls]
         said = [""] * len(steps)
-    elif kind == "qwen3" and thinking != "off":
-        said = SAID
-    texts, messages = played(env, said, jax.random.key(0), steps)
-    start = [] if system is None else [{"role": "system", "content": system}]
-    how = {"enable_thinking": thinking == "on"} if thinking else {}
-    how |= {"tools": [tool.schema for tool in env.toolbox], "add_generation_prompt": True}
-    whole = theirs.apply_chat_template([*start, *messages], tokenize=True, **how)["input_ids"]
+    return *played(env, said, jax.random.key(0), steps), env
 
-    def say(text, which):
-        room = max(64, 1 << len(text.encode()).bit_length())
-        found = SAY(chat, literal(text, room), room + chat.overhead, which)
+
+CASES = [(None, ""), ("  Be \u00fcber brief.\n", ""), (None, "on"), (None, "off")]
+
+
+@pytest.mark.parametrize("id", STEPS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_agent_reads_the_tokens_of_the_models_own_template(kind, id, shelf):
+    transformers = pytest.importorskip("transformers")
+    theirs = transformers.AutoTokenizer.from_pretrained(shelf(kind))
+    today = datetime.date.today().isoformat()
+    for system, thinking in CASES if kind == "qwen3" else CASES[:2]:
+        thinks = kind == "qwen3" and thinking != "off"
+        form = "bare" if kind.startswith("llama") else "tags"
+        texts, messages, env = talk(id, form, SAID if thinks else ("", ""))
+        tools = schemas(env.toolbox)
+        spoken = folders.chat_tokenizer(shelf(kind), "", system or "", today, thinking, tools)
+        assert spoken.chat.words.tools == form
+        _, chat = in_world(env, spoken)
+        start = [] if system is None else [{"role": "system", "content": system}]
+        how = {"enable_thinking": thinking == "on"} if thinking else {}
+        how |= {"tools": [tool.schema for tool in env.toolbox], "add_generation_prompt": True}
+        whole = theirs.apply_chat_template([*start, *messages], tokenize=True, **how)["input_ids"]
+        ours = tokens(HostChat(spoken), chat, texts)
+        if chat.words.begun:  # the template leaves these words out of earlier turns, we do not
+            begun = theirs.encode(chat.words.begun, add_special_tokens=False)
+            whole, ours = (without(x, begun) for x in (whole, ours))
+        assert ours == whole
+        if id == "tools/Search" and system is not None:
+            assert inside(chat, texts) == whole
+
+
+def inside(chat, texts):
+    """The tokens, as they are made inside jit."""
+    ours = []
+    for i, text in enumerate(texts):
+        say = (chat.next if i else chat.first) if i % 2 == 0 else chat.response
+        found = jax.jit(say, static_argnums=1)(literal(text, 256), 256 + chat.overhead)
         assert not bool(found.cut)
-        return np.asarray(found.ids)[: int(found.length)].tolist()
-
-    ours = say(texts[0], "first")
-    for i, text in enumerate(texts[1:]):
-        ours += say(text, "next" if i % 2 else "response")
-    if chat.words.begun:  # the template leaves these words out of earlier turns, we do not
-        begun = theirs.encode(chat.words.begun, add_special_tokens=False)
-        whole, ours = (without(x, begun) for x in (whole, ours))
-    assert ours == whole
+        ours += np.asarray(found.ids)[: int(found.length)].tolist()
+    return ours
 
 
 def without(ids, part):
@@ -104,10 +117,3 @@ def without(ids, part):
         kept += [] if here else [ids[at]]
         at += len(part) if here else 1
     return kept
-
-
-def _say(chat, text, room, which):
-    return getattr(chat, which)(text, room)
-
-
-SAY = jax.jit(_say, static_argnums=(2, 3))
