@@ -21,7 +21,7 @@ Point = tuple[Any, Any]  # x, y
 
 def colour(code: str) -> np.ndarray:
     """Red, green and blue in [0, 1], float32 [3], of "#rrggbb"."""
-    return np.float32([int(code[i : i + 2], 16) / 255 for i in (1, 3, 5)])
+    return np.array([int(code[i : i + 2], 16) / 255 for i in (1, 3, 5)], np.float32)
 
 
 # The palette of Okabe and Ito, which the colour-blind tell apart, and greys.
@@ -43,8 +43,8 @@ def finished(picture: jax.Array) -> jax.Array:
 def pixels(picture: jax.Array) -> tuple[np.ndarray, np.ndarray]:
     """x [1, W] and y [H, 1] of the pixels' centres."""
     height, width, _ = picture.shape
-    x, y = np.arange(width) + 0.5, np.arange(height) + 0.5
-    return np.float32(x)[None, :], np.float32(y)[:, None]
+    x, y = (np.arange(size, dtype=np.float32) + np.float32(0.5) for size in (width, height))
+    return x[None, :], y[:, None]
 
 
 def paint(picture: jax.Array, distance: Any, colour: Any, opacity: Any = 1.0) -> jax.Array:
