@@ -22,6 +22,7 @@ Point = tuple[Any, Any]  # x, y
 def colour(code: str) -> np.ndarray:
     """Red, green and blue in [0, 1], float32 [3], of "#rrggbb"."""
     return np.asarray([int(code[i : i + 2], 16) / 255 for i in (1, 3, 5)], np.float32)
+    return np.array([int(code[i : i + 2], 16) / 255 for i in (1, 3, 5)], np.float32)
 
 
 # The palette of Okabe and Ito, which the colour-blind tell apart, and greys.
@@ -45,6 +46,8 @@ def pixels(picture: jax.Array) -> tuple[np.ndarray, np.ndarray]:
     height, width, _ = picture.shape
     x, y = np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32)
     return x[None, :] + np.float32(0.5), y[:, None] + np.float32(0.5)
+    x, y = (np.arange(size, dtype=np.float32) + np.float32(0.5) for size in (width, height))
+    return x[None, :], y[:, None]
 
 
 def paint(picture: jax.Array, distance: Any, colour: Any, opacity: Any = 1.0) -> jax.Array:

@@ -90,7 +90,8 @@ def _pictures(panel: Panel, times: np.ndarray, of: int) -> Iterator[np.ndarray]:
 
 
 def _numbers(panel: Panel, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    return np.int32(panel.episode_length)[index], np.float32(panel.episode_return)[index]
+    length = np.array(panel.episode_length, np.int32)
+    return length[index], np.array(panel.episode_return, np.float32)[index]
 
 
 @cache
