@@ -19,16 +19,16 @@ def frames(env: Environment, states: Any) -> list[np.ndarray]:
     `render` that is compiled. ValueError, or an ImportError of what is missing, where there is
     neither.
     """
-    env, states = bare(env, states)
-    if hasattr(env, "frames"):
-        return env.frames(states)  # pyright: ignore
-    return list(in_pieces(jax.jit(partial(jax.vmap(_render, (None, 0)), env)), states))
+    inner, of_inner = bare(env, states)
+    if hasattr(inner, "frames"):
+        return inner.frames(of_inner)  # pyright: ignore
+    return list(in_pieces(jax.jit(partial(jax.vmap(drawn, (None, 0)), env)), states))
 
 
 def bare(env: Environment, states: Any) -> tuple[Environment, Any]:
     """The environment inside of all wrappers, and its states."""
     while isinstance(env, Wrapper):
-        env, states = env.env, env.inside(states)
+        env, states = env.of_state(states), env.inside(states)
     return env, states
 
 
@@ -41,5 +41,7 @@ def in_pieces(draw: Callable[[Any], Any], states: Any) -> Iterator[np.ndarray]:
         yield from np.asarray(piece)[: count - first]
 
 
-def _render(env: Environment, state: Any) -> jax.Array:
+def drawn(env: Environment, state: Any) -> jax.Array:
+    """The picture of one state by the environment inside of all wrappers."""
+    env, state = bare(env, state)
     return env.render(state)

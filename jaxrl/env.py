@@ -166,8 +166,13 @@ class Wrapper(Environment):
         """The state of the environment inside: here the same, for a wrapper without one."""
         return state
 
+    def of_state(self, state: Any) -> Environment:
+        """The environment inside, with the numbers that it has in this state."""
+        del state  # they are always the same, but for what draws them
+        return self.env
+
     def render(self, state: Any) -> jax.Array:
-        return self.env.render(self.inside(state))
+        return self.of_state(state).render(self.inside(state))
 
     @property
     def observation_space(self) -> Space:

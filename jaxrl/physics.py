@@ -124,6 +124,12 @@ class Randomise(Wrapper):
         inner, ts = self.with_drawn(state.drawn).step(state.inner, action, key)
         return RandomiseState(inner, state.drawn), ts
 
+    def inside(self, state: RandomiseState) -> Any:
+        return state.inner
+
+    def of_state(self, state: RandomiseState) -> Environment:
+        return self.with_drawn(state.drawn)
+
     def with_drawn(self, drawn: tuple[jax.Array, ...]) -> Environment:
         """The environment of an episode with these numbers."""
         return with_numbers(self.env, dict(zip(self.names, drawn, strict=True)))
@@ -212,6 +218,9 @@ class ActionDelay(Wrapper):
         action = jax.tree.map(lambda x: x[self.action_delay], queue)
         inner, ts = self.env.step(state.inner, action, key)
         return ActionDelayState(inner, jax.tree.map(lambda x: x[:-1], queue)), ts
+
+    def inside(self, state: ActionDelayState) -> Any:
+        return state.inner
 
 
 class Push(Wrapper):

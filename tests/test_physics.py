@@ -115,6 +115,20 @@ def test_what_can_be_drawn_are_numbers_wherever_they_lie_and_nothing_of_structur
     assert numbers(with_numbers(wrapped, {"length": 3.0}))["length"] == 3.0
 
 
+def test_a_picture_is_of_the_numbers_that_an_episode_has():
+    grid = envs.make("GridWorld-v0", max_steps=None)
+    env = ActionDelay(Randomise(grid, (Draw((1, 2), "choice", True),), ("goal",)), 1, 1)
+    states, _ = jax.vmap(env.reset)(jax.random.split(jax.random.key(0), 8))
+    seen = envs.frames(env, states)
+    for goal in (1, 2):
+        chosen = np.flatnonzero(states.inner.drawn[0] == goal)
+        own = jax.tree.map(lambda x: x[chosen[0]], states.inner.inner)  # noqa: B023
+        np.testing.assert_array_equal(seen[chosen[0]], grid.replace(goal=goal).render(own))
+    assert np.any(
+        seen[0] != seen[int(np.argmax(states.inner.drawn[0] != states.inner.drawn[0][0]))]
+    )
+
+
 class Echo(Environment):
     """Shows the action it was given."""
 

@@ -8,6 +8,7 @@ training, bit for bit: nothing of it was stored, the program is brought there ag
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,9 @@ from jaxrl import envs, memory
 from jaxrl.config import check_fields, check_range
 from jaxrl.env import Environment
 from jaxrl.envs.bridges.pictures import without_window
-from jaxrl.envs.pictures import bare
+from jaxrl.envs.pictures import bare, drawn
 from jaxrl.host.environment import HostEnvironment
-from jaxrl.train import again, conversations, film, flags, language, played, swept
+from jaxrl.train import again, conversations, film, flags, language, physics, played, swept
 from jaxrl.train.compiled import keep_compiled_programs
 from jaxrl.train.devices import offer_cores
 from jaxrl.train.paths import Folder, NewFile
@@ -67,7 +68,7 @@ def main(args: Args) -> Path:
         return conversations.watch(args, options)
     out = args.out or args.run / "watch.gif"
     film.check(out)
-    env = envs.make(options.env, **flags.env_fields(options))
+    env = physics.make(options, flags.env_fields(options))
     check_drawn(options.env, env)
     if args.iteration is not None:
         panels = [training(args, env)]
@@ -88,9 +89,9 @@ def check_drawn(id: str, env: Environment) -> None:
             "watch a run of one that is part of the program, such as CartPole-v1."
         )
     shapes, _ = jax.eval_shape(env.reset, jax.random.key(0))
-    inner, shapes = bare(env, shapes)
+    inner, _ = bare(env, shapes)
     if not hasattr(inner, "frames"):
-        jax.eval_shape(inner.render, shapes)
+        jax.eval_shape(partial(drawn, env), shapes)
         return
     state, _ = jax.jit(env.reset)(jax.random.key(0))  # by a suite, which may lack what it draws by
     envs.frames(env, jax.tree.map(lambda x: x[None], state))
