@@ -173,7 +173,7 @@ def test_a_tab_completes_every_command_and_option_and_imports_nothing_of_ours(
     for words, found in (
         (("jaxrl", "pp"), "ppo"),
         (("jaxrl", "ppo", "--algo.learning-r"), "--algo.learning-rate"),
-        (("jaxrl", "dqn", "--algo.activation", "re"), "relu"),
+        (("jaxrl", "ppo", "--algo.activation", "re"), "relu"),
         (("jaxrl", "report", "--o"), "--out"),
     ):
         done = subprocess.run(

@@ -216,7 +216,7 @@ def test_a_page_of_many_configurations_stays_small_and_says_what_it_leaves_out(t
         (lambda path: path.mkdir(), "holds no config.json: give the folder of a run."),
         (lambda path: write_run(path / "inside"), "holds runs and is none; try "),
         (lambda path: write_run(path, returns=()), "has no metrics: metrics.jsonl holds no line"),
-        (lambda path: write_run(path, env=3), "options.env=3 must be str."),
+        (lambda path: write_run(path, env=3), "options.env=3 must be a text."),
         (lambda path: write_run(path, num_seeds=10**9), "members, its config.json of 1000000000."),
         (lambda path: write_run(path, sweep=["x"]), "sweep=x must be algo.NAME=VALUES"),
         (lambda path: write_run(path, [1.0, 2.0]), "final_return is not of the 1 members"),
