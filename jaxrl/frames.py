@@ -21,7 +21,6 @@ Point = tuple[Any, Any]  # x, y
 
 def colour(code: str) -> np.ndarray:
     """Red, green and blue in [0, 1], float32 [3], of "#rrggbb"."""
-    return np.asarray([int(code[i : i + 2], 16) / 255 for i in (1, 3, 5)], np.float32)
     return np.array([int(code[i : i + 2], 16) / 255 for i in (1, 3, 5)], np.float32)
 
 
@@ -44,8 +43,6 @@ def finished(picture: jax.Array) -> jax.Array:
 def pixels(picture: jax.Array) -> tuple[np.ndarray, np.ndarray]:
     """x [1, W] and y [H, 1] of the pixels' centres."""
     height, width, _ = picture.shape
-    x, y = np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32)
-    return x[None, :] + np.float32(0.5), y[:, None] + np.float32(0.5)
     x, y = (np.arange(size, dtype=np.float32) + np.float32(0.5) for size in (width, height))
     return x[None, :], y[:, None]
 
