@@ -66,7 +66,7 @@ class Game:
 
 @pytest.mark.parametrize(("repeat", "rewards", "dones"), [(1, [3, 2, 1], 3), (2, [5, 1], 2)])
 def test_actions_repeat_to_the_end_of_an_episode_and_no_state_is_touched(repeat, rewards, dones):
-    env = bridge.Playground(Game(), 2, repeat)
+    env = bridge.Playground(game=Game(), size=2, action_repeat=repeat)
     state, ts = env.reset(jax.random.key(0))
     assert jnp.issubdtype(state.info["key"].dtype, jnp.unsignedinteger)
     assert ts.obs.shape == env.observation_space.shape == (2,)

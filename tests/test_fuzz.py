@@ -74,6 +74,8 @@ def entries() -> dict[str, Entry]:
     """Every command that has options."""
     found = {}
     for name in table.TRAINERS:
+        if name == "token_ppo":  # asks for a reward model's run before all else; see test_rlhf
+            continue
         trainer = table.trainer(name)
         found[name] = Entry(partial(command.run, trainer), trainer.options)
     tools = {"evaluate": evaluate, "transcripts": transcripts, "export": export, "watch": watch}

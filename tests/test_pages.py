@@ -62,6 +62,8 @@ def serving(name, words):
         return [name, "grpo"]
     trainer = table.trainer(name) if name in table.TRAINERS else None
     others = (trainer.for_language, trainer.for_arrays) if trainer else ()
+    if trainer and "--reward-model" in given:
+        others = (*others, trainer.for_reward_model)
     return [name, *filter(None, others)]
 
 

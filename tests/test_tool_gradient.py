@@ -18,7 +18,7 @@ from jaxrl.lm.play.demonstrate import demonstrate
 from jaxrl.lm.play.limits import limits
 
 SMALL = agents.SMALL | {"num_prompts": 2, "group_size": 2, "num_minibatches": 1, "num_epochs": 2}
-SMALL |= {"micro_batch": 4}
+SMALL |= {"micro_batch": 2}
 
 
 @pytest.fixture(scope="module")
@@ -38,8 +38,7 @@ def talk():
     worth = jnp.asarray([[0.0, 1.0], [0.0, 0.0], [0.0, 0.5], [0.0, 0.0]])  # of each, for a gradient
     model = agents.replace(agents.MODEL, context=sizes.context)
     policy = Transformer(model, nnx.Rngs(params=jax.random.key(0)))
-    start = jnp.argmax(played.action, 1).astype(jnp.int32)
-    played = played.replace(reward=worth, start=start, first=int(start.max()))
+    played = played.replace(reward=worth, first=int(played.start.max()))
     return played, Params(policy, zero_critic(model.width))
 
 

@@ -54,6 +54,7 @@ class Progress:
                 dynamic_ncols=True,
                 desc="train",
                 mininterval=0.2,
+                bar_format=bar_format(width()),
             )
         self._bar.bar_format = bar_format(width())
         if note != self._bar.postfix:
@@ -63,7 +64,7 @@ class Progress:
     def _log(self, env_steps: int, note: str) -> None:
         now, percent = time.monotonic(), 100 * env_steps // self._total
         first_or_last = self._percent < 0 or percent == 100
-        if percent > self._percent and (first_or_last or now - self._said_at > LOG_SECONDS):
+        if percent > self._percent and (first_or_last or now - self._said_at >= LOG_SECONDS):
             self._percent, self._said_at = percent, now
             pace = (env_steps - self._start) / max(now - self._began, 1e-3)
             words = f"train {percent:3}%: {env_steps:,} of {self._total:,} {self._unit}s, "
@@ -91,12 +92,12 @@ def width() -> int:
 
 def bar_format(columns: int) -> str:
     """What there is room for: a line that is cut loses its end, where the return stands."""
-    if columns < 48:
-        return "train {percentage:.0f}% [{remaining} left]{postfix}"
+    if columns < 60:
+        return "train {percentage:.0f}% [{remaining}]{postfix}"
     done = "train {percentage:3.0f}%|{bar:BAR}| {n_fmt}/{total_fmt}"
     if columns < 80:
-        return done.replace("BAR", "8") + " [{remaining} left]{postfix}"
-    bar = str(min(columns - 72, 40))
+        return done.replace("BAR", "8") + " [{remaining}]{postfix}"
+    bar = str(min(columns - 77, 40))
     return done.replace("BAR", bar) + "{unit}s [{elapsed}<{remaining}, {rate_fmt}]{postfix}"
 
 

@@ -22,7 +22,7 @@ from jax.sharding import PartitionSpec as P
 
 from jaxrl import config, mesh, metrics, networks, normalize, on_policy, returns, sgd
 from jaxrl.algos import ppo
-from jaxrl.train import arrays, loop
+from jaxrl.train import arrays
 from jaxrl.train.trainer import Trainer
 
 
@@ -130,7 +130,7 @@ def with_policy(state: State, policy: Any) -> State:
 
 
 @dataclass(frozen=True)
-class Args(loop.Options):
+class Args(arrays.Options):
     preset: str = "default"  # options to start from: default
     algo: Config = field(default_factory=Config)
 
