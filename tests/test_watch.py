@@ -12,10 +12,11 @@ from PIL import Image
 
 import jaxrl
 from jaxrl import envs
+from jaxrl.algos import a2c
 from jaxrl.evaluate import evaluate
 from jaxrl.policy import load_policy
 from jaxrl.program import seed_keys
-from jaxrl.train import again, conversations, film, played, watch
+from jaxrl.train import again, conversations, film, played, table, watch
 
 HOW = {
     "log_every": 1,
@@ -81,6 +82,16 @@ def test_a_replay_is_what_training_saw(run, monkeypatch):
         "truncated" if cut else "terminated" for _, _, cut in ended
     ]
     assert len(shown.states) == 161 + len(ended) - bool(shown.ending[-1])
+
+
+def test_a_run_that_grew_is_played_again_with_the_options_of_then():
+    grown = {"iteration": 10, "options": {"algo.total_steps": [1000, 2000]}}
+    options = table.trainer("a2c").options(algo=a2c.Config(total_steps=2000))
+    for start, iteration, steps in ((0, 10, 1000), (5, 10, 1000), (10, 12, 2000), (11, 12, 2000)):
+        then = again._as_then({"resumed": [grown]}, options, start, iteration)
+        assert then.algo.total_steps == steps
+    with pytest.raises(ValueError, match=r"^iteration=12: the run grew at iteration 10, .* try 10"):
+        again._as_then({"resumed": [grown]}, options, 5, 12)
 
 
 OTHERS = {

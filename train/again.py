@@ -105,7 +105,7 @@ def _as_then(config: dict, args: Any, start: int, iteration: int) -> Any:
     """The options as they were at this iteration: a run that was resumed may have grown since."""
     for entry in reversed(config.get("resumed", [])):
         grown = {k: x for k, x in entry.get("options", {}).items() if k in MAY_GROW}
-        if not grown or entry["iteration"] < start:
+        if not grown or entry["iteration"] <= start:
             continue
         if entry["iteration"] < iteration:
             raise ValueError(
