@@ -42,7 +42,9 @@ def known_flags(cls, prefix="--"):
             found |= known_flags(hints[field.name], f"{name}.")
         else:
             found |= {name}
-            found |= {re.sub(r"([\w-]+)$", r"no-\1", name)} if hints[field.name] is bool else set()
+            found |= (
+                {re.sub(r"(\w[\w-]*)$", r"no-\1", name)} if hints[field.name] is bool else set()
+            )
     return found
 
 
@@ -99,6 +101,7 @@ def test_the_commands_beside_the_peers_are_parsed_as_the_command_line_does(monke
 @pytest.mark.parametrize("page", ["coming-from", "add"])
 def test_the_python_of_a_page_runs(page, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(jaxrl.envs.registry, "_specs", dict(jaxrl.envs.registry._specs))
     asked = []
 
     def train(trainer, **given):
