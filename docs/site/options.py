@@ -12,7 +12,6 @@ from pages import ORPHAN, Pages, words
 
 from jaxrl.train.table import TOOLS, TRAINERS, trainer
 
-
 GLUE = "\u00a0"  # between words of one line
 
 
