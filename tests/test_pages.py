@@ -88,7 +88,7 @@ def test_every_command_of_a_page_has_a_trainer_and_options_that_exist(page):
 def test_the_commands_beside_the_peers_are_parsed_as_the_command_line_does(monkeypatch):
     monkeypatch.setattr(paths, "check", lambda *args: None)  # their files are examples
     text = "".join(fences(ROOT / "docs/coming-from.md", "console"))
-    assert text.count("python -m train.") == len(text.splitlines()) >= 10
+    assert text.count("python -m train.") == len(list(commands(text))) >= 10
     for name, words in commands(text):
         words = flags.full_names(words)
         trainer = table.trainer(name)

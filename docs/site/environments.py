@@ -90,7 +90,9 @@ def fields(spec: Spec) -> str:
     for name, parameter in inspect.signature(spec.constructor).parameters.items():
         annotation, comment = said.get(name, ("", ""))
         kind = "structure" if annotation and _static(inner, name) else "number"
-        rows.append((f"`{name}`", f"`{parameter.default}`", kind, words(comment)))
+        default = parameter.default
+        default = f"{default:.6g}" if isinstance(default, float) else default
+        rows.append((f"`{name}`", f"`{default}`", kind, words(comment)))
     if not rows:
         return "It has no fields.\n"
     how = "`--env-args NAME=VALUE`, or `envs.make(id, NAME=VALUE)`"
@@ -113,13 +115,13 @@ def bounds(space: Any) -> str:
     if isinstance(space, TextSpace):
         return f"a text of at most {space.capacity} bytes"
     if isinstance(space, Box):
-        low, high = (
-            np.unique(np.round(np.asarray(x, np.float64), 6)) for x in (space.low, space.high)
-        )
-        if low.size > 4 or high.size > 4:
+        ends = [np.asarray(x, np.float64).ravel() for x in (space.low, space.high)]
+        if all(np.all(x == x[:1]) for x in ends):
+            ends = [x[:1] for x in ends]
+        if ends[0].size > 8:
             return "bounds of its own for each entry"
-        low, high = (", ".join(f"{x:g}" for x in y) for y in (low, high))
-        return f"from {low} to {high}"
+        low, high = (", ".join(f"{x:.4g}" for x in y) for y in ends)
+        return f"from {low} to {high}" if ends[0].size < 2 else f"from [{low}] to [{high}]"
     return f"0 to {space.n - 1}" if isinstance(space, Discrete) else ""
 
 

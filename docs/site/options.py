@@ -3,6 +3,7 @@
 import dataclasses
 import importlib
 import re
+import textwrap
 import typing
 from typing import Any
 
@@ -10,6 +11,8 @@ import comments
 from pages import ORPHAN, Pages, words
 
 from jaxrl.train.table import TOOLS, TRAINERS, trainer
+
+GLUE = "\u00a0"  # between words of one line
 
 
 def shown(value: Any) -> str:
@@ -21,7 +24,8 @@ def shown(value: Any) -> str:
 
 def kind(annotation: str) -> str:
     """What a flag takes, as the command line's help has it: a type, or the choices."""
-    text = annotation.replace(" | None", "").replace("'", "")
+    text = annotation.replace(" | None", "").replace("'", "").replace("Count", "int")
+    text = re.sub(r"tuple\[(\w+), \.\.\.\]", r"\1 ...", text)
     return re.sub(r"Literal\[(.*)\]", lambda x: "|".join(filter(None, x[1].split(", "))), text)
 
 
@@ -47,6 +51,14 @@ def options(cls: Any, default: Any, prefix: str = "") -> list[str]:
     return found + inner
 
 
+def given(name: str, value: Any) -> str:
+    """An option of an algorithm, as it is given."""
+    flag = name.replace("_", "-")
+    if isinstance(value, bool):
+        return f"--algo.{'' if value else 'no-'}{flag}"
+    return f"--algo.{flag} {shown(value)}".replace(" ", GLUE)
+
+
 def presets(name: str) -> list[str]:
     """What each preset changes."""
     made = trainer(name)
@@ -54,10 +66,10 @@ def presets(name: str) -> list[str]:
         return []
     plain, text = made.options().algo, ["## Presets", f"`python -m train.{name} --preset NAME`"]
     for preset, config in made.presets.items():
-        changed = [f"--algo.{f.name.replace('_', '-')} {shown(getattr(config, f.name))}"
-                   for f in dataclasses.fields(config)
-                   if getattr(config, f.name) != getattr(plain, f.name)]  # fmt: skip
-        text.append(f"**{preset}**: " + (", ".join(f"`{x}`" for x in changed) or "as it is"))
+        pairs = [(f.name, getattr(config, f.name)) for f in dataclasses.fields(config)]
+        changed = [given(n, x) for n, x in pairs if x != getattr(plain, n)]
+        lines = "\n".join(textwrap.wrap("  ".join(changed), 88, break_on_hyphens=False))
+        text += [f"**{preset}**", f"```\n{lines.replace(GLUE, ' ')}\n```" if lines else "As it is."]
     return text
 
 
@@ -74,8 +86,8 @@ def page(name: str) -> str:
         cls, default = getattr(module, "Args", None), None
     if module is not None:
         head += [words(module.__doc__)]
-    body = [f"~~~~{{program}} train.{name}\n~~~~", *presets(name)] if name in TRAINERS else []
-    body = body or [f"~~~~{{program}} train.{name}\n~~~~"]
+    body = [f"~~~~{{program}} train.{name}\n~~~~"]
+    body += presets(name) if name in TRAINERS else []
     if cls is not None:
         values = default if default is not None else _defaults(cls)
         body += ["## Options", *options(cls, values)]
