@@ -206,6 +206,7 @@ def test_every_trainer_of_the_table_is_a_module_that_says_what_it_promises(name)
             "error: preset=fast is none of train.ppo; try atari, board, ",
         ),
         (("ppo", "--algo.gama", "1"), "error: Unrecognized options: --algo.gama, 1; Perhaps"),
+        (("watch",), "error: Missing from python -m train.watch: --run PATH "),
         (("evaluate", "--run", "nowhere"), "error: run=nowhere is not there; give a folder"),
         (
             ("--tyro-print-completion", "sh"),

@@ -5,6 +5,7 @@ import dataclasses
 import inspect
 import io
 import os
+import sys
 import typing
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -178,6 +179,13 @@ def run(
     edge.command(work)
 
 
+def _program(args_type: type[Any]) -> str | None:
+    """`python -m train.NAME` for a tool's options, from whichever folder; None for others."""
+    spec = getattr(sys.modules.get(args_type.__module__), "__spec__", None)
+    package, _, name = (spec.name if spec else args_type.__module__).rpartition(".")
+    return f"python -m train.{name}" if package in ("train", "jaxrl.train") else None
+
+
 def cli(args_type: type[A], description: str, argv: Sequence[str], **how: Any) -> A:
     """`tyro.cli`, but a ValueError in one line for what it refuses."""
     output = io.StringIO()
@@ -185,6 +193,7 @@ def cli(args_type: type[A], description: str, argv: Sequence[str], **how: Any) -
         raise ValueError(f"{argv[0]} is an option of the command jaxrl: jaxrl {' '.join(argv)}.")
     paths.check(args_type, words_by_flag(argv))
     check_lists(args_type, argv)
+    how.setdefault("prog", _program(args_type))
     try:
         with contextlib.redirect_stderr(output):
             return tyro.cli(args_type, description=description, args=list(argv), **how)
