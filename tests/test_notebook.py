@@ -20,7 +20,7 @@ SMALL = {  # what stands in the place of a notebook's parameters
     "your_own_environment": {"TOTAL_STEPS": 4_096},
     "in_your_own_loop": {"TOTAL_STEPS": 8_192},
     "sweeps_and_randomisation": {"TOTAL_STEPS": 4_096, "NUM_SEEDS": 2},
-    "language_agent_from_scratch": {"EPISODES": 512},
+    "language_agent_from_scratch": {"EPISODES": 512, "EVALUATE": 16},
     "grpo_on_a_pretrained_model": {
         "MODEL": "tiny",
         "EPISODES": 32,

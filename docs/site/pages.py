@@ -110,4 +110,7 @@ def source(path: str) -> str:
         text, language = file.read_text(), LANGUAGES.get(file.suffix, "text")
     cut = "\n... (cut here)" if len(text) > SHOWN else ""
     fence = "~" * 12
-    return f"{ORPHAN}\n# {path}\n\n{fence}{language}\n{text[:SHOWN]}{cut}\n{fence}\n"
+    head = ORPHAN
+    if path.startswith("benchmarks/"):  # records, which would come before what they are of
+        head = ORPHAN.replace("\n---", "\nnosearch: true\n---")
+    return f"{head}\n# {path}\n\n{fence}{language}\n{text[:SHOWN]}{cut}\n{fence}\n"
