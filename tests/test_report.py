@@ -182,6 +182,7 @@ def test_the_page_needs_nothing_and_obeys_no_name(tmp_path, capsys):
     report.main(report.Args((run, other), out))
     assert "1 environment, 2 configurations, 2 runs" in capsys.readouterr().out
     text = out.read_text()
+    assert "<th>state</th><th>transcripts</th></tr>" in text
     read = Reader(text)
     tags = [tag for tag, _ in read.found]
     assert tags.count("script") == 2 and "b" in tags and "i" not in tags
@@ -207,6 +208,7 @@ def test_a_page_of_many_configurations_stays_small_and_says_what_it_leaves_out(t
     sections, notes = gather([run])
     text = page(sections, notes, tmp_path / "report.html")
     assert len(text) < 3_000_000 and "16 configurations" in text
+    assert "<th>state</th></tr>" in text  # no transcripts, no column
 
 
 @pytest.mark.parametrize(

@@ -301,7 +301,9 @@ def _runs(section: Section, out: Path) -> str:
                 " ".join(links),
             ]
         )
-    return _table(("", "folder", "started", "logged", "", "transcripts"), rows)
+    head = ("", "folder", "started", "logged", "state", "transcripts")
+    columns = len(head) - all(not row[-1] for row in rows)  # the last where there are some
+    return _table(head[:columns], [row[:columns] for row in rows])
 
 
 def _link(path: Path, out: Path) -> str:
