@@ -69,6 +69,7 @@ def has(page, selector, words):
 def test_by_clicks_the_grid_world_is_won_and_the_flag_explained(tab):
     page = tab()
     has(page, "#status", "A new episode")
+    has(page, "#rules code >> nth=0", "start")
     for name in ("right", "right", "right", "down", "down", "down"):
         before = log(page).count()
         page.get_by_role("button", name=re.compile(f"^{name}")).click()
@@ -151,6 +152,15 @@ def test_a_move_is_typed_where_the_environment_is_spoken_to(tab):
     has(page, "#tokens .token small >> nth=0", "53")
     page.locator("#code summary").click()
     has(page, "#source", "class GuessTheNumber(Game)")
+
+
+def test_a_page_that_is_being_opened_says_so(tab):
+    page, held = tab(), []
+    page.route("**/open", lambda route: held.append(route))
+    page.reload()
+    has(page, "#going", "Opening the environment")
+    held[0].continue_()
+    has(page, "#going", "A new episode")
 
 
 def test_what_cannot_be_is_a_message_on_the_page(tab, serving):

@@ -17,6 +17,12 @@ function make(tag, text, more = {}) {
   return node;
 }
 
+function prose(text) { // what stands in backticks is code
+  const node = make("p");
+  node.append(...text.split("`").map((part, i) => (i % 2 ? make("code", part) : part)));
+  return node;
+}
+
 // ---- asking the server, one call after the other
 
 async function ask(what, message) {
@@ -333,6 +339,7 @@ function legend() {
 async function open() {
   const env = new URLSearchParams(location.search).get("env") || "";
   $("env").value = env;
+  $("going").textContent = `Opening ${env || "the environment"}: what was not open before is compiled first.`;
   let found;
   try {
     found = await ask("open", { env });
@@ -349,7 +356,7 @@ async function open() {
   $("made").textContent = `from jaxrl import envs\n${world.python}`;
   $("rules").replaceChildren(...world.about.split("\n\n").map((part) => {
     const drawn = /^ {2}/m.test(part); // a board or a table, whose lines stay as they are
-    return drawn ? make("pre", part, { tabIndex: 0 }) : make("p", part.replaceAll("\n", " "));
+    return drawn ? make("pre", part, { tabIndex: 0 }) : prose(part.replaceAll("\n", " "));
   }));
   $("ids").replaceChildren(...ids.map((id) => make("option", undefined, { value: id })));
   $("player").replaceChildren(...Object.entries(world.players).map(([value, text]) => make("option", text, { value })));
