@@ -55,6 +55,11 @@ def test_a_log_has_whole_lines_without_control_characters_a_hundred_at_most(monk
     assert lines[-1].endswith(" a second, return -123456.7")
 
 
+def test_a_small_return_is_told_with_the_digits_that_it_has():
+    values = (-1234.56, 10.0, 0.774, -0.1, float("nan"))
+    assert [*map(progress.told, values)] == ["-1234.6", "10.0", "0.774", "-0.100", "nan"]
+
+
 def test_who_shows_nothing_says_nothing(monkeypatch):
     stream = io.StringIO()
     monkeypatch.setattr(sys, "stderr", stream)

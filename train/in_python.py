@@ -15,6 +15,7 @@ from jaxrl.envs.fields import near
 from jaxrl.train import command, flags, loop
 from jaxrl.train.compiled import keep_compiled_programs
 from jaxrl.train.devices import check_platforms, join
+from jaxrl.train.progress import told
 from jaxrl.train.resume import refuse_changes
 from jaxrl.train.run_folder import read_config, read_metrics
 from jaxrl.train.stop import Interrupted
@@ -41,8 +42,8 @@ class Result:
         final = self.summary["final_return"]
         low, high = final["ci95"]
         return (
-            f"{self.summary['algo']} on {self.summary['env']}: final return {final['mean']:.1f}, "
-            f"IQM {final['iqm']:.1f} ({low:.1f} to {high:.1f} over {final['ci95_over']})"
+            f"{self.summary['algo']} on {self.summary['env']}: final return {told(final['mean'])}, "
+            f"IQM {told(final['iqm'])} ({told(low)} to {told(high)} over {final['ci95_over']})"
         )
 
 

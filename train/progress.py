@@ -41,7 +41,7 @@ class Progress:
         if not self.shows:
             return
         if episode_return is not None:
-            note = f"return {episode_return:.1f}"
+            note = f"return {told(episode_return)}"
         if not sys.stderr.isatty():
             return self._log(env_steps, note)
         if self._bar is None:
@@ -125,6 +125,11 @@ class Phase:
             print(f" {self.seconds:.1f} s", file=sys.stderr, flush=True)
 
 
+def told(value: float) -> str:
+    """A return: rewards of 0 and 1 have small ones, which one digit would hide."""
+    return f"{value:.{1 if abs(value) >= 10 else 3}f}"
+
+
 def report(summary: dict[str, Any], path: Path, task: Task) -> None:
     """The end of a run, for a person."""
     if "sweep" in summary:
@@ -133,8 +138,8 @@ def report(summary: dict[str, Any], path: Path, task: Task) -> None:
     low, high = final["ci95"]
     print(trained(summary, unit, f"{summary['num_seeds']} seed(s)"))
     print(
-        f"final return: mean {final['mean']:.1f}, IQM {final['iqm']:.1f} "
-        f"(95 % interval {low:.1f} to {high:.1f} over {final['ci95_over']})"
+        f"final return: mean {told(final['mean'])}, IQM {told(final['iqm'])} "
+        f"(95 % interval {told(low)} to {told(high)} over {final['ci95_over']})"
     )
     start = summary.get("before")
     for name, found in final["metrics"].items():

@@ -59,7 +59,7 @@ def setup(args: Args) -> Task:
             trained=lambda state: (state.params, state.reference),
             save=partial(save, tokenizer, agent.model_config),
             evaluate=partial(evaluate, agent=agent, kept=kept[0] if kept else None),
-            how_to_play="",
+            how_to_play="learn from it: python -m train.ppo --reward-model {}",
         )
 
     if args.eval_episodes % 2:
